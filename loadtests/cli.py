@@ -1,0 +1,169 @@
+"""Command line of ``python -m loadtests``."""
+
+import argparse
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loadtests import report
+from loadtests.admin import AdminClient
+from loadtests.errors import LoadTestError
+from loadtests.open_loop import Arrivals
+from loadtests.options import LoadOptions
+from loadtests.progress import say
+from loadtests.result import Result
+from loadtests.scenarios import compare, steady, swap_under_load
+from loadtests.scenarios.swap_under_load import SwapOptions
+from loadtests.target import DEFAULT_ROUTE, checked_target
+from loadtests.texts import load_texts, request_bodies
+
+HELD, BROKEN, CANNOT = 0, 1, 2
+DEFAULT_URL = "http://127.0.0.1:8000"
+EPILOG = """\
+examples:
+  python -m loadtests swap_under_load --swaps 200 --rate auto --admin-token-file STORE/admin.token --out results
+  python -m loadtests steady --rate 150 --seconds 60
+  python -m loadtests compare --url http://127.0.0.1:8000 --other-url http://127.0.0.1:8001 --rounds 5
+
+exit codes: 0 every law held; 1 a law was broken (a failed request, a generation that went back, a swap that did not
+commit); 2 the test could not run. Latency runs from the intended send time, so a stall cannot hide. Progress goes to
+stderr, the report or, with --json, the figures to stdout.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one scenario and return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        result = asyncio.run(_run(options))
+        taken_at = datetime.now(UTC)
+        if options.out:
+            say(f"wrote {report.write(result, options.out, taken_at=taken_at)}")
+    except (LoadTestError, OSError) as error:
+        say(f"error: {error}")
+        return CANNOT
+    except KeyboardInterrupt:
+        say("interrupted; nothing was written")
+        return CANNOT
+    if options.json:
+        print(json.dumps(report.as_json(result, taken_at=taken_at), indent=2))
+    else:
+        print(report.markdown(result, taken_at=taken_at), end="")
+    for law in result.laws:
+        if not law.held:
+            say(f"BROKEN {law.name}: {law.detail}")
+    return HELD if result.held else BROKEN
+
+
+async def _run(options: argparse.Namespace) -> Result:
+    load = _load_options(options)
+    if options.scenario == "steady":
+        return await steady.run(load, seconds=options.seconds)
+    if options.scenario == "compare":
+        other = checked_target(
+            options.other_url, route=options.route, api_key=options.api_key, allow_remote=options.allow_remote
+        )
+        return await compare.run(load, other, seconds=options.seconds, rounds=options.rounds, clients=options.clients)
+    swapping = SwapOptions(
+        swaps=options.swaps,
+        steady_s=options.steady,
+        pause_s=options.pause,
+        start=options.start,
+        max_sparsity=options.max_sparsity,
+        max_seconds=options.max_seconds,
+    )
+    async with AdminClient(load.target.url, _admin_token(options)) as admin:
+        return await swap_under_load.run(load, admin, swapping)
+
+
+def _load_options(options: argparse.Namespace) -> LoadOptions:
+    return LoadOptions(
+        target=checked_target(
+            options.url, route=options.route, api_key=options.api_key, allow_remote=options.allow_remote
+        ),
+        bodies=request_bodies(load_texts(options.texts), seed=options.seed),
+        rate=options.rate,
+        share=options.share,
+        arrivals=options.arrivals,
+        seed=options.seed,
+        connections=options.connections,
+        timeout_s=options.timeout,
+        probe_s=options.probe,
+    )
+
+
+def _admin_token(options: argparse.Namespace) -> str | None:
+    """Return the token of the flag, of the file, or of ``SPARSEDIAL_ADMIN_TOKEN``, in this order."""
+    if options.admin_token:
+        return str(options.admin_token)
+    if options.admin_token_file:
+        return str(options.admin_token_file.read_text(encoding="utf-8").strip())
+    return os.environ.get("SPARSEDIAL_ADMIN_TOKEN")
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    add = common.add_argument
+    add("--url", default=DEFAULT_URL, help="service under test (%(default)s)")
+    add("--route", default=DEFAULT_ROUTE, help="route that takes {'inputs': text} (%(default)s)")
+    add("--rate", type=_rate, default=None, metavar="auto|N", help="requests/s; auto: --share of the measured capacity")
+    add("--share", type=float, default=0.5, help="share of the capacity that auto sends (%(default)s)")
+    add("--probe", type=float, default=3.0, metavar="S", help="length of one capacity reading (%(default)s s)")
+    add("--arrivals", type=Arrivals, choices=list(Arrivals), default=Arrivals.POISSON, help="spacing (%(default)s)")
+    add("--seed", type=int, default=0, help="seed of arrivals, text order and swap plan (%(default)s)")
+    add("--texts", type=Path, metavar="FILE", help="one text per line; default: sentences of our own")
+    add("--connections", type=int, default=128, help="most keep-alive connections (%(default)s)")
+    add("--timeout", type=float, default=10.0, metavar="S", help="a request fails after it (%(default)s s)")
+    add("--api-key", default=os.environ.get("SPARSEDIAL_API_KEY"), help="inference key (SPARSEDIAL_API_KEY)")
+    add("--allow-remote", action="store_true", help="let the load go to an address off this machine")
+    add("--out", type=Path, metavar="DIR", help="also write report, figures and every request (JSON Lines) there")
+    add("--json", action="store_true", help="print figures as JSON instead of the report")
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests",
+        description="Load tests of a running SparseDial service, over HTTP alone.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    scenarios = parser.add_subparsers(dest="scenario", required=True, metavar="SCENARIO")
+    _add_swap_under_load(scenarios, common)
+    one = scenarios.add_parser("steady", parents=[common], help="one rate for a given time")
+    one.add_argument("--seconds", type=float, default=30.0, help="length (%(default)s s)")
+    two = scenarios.add_parser("compare", parents=[common], help="the same load against two URLs in turn")
+    two.add_argument("--other-url", required=True, help="the second service, b in the report")
+    two.add_argument("--rounds", type=int, default=5, help="paired readings (%(default)s)")
+    two.add_argument("--seconds", type=float, default=5.0, help="length of each loop of a reading (%(default)s s)")
+    two.add_argument("--clients", type=int, default=16, help="clients of the closed loop (%(default)s)")
+    return parser
+
+
+def _add_swap_under_load(
+    scenarios: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    parser = scenarios.add_parser(
+        "swap_under_load",
+        parents=[common],
+        help="swaps among ladder levels and new ones while an open loop sends on",
+        description="Hold a steady load, then swap under it: half of the swaps go to ladder levels, half to new ones.",
+    )
+    add = parser.add_argument
+    add("--admin-token", help="bearer token of /admin (SPARSEDIAL_ADMIN_TOKEN)")
+    add("--admin-token-file", type=Path, metavar="FILE", help="file that holds the token")
+    add("--swaps", type=int, default=200, help="how many (%(default)s)")
+    add("--steady", type=float, default=30.0, metavar="S", help="length of the steady phase (%(default)s s)")
+    add("--pause", type=float, default=0.5, metavar="S", help="quiet time after each swap (%(default)s s)")
+    add("--start", type=float, default=0.0, help="level of the probe and of the steady phase (%(default)s)")
+    add("--max-sparsity", type=float, default=0.99, help="leave out levels above it (%(default)s)")
+    add("--max-seconds", type=float, default=3600.0, metavar="S", help="the load ends after it (%(default)s s)")
+
+
+def _rate(text: str) -> float | None:
+    """Return a rate, or None for ``auto``."""
+    if text == "auto":
+        return None
+    rate = float(text)
+    if not rate > 0:
+        raise argparse.ArgumentTypeError(f"a rate is positive; got {text}")
+    return rate

@@ -1,0 +1,1 @@
+"""The runs that ``python -m loadtests`` offers, one file each."""

@@ -1,0 +1,145 @@
+"""``swap_under_load``: many swaps while an open loop sends on; nothing may fail and nothing may go back."""
+
+import asyncio
+from dataclasses import dataclass
+
+from loadtests.admin import AdminClient, service_facts
+from loadtests.laws import Goal, generation_never_goes_back, no_failed_request
+from loadtests.machine import own_cpu_s
+from loadtests.open_loop import run_open_loop
+from loadtests.options import LoadOptions
+from loadtests.phases import Phase, Window, seconds_of, split_by_windows, summarize
+from loadtests.progress import say
+from loadtests.records import Reply
+from loadtests.result import Result
+from loadtests.swaps import (
+    Kind,
+    Swap,
+    every_swap_commits,
+    first_answers_s,
+    perform,
+    plan_swaps,
+    swap_details,
+    swap_table,
+)
+
+P99_RATIO_GOAL = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwapOptions:
+    """How to swap."""
+
+    swaps: int = 200
+    steady_s: float = 30.0
+    """Length of the steady phase that the swap windows are compared with."""
+    warm_up_s: float = 3.0
+    pause_s: float = 0.5
+    """Quiet time between the end of one swap and the next ``PUT``."""
+    margin_s: float = 0.25
+    """How long after its end a swap still counts as touching requests; not longer than the pause."""
+    start: float = 0.0
+    """Sparsity of the capacity probe and of the steady phase; dense is the slowest level."""
+    max_sparsity: float = 0.99
+    """Levels above it are left out."""
+    max_seconds: float = 3600.0
+
+
+async def run(options: LoadOptions, admin: AdminClient, swapping: SwapOptions) -> Result:
+    """Hold a steady load at the start level, then swap under the same load, and judge every reply.
+
+    What was committed before the run is committed again after it.
+    """
+    facts = {**options.facts(), **await service_facts(options.target)}
+    levels = [level for level in await admin.ladder() if level <= swapping.max_sparsity]
+    known = await admin.known_levels()
+    steps = plan_swaps(levels, swapping.swaps, seed=options.seed, start=swapping.start, known=known)
+    before = await admin.spec()
+    await admin.dial(swapping.start)
+    rate, rate_facts = await options.chosen_rate()
+    cpu_s = own_cpu_s()
+    async with options.pool() as pool, asyncio.TaskGroup() as group:
+        stop = asyncio.Event()
+        load = group.create_task(
+            run_open_loop(pool, options.bodies, options.load(rate, swapping.max_seconds), stop=stop)
+        )
+        say(f"steady for {swapping.steady_s:g} s at sparsity {swapping.start:g} ...")
+        await asyncio.sleep(swapping.warm_up_s)
+        steady = Window(start_s=pool.clock.now(), end_s=pool.clock.now() + swapping.steady_s)
+        await asyncio.sleep(swapping.steady_s)
+        swaps = []
+        async for swap in perform(admin, pool.clock, steps, pause_s=swapping.pause_s, load=load):
+            swaps.append(swap)
+            say(_told(swap, len(swaps), len(steps)))
+        stop.set()
+        replies = await load
+        seconds = pool.clock.now()
+    await admin.dial(**before)
+    cpu_share = (own_cpu_s() - cpu_s) / seconds
+    return _judge(
+        replies,
+        swaps,
+        steady,
+        rate=rate,
+        planned=len(steps),
+        margin_s=min(swapping.margin_s, swapping.pause_s),
+        facts={
+            **facts,
+            **rate_facts,
+            "ladder": ", ".join(f"{level:g}" for level in levels),
+            "steady level": f"{swapping.start:g}",
+            "swap window": f"from PUT to {swapping.margin_s:g} s after its end; {swapping.pause_s:g} s between swaps",
+            "generator CPU": f"{cpu_share:.0%} of one core",
+        },
+    )
+
+
+def _judge(
+    replies: list[Reply],
+    swaps: list[Swap],
+    steady: Window,
+    *,
+    rate: float,
+    planned: int,
+    margin_s: float,
+    facts: dict[str, str],
+) -> Result:
+    """Return laws, goals and figures of a finished run."""
+    calm = [reply for reply in replies if steady.start_s <= reply.intended_s and reply.done_s <= steady.end_s]
+    first_s = first_answers_s(swaps, replies)
+    phases = [summarize("steady", calm, seconds=seconds_of([steady]), offered_rate=rate)]
+    windows = [swap.window(margin_s) for swap in swaps]
+    later = [reply for reply in replies if reply.intended_s > steady.end_s]
+    inside, outside = split_by_windows(later, windows)
+    phases.append(_windows_phase("swap windows", inside, windows, rate))
+    for kind in Kind:
+        of_kind = [swap.window(margin_s) for swap in swaps if swap.step.kind is kind]
+        phases.append(_windows_phase(f"swap windows, {kind}", split_by_windows(later, of_kind)[0], of_kind, rate))
+    between_s = max(0.0, (windows[-1].end_s - steady.end_s if windows else 0.0) - seconds_of(windows))
+    phases.append(summarize("between swaps", outside, seconds=between_s, offered_rate=rate))
+    ratio = phases[1].latency.quantile(0.99) / phases[0].latency.quantile(0.99)
+    return Result(
+        scenario="swap_under_load",
+        facts=facts,
+        phases=tuple(phases),
+        laws=(
+            no_failed_request(replies),
+            generation_never_goes_back(replies),
+            every_swap_commits(swaps, planned),
+        ),
+        goals=(Goal(name="p99 in swap windows / steady p99", value=ratio, limit=P99_RATIO_GOAL),),
+        tables=(swap_table(swaps, first_s),),
+        details={"p99_ratio": ratio, "swaps": swap_details(swaps, first_s)},
+        replies={"requests": replies},
+    )
+
+
+def _windows_phase(name: str, replies: list[Reply], windows: list[Window], rate: float) -> Phase:
+    return summarize(name, replies, seconds=seconds_of(windows), offered_rate=rate)
+
+
+def _told(swap: Swap, number: int, planned: int) -> str:
+    """Return one line of progress."""
+    outcome = f"generation {swap.generation}" if swap.committed else swap.error
+    took = swap.settled_s - swap.asked_s
+    return f"swap {number}/{planned}: {swap.step.kind} {swap.step.sparsity:g} -> {outcome} in {took:.3f} s"

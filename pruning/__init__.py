@@ -1,0 +1,1 @@
+"""Score a BERT classifier once; cut it to any sparsity from the cached scores."""

@@ -1,0 +1,109 @@
+"""The calibration cache: one folder per key, safetensors only, every tensor checked when read.
+
+<root>/calibration/<key digest>/gradients.safetensors   mask gradients and Gram matrices
+weights.safetensors      weight gradients, opened only by unstructured scorers
+key.json                 the key in full, and the files' checksums
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pruning.calibration import Calibration, CalibrationKey
+from pruning.capture import Captured
+from pruning.errors import CacheError
+from pruning.files import new_folder, sha256_of, write_json
+from pruning.slim.bert import Site
+
+GRADIENTS, WEIGHT_GRADIENTS, KEY = "gradients.safetensors", "weights.safetensors", "key.json"
+
+
+class CalibrationCache:
+    """Calibrations under one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        """Use ``root``; it is made when the first calibration is written."""
+        self.folder = root / "calibration"
+
+    def __contains__(self, key: CalibrationKey) -> bool:
+        """Tell whether this very key is there."""
+        return (self.folder / key.digest / KEY).is_file()
+
+    def put(self, key: CalibrationKey, captured: Captured) -> None:
+        """Write one pass's result, all or nothing.
+
+        Raises:
+            CacheError: the folder cannot be written.
+        """
+        tensors = {
+            "head_gradients_MLN": torch.stack(captured.head_gradients_LN),
+            "neuron_gradients_MLF": torch.stack(captured.neuron_gradients_LF),
+        } | {f"gram.{layer}.{site.value}": gram for (layer, site), gram in captured.grams.items()}
+        means = {f"mean.{name}": total.contiguous() for name, total in captured.weight_means.items()}
+        squares = {f"square.{name}": total.contiguous() for name, total in captured.weight_squares.items()}
+        try:
+            with new_folder(self.folder / key.digest) as aside:
+                save_file(tensors, aside / GRADIENTS)
+                save_file(means | squares, aside / WEIGHT_GRADIENTS)
+                checksums = {name: sha256_of(aside / name) for name in (GRADIENTS, WEIGHT_GRADIENTS)}
+                write_json(aside / KEY, {"key": asdict(key), "sha256": checksums})
+        except (OSError, SafetensorError) as error:
+            raise CacheError(
+                f"calibration could not be written to {self.folder}: {error}; free space or choose another --store"
+            ) from error
+
+    def get(self, key: CalibrationKey) -> Calibration:
+        """Return the calibration of exactly this key.
+
+        Raises:
+            CacheError: there is none (the differences from those that are there are named), or a file was altered.
+        """
+        folder = self.folder / key.digest
+        if key not in self:
+            raise CacheError(self._absent(key))
+        checksums = json.loads((folder / KEY).read_text(encoding="utf-8"))["sha256"]
+        tensors = _read(folder / GRADIENTS, checksums[GRADIENTS])
+        grams = {}
+        for name, tensor in tensors.items():
+            if name.startswith("gram."):
+                _, layer, site = name.split(".")
+                grams[int(layer), Site(site)] = tensor
+        return Calibration(
+            key=key,
+            head_gradients_MLN=tensors["head_gradients_MLN"],
+            neuron_gradients_MLF=tensors["neuron_gradients_MLF"],
+            grams=grams,
+            load_weight_gradients=partial(_read, folder / WEIGHT_GRADIENTS, checksums[WEIGHT_GRADIENTS]),
+        )
+
+    def _absent(self, key: CalibrationKey) -> str:
+        """Say what is missing, and how the nearest key that is there differs."""
+        others = [json.loads(path.read_text(encoding="utf-8"))["key"] for path in self.folder.glob(f"[!.]*/{KEY}")]
+        message = f"no calibration for this model and these rows in {self.folder}; run 'sparsedial prepare' first"
+        if not others:
+            return message
+        nearest = min((key.differences(other) for other in others), key=len)
+        return f"{message} (the nearest one there has {'; '.join(nearest)})"
+
+
+def _read(path: Path, checksum: str) -> Mapping[str, Tensor]:
+    """Return the tensors of a file whose bytes are the ones written, every value finite."""
+    try:
+        if sha256_of(path) != checksum:
+            raise CacheError(
+                f"{path} does not match its checksum {checksum[:12]}; delete {path.parent} and prepare again"
+            )
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CacheError(f"{path} cannot be read: {error}; delete {path.parent} and prepare again") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CacheError(f"{path}: {name} has values that are not finite; delete {path.parent} and prepare again")
+    return tensors

@@ -1,0 +1,128 @@
+"""The one pass over the calibration rows: mask gradients, weight gradients and Gram matrices, together.
+
+The model is frozen and in eval mode; sums are float32. Padding never enters, since there is none; of the last layer
+only the first token of each sequence does, since nothing else is computed there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pruning.cost import Shape
+from pruning.data import LabelledSet
+from pruning.encoder import BaseModel
+from pruning.errors import CacheError
+from pruning.slim.bert import Site, SlimBert
+from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.slim.packed import PackedBatch
+
+Progress = Callable[[int, int], None]
+"""(rows done, rows in all)."""
+
+BATCH_ROWS = 32
+
+
+@dataclass(slots=True)
+class Captured:
+    """The growing sums of one pass."""
+
+    head_gradients_LN: list[Tensor] = field(default_factory=list)
+    neuron_gradients_LF: list[Tensor] = field(default_factory=list)
+    grams: dict[tuple[int, Site], Tensor] = field(default_factory=dict)
+    weight_means: dict[str, Tensor] = field(default_factory=dict)
+    weight_squares: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Gates:
+    """Masks of ones, one per sequence and structure, multiplied into every output projection's input."""
+
+    def __init__(self, shape: Shape, num_sequences: int, grams: dict[tuple[int, Site], Tensor]) -> None:
+        """Make the gates of one batch; Gram matrices are added to ``grams`` in place."""
+        self._head_dim = shape.head_dim
+        self._grams = grams
+        self.heads_LBN = [
+            torch.ones(num_sequences, shape.num_heads, requires_grad=True) for _ in range(shape.num_layers)
+        ]
+        self.neurons_LBF = [torch.ones(num_sequences, shape.ffn, requires_grad=True) for _ in range(shape.num_layers)]
+
+    def tap(self, layer: int, site: Site, inputs_RW: Tensor, sequence_R: Tensor) -> Tensor:
+        """Add to the Gram matrix and pass the inputs through the gates of their sequences."""
+        seen = inputs_RW.detach()
+        gram = self._grams.setdefault((layer, site), torch.zeros(seen.shape[1], seen.shape[1]))
+        gram.addmm_(seen.T, seen)
+        if site is Site.FFN:
+            return inputs_RW * self.neurons_LBF[layer][sequence_R]
+        return inputs_RW * self.heads_LBN[layer][sequence_R].repeat_interleave(self._head_dim, dim=1)
+
+    def gradients(self, micro_batch: int) -> tuple[Tensor, Tensor]:
+        """Return head gradients [m, L, N] and neuron gradients [m, L, F], summed over micro-batches of rows."""
+
+        def summed(gates_LBU: list[Tensor]) -> Tensor:
+            gradients = torch.stack([gate.grad for gate in gates_LBU if gate.grad is not None], dim=1)
+            return torch.stack([part.sum(0) for part in gradients.split(micro_batch)])
+
+        return summed(self.heads_LBN), summed(self.neurons_LBF)
+
+
+def capture(base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: Progress) -> Captured:
+    """Return what one pass over ``rows`` collects.
+
+    The loss of a batch is the summed cross-entropy with the rows' labels, so that a row's gradient does not depend
+    on who shares its batch.
+
+    Raises:
+        CacheError: a gradient is not finite; the row range and layer are named.
+    """
+    model = build_slim(base, slim_layers(base, dense_mask(base.shape)))
+    captured = Captured()
+    trained = _require_weight_gradients(model)
+    for start in range(0, len(rows), BATCH_ROWS):
+        stop = min(start + BATCH_ROWS, len(rows))
+        gates = Gates(base.shape, stop - start, captured.grams)
+        logits = model(PackedBatch.from_sequences(rows.sequences[start:stop]), gates.tap)
+        functional.cross_entropy(logits, rows.labels[start:stop], reduction="sum").backward()
+        heads_mLN, neurons_mLF = gates.gradients(micro_batch)
+        _check_finite(heads_mLN, neurons_mLF, start, stop)
+        captured.head_gradients_LN += list(heads_mLN)
+        captured.neuron_gradients_LF += list(neurons_mLF)
+        _add_weight_gradients(captured, trained)
+        progress(stop, len(rows))
+    for sums in (captured.weight_means, captured.weight_squares):
+        for total in sums.values():
+            total /= len(rows)
+    return captured
+
+
+def _require_weight_gradients(model: SlimBert) -> dict[str, Tensor]:
+    """Switch gradients on for the prunable weights alone; return them by module name."""
+    trained = {}
+    for name, parameter in model.layers.named_parameters():
+        if parameter.ndim == 2:
+            trained[f"layers.{name}"] = parameter.requires_grad_(True)
+    return trained
+
+
+def _add_weight_gradients(captured: Captured, trained: dict[str, Tensor]) -> None:
+    """Add each weight's batch gradient and its square; the fused Q, K, V matrix is told apart."""
+    for name, parameter in trained.items():
+        assert parameter.grad is not None  # every prunable weight takes part in the loss
+        parts = {name: parameter.grad}
+        if ".qkv." in name:
+            slots = ("query", "key", "value")
+            parts = {name.replace("qkv", slot): part for slot, part in zip(slots, parameter.grad.chunk(3), strict=True)}
+        for part_name, gradient in parts.items():
+            for sums, term in ((captured.weight_means, gradient), (captured.weight_squares, gradient.square())):
+                sums[part_name] = sums[part_name].add_(term) if part_name in sums else term.clone()
+        parameter.grad = None
+
+
+def _check_finite(heads_mLN: Tensor, neurons_mLF: Tensor, start: int, stop: int) -> None:
+    bad_L = ~(torch.isfinite(heads_mLN).all(2).all(0) & torch.isfinite(neurons_mLF).all(2).all(0))
+    if bad_L.any():
+        raise CacheError(
+            f"the gradient of calibration rows {start} to {stop - 1} is not finite in layer {int(bad_L.nonzero()[0])}; "
+            "check these rows and the checkpoint"
+        )

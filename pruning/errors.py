@@ -1,0 +1,38 @@
+"""What the pruning core refuses, each with the value and the remedy in its message.
+
+PruningError (ValueError)
+├── SpecError          a sparsity, scorer, pattern or option that cannot be built
+├── DataError          labelled rows that cannot be used; names the file and line
+├── ModelError         a model directory that cannot be loaded
+├── CacheError         calibration that is missing, stale or damaged
+└── StoreError         a variant that cannot be written or read
+└── ChecksumError  a stored file whose bytes changed
+"""
+
+
+class PruningError(ValueError):
+    """Base of everything that callers can cause and mend."""
+
+
+class SpecError(PruningError):
+    """A request that cannot be built."""
+
+
+class DataError(PruningError):
+    """Labelled rows that cannot be used."""
+
+
+class ModelError(PruningError):
+    """A model directory that cannot be loaded."""
+
+
+class CacheError(PruningError):
+    """Calibration that is missing, stale or damaged."""
+
+
+class StoreError(PruningError):
+    """A variant that cannot be written or read."""
+
+
+class ChecksumError(StoreError):
+    """A stored file whose bytes are not the ones that were written."""

@@ -1,0 +1,75 @@
+"""What a variant is worth: accuracy with its interval, and agreement with the dense model."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pruning.data import LabelledSet
+from pruning.slim.bert import SlimBert
+from pruning.slim.packed import PackedBatch, TokenSequence
+
+BATCH_SEQUENCES = 32
+Z_95 = 1.959964
+"""Standard normal quantile of a two-sided 95 % interval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Measured on labelled rows that took no part in scoring."""
+
+    accuracy: float
+    """Correct / total."""
+    accuracy_low: float
+    """Lower end of the 95 % Wilson score interval."""
+    accuracy_high: float
+    """Upper end of it."""
+    agreement: float
+    """Share of rows with the dense model's predicted label."""
+    rows: int
+
+
+def wilson_interval(successes: int, total: int, z: float = Z_95) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion (Wilson, 1927)."""
+    if total == 0:
+        return 0.0, 1.0
+    share = successes / total
+    centre = share + z * z / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: SlimBert, sequences: Sequence[TokenSequence], *, device: torch.device | str = "cpu"
+) -> tuple[Tensor, float]:
+    """Return (logits [n, labels] on the CPU in the order given, seconds spent in forward passes)."""
+    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
+    parts: list[Tensor] = []
+    seconds = 0.0
+    for start in range(0, len(order), BATCH_SEQUENCES):
+        chosen = [sequences[index] for index in order[start : start + BATCH_SEQUENCES]]
+        started = time.perf_counter()
+        parts.append(model(PackedBatch.from_sequences(chosen, device)).float().cpu())
+        seconds += time.perf_counter() - started
+    logits = torch.empty(len(order), parts[0].shape[1])
+    logits[torch.tensor(order)] = torch.cat(parts)
+    return logits, seconds
+
+
+def evaluate(logits: Tensor, reference: Tensor, rows: LabelledSet) -> Evaluation:
+    """Return the worth of ``logits`` [n, labels] on ``rows``, beside the dense model's ``reference`` logits."""
+    predicted = logits.argmax(1)
+    correct = int((predicted == rows.labels).sum())
+    low, high = wilson_interval(correct, len(rows))
+    return Evaluation(
+        accuracy=correct / len(rows),
+        accuracy_low=low,
+        accuracy_high=high,
+        agreement=float((predicted == reference.argmax(1)).double().mean()),
+        rows=len(rows),
+    )

@@ -1,0 +1,1 @@
+"""Which weights and structures are kept."""

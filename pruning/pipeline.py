@@ -1,0 +1,124 @@
+"""The story: a model is scored once, and any cut of it is then arithmetic. Read this file first.
+
+Workbench.calibrate   rows -> mask gradients and Gram matrices in the cache, once per model
+build_variant         cached scores -> mask -> reconstruction -> slim -> evaluation -> store
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from pruning.cost import Cost, structured_cost
+from pruning.evaluation import evaluate, predict_logits
+from pruning.files import digest_of
+from pruning.masks.structures import structure_mask
+from pruning.masks.weights import mask_sparsity, unstructured_mask
+from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
+from pruning.scores import scorer_named
+from pruning.slim.convert import build_slim, dense_mask, layer_widths, slim_layers, zeroed_layers
+from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.timing import Speed, median_latency
+from pruning.variants import Manifest
+from pruning.workbench import Workbench
+
+Step = Callable[[str], None]
+"""Called with the name of each step as it begins."""
+
+
+def build_variant(bench: Workbench, spec: PruneSpec, step: Step = lambda name: None) -> Manifest:
+    """Return the variant of ``spec``: the one in the store, or cut, evaluated, timed and written now.
+
+    Raises:
+        SpecError: no scorer of that name, or a sparsity that leaves nothing.
+        CacheError: the calibration is missing, of another key, or damaged.
+        StoreError: the variant cannot be written.
+    """
+    variant_id = identify(bench, spec)
+    if variant_id in bench.store:
+        return bench.store.manifest(variant_id)
+
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "cut", step):
+        layers, cost, achieved = cut(bench, spec)
+    with _timed(seconds, "evaluate", step):
+        model = build_slim(bench.base, layers)
+        logits, forward_seconds = predict_logits(model, bench.evaluation.sequences)
+        evaluation = evaluate(logits, bench.reference(), bench.evaluation)
+    with _timed(seconds, "time", step):
+        speed = Speed(
+            latency_p50_ms=median_latency(model, bench.evaluation.sequences),
+            items_per_s=len(bench.evaluation) / forward_seconds,
+        )
+    heads, neurons = layer_widths(layers, bench.base.shape)
+    manifest = Manifest(
+        variant_id=variant_id,
+        spec=spec,
+        achieved_sparsity=achieved,
+        base_digest=bench.base.digest,
+        heads=heads,
+        neurons=neurons,
+        cost=cost,
+        evaluation=evaluation,
+        speed=speed,
+        build_seconds=seconds,
+    )
+    step("write")
+    return bench.store.put(layers, manifest)
+
+
+def cut(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
+    """Return (encoder layers, cost, achieved sparsity) of a cut, from the cache alone."""
+    base, shape = bench.base, bench.base.shape
+    dense_heads, dense_neurons = [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers
+    if spec.sparsity == 0.0:
+        return slim_layers(base, dense_mask(shape)), structured_cost(shape, dense_heads, dense_neurons), 0.0
+
+    scorer, calibration = scorer_named(spec.scorer), bench.calibration
+    if spec.pattern is Pattern.UNSTRUCTURED:
+        weight_mask = unstructured_mask(scorer.weights(base, calibration), spec.sparsity)
+        cost = structured_cost(shape, dense_heads, dense_neurons)
+        return zeroed_layers(base, weight_mask), _less_zeros(cost, weight_mask), mask_sparsity(weight_mask)
+
+    scores = scorer.structures(base, calibration)
+    mask = structure_mask(scores.heads_LN, scores.neurons_LF, shape, spec.sparsity)
+    outputs = reconstruct(base, calibration, mask) if spec.recover is Recover.RECONSTRUCT else None
+    cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
+    return slim_layers(base, mask, outputs), cost, mask.sparsity(shape)
+
+
+def identify(bench: Workbench, spec: PruneSpec) -> str:
+    """Return the variant id of ``spec``: a digest of all that its weights and its evaluation depend on."""
+    identity: dict[str, object] = {
+        "base": bench.base.digest,
+        "evaluation": bench.evaluation.digest,
+        "sparsity": spec.sparsity,
+    }
+    if spec.sparsity > 0.0:
+        identity |= spec.as_dict() | {
+            "calibration": bench.key.digest,
+            "scorer_version": scorer_named(spec.scorer).version,
+            "reconstruction_version": RECONSTRUCTION_VERSION if spec.recover is Recover.RECONSTRUCT else None,
+        }
+    return digest_of(identity)[:16]
+
+
+def _less_zeros(dense: Cost, mask: Mapping[str, Tensor]) -> Cost:
+    """Return the cost of an unstructured variant: fewer non-zero parameters, the same work and memory."""
+    zeros = sum(int((~part).sum()) for part in mask.values())
+    return Cost(
+        parameters=dense.parameters - zeros,
+        prunable_parameters=dense.prunable_parameters - zeros,
+        macs=dense.macs,
+        macs_length=dense.macs_length,
+        bytes=dense.bytes,
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str, step: Step) -> Iterator[None]:
+    step(name)
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started

@@ -1,0 +1,66 @@
+"""Recover a cut without gradients or data: least squares on the cached Gram matrices.
+
+After a cut the output projection sees only the inputs K that are left. The weights that best reproduce the dense
+sublayer's output on the calibration tokens are
+
+    W_out[:, K] <- (W G[:, K] + r W[:, K]) (G[K, K] + r I)^-1
+
+with G = X^T X of the *dense* model's inputs and r = 0.01 times G's mean diagonal. It equals the weights that Optimal
+Brain Surgeon leaves after removing the complement of K (Hassibi and Stork, 1993), with a ridge towards W.
+Departure: dense-input Grams ignore the error that arrives from earlier layers.
+
+Letters: D outputs, W width of the site, K kept inputs.
+"""
+
+import torch
+from torch import Tensor
+
+from pruning.calibration import Calibration
+from pruning.encoder import BaseModel
+from pruning.masks.structures import StructureMask
+from pruning.slim.bert import Site
+
+RECONSTRUCTION_VERSION = 1
+
+RIDGE = 1e-2
+"""Share of the Gram's mean diagonal added to it: fewer tokens than inputs make it singular."""
+
+SITES = (("attention_output", Site.ATTENTION), ("ffn_out", Site.FFN))
+
+
+def reconstruct(base: BaseModel, calibration: Calibration, mask: StructureMask) -> dict[tuple[int, str], Tensor]:
+    """Return a new weight over the kept inputs for every output projection that lost some.
+
+    A sublayer whose squared output error would not fall keeps its cut weights and is left out.
+    """
+    outputs: dict[tuple[int, str], Tensor] = {}
+    for layer in range(base.shape.num_layers):
+        heads = mask.kept_heads(layer)
+        dims = (heads[:, None] * base.shape.head_dim + torch.arange(base.shape.head_dim)).flatten()
+        for (slot, site), kept in zip(SITES, (dims, mask.kept_neurons(layer)), strict=True):
+            weight_DW = base.tensors[f"layers.{layer}.{slot}.weight"]
+            if kept.numel() in (0, weight_DW.shape[1]):
+                continue
+            gram_WW = calibration.grams[layer, site]
+            weight_DK = least_squares(weight_DW, gram_WW, kept)
+            if output_error(weight_DW, weight_DK, gram_WW, kept) < output_error(
+                weight_DW, weight_DW[:, kept], gram_WW, kept
+            ):
+                outputs[layer, slot] = weight_DK
+    return outputs
+
+
+def least_squares(weight_DW: Tensor, gram_WW: Tensor, kept: Tensor, ridge: float = RIDGE) -> Tensor:
+    """Return the ridge solution [D, K] over the ``kept`` inputs."""
+    strength = ridge * gram_WW.diagonal().mean()
+    gram_KK = gram_WW[kept][:, kept]
+    gram_KK.diagonal().add_(strength)
+    target_DK = weight_DW @ gram_WW[:, kept] + strength * weight_DW[:, kept]
+    return torch.cholesky_solve(target_DK.T, torch.linalg.cholesky(gram_KK)).T.contiguous()
+
+
+def output_error(weight_DW: Tensor, cut_DK: Tensor, gram_WW: Tensor, kept: Tensor) -> Tensor:
+    """Return the squared error of the sublayer's output summed over the calibration tokens."""
+    difference_DW = weight_DW.clone()
+    difference_DW[:, kept] -= cut_DK
+    return ((difference_DW @ gram_WW) * difference_DW).sum()

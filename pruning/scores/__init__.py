@@ -1,0 +1,24 @@
+"""The importance scorers: one file each, one row each in ``SCORERS``."""
+
+from pruning.errors import SpecError
+from pruning.scores.base import Scorer, StructureScores
+from pruning.scores.fisher import Fisher
+from pruning.scores.magnitude import Magnitude
+from pruning.scores.taylor import Taylor
+
+SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (Fisher(), Taylor(), Magnitude())}
+
+
+def scorer_named(name: str) -> Scorer:
+    """Return a scorer by name.
+
+    Raises:
+        SpecError: there is none of that name.
+    """
+    try:
+        return SCORERS[name]
+    except KeyError:
+        raise SpecError(f"unknown scorer {name!r}; known: {', '.join(sorted(SCORERS))}") from None
+
+
+__all__ = ["SCORERS", "Fisher", "Magnitude", "Scorer", "StructureScores", "Taylor", "scorer_named"]

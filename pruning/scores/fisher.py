@@ -1,0 +1,33 @@
+"""Diagonal empirical Fisher information of the masks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from pruning.calibration import Calibration
+from pruning.encoder import BaseModel
+from pruning.scores.base import StructureScores
+
+
+@dataclass(frozen=True, slots=True)
+class Fisher:
+    """Mean squared mask gradient, ``mean_b (dL/dm)^2`` (Kwon et al., 2022, eq. 7).
+
+    The gradients are those of the cached micro-batches; the paper uses batches of 32. For a weight the mask
+    gradient is ``w * dL/dw``, hence the score ``w^2 * mean_b (dL/dw)^2``.
+    """
+
+    name: ClassVar[str] = "fisher"
+    version: ClassVar[int] = 1
+
+    def structures(self, base: BaseModel, calibration: Calibration) -> StructureScores:
+        """Return the mean squared mask gradient of every head and neuron."""
+        heads, neurons = calibration.head_gradients_MLN, calibration.neuron_gradients_MLF
+        return StructureScores(heads.double().square().mean(0).float(), neurons.double().square().mean(0).float())
+
+    def weights(self, base: BaseModel, calibration: Calibration) -> Mapping[str, Tensor]:
+        """Return ``w^2 * mean_b (dL/dw)^2`` of every weight."""
+        squares = calibration.weight_gradient_squares()
+        return {name: weight.square() * squares[name] for name, weight in base.prunable_weights().items()}

@@ -1,0 +1,1 @@
+"""Our own BERT forward: packed tokens, a width of its own in every layer."""

@@ -1,0 +1,159 @@
+"""SlimBert: a BERT classifier whose layers each have their own number of heads and neurons.
+
+Tokens are packed: every linear layer sees real tokens only. Of the last layer only the first token of each
+sequence is computed (with the keys and values of all), since the head reads nothing else. A layer may have no
+head or no neuron at all: then its sublayer is the residual and the output bias, at no cost.
+
+Letters: T tokens, B sequences, R rows that a layer computes (T, or B in the last), D hidden, N heads of a layer,
+H head dimension, F neurons of a layer.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pruning.cost import Shape
+from pruning.slim.packed import PackedBatch, Run
+
+ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu": functional.relu,
+}
+
+
+class Site(StrEnum):
+    """The two places where structures end: the input of a sublayer's output projection."""
+
+    ATTENTION = "attention"
+    """Input of the attention output projection, [R, N*H]: head outputs side by side."""
+    FFN = "ffn"
+    """Input of the second FFN matrix, [R, F]: neuron activations."""
+
+
+Tap = Callable[[int, Site, Tensor, Tensor], Tensor]
+"""(layer, site, input of the output projection [R, width], sequence of each row [R]) -> the input to go on with."""
+
+
+class Linear(nn.Module):
+    """``nn.Linear`` without the random start, which a width of zero would only warn about."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        """Allocate; the weights are loaded afterwards."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return ``inputs W^T + b``."""
+        return functional.linear(inputs, self.weight, self.bias)
+
+
+class SlimLayer(nn.Module):
+    """One encoder layer with ``num_heads`` heads and ``num_neurons`` neurons, either of which may be 0."""
+
+    def __init__(self, shape: Shape, num_heads: int, num_neurons: int, activation: str, norm_eps: float) -> None:
+        """Allocate; the weights are loaded afterwards."""
+        super().__init__()
+        width = num_heads * shape.head_dim
+        self.head_dim = shape.head_dim
+        self.width = width
+        self.num_neurons = num_neurons
+        self.activation = ACTIVATION[activation]
+        self.qkv = Linear(shape.hidden, 3 * width)
+        self.attention_output = Linear(width, shape.hidden)
+        self.attention_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
+        self.ffn_in = Linear(shape.hidden, num_neurons)
+        self.ffn_out = Linear(num_neurons, shape.hidden)
+        self.ffn_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
+
+    def forward(
+        self, hidden_TD: Tensor, batch: PackedBatch, *, first_only: bool, index: int, tap: Tap | None
+    ) -> Tensor:
+        """Return the next hidden states: [T, D], or [B, D] of the first tokens if ``first_only``."""
+        rows_RD = hidden_TD[batch.first_B] if first_only else hidden_TD
+        sequence_R = torch.arange(batch.num_sequences, device=rows_RD.device) if first_only else batch.sequence_T
+        attended_RD = self._attention(hidden_TD, rows_RD, batch, first_only, index, tap, sequence_R)
+        middle_RD = self.attention_norm(attended_RD + rows_RD)
+        return self.ffn_norm(self._ffn(middle_RD, index, tap, sequence_R) + middle_RD)
+
+    def _attention(
+        self,
+        hidden_TD: Tensor,
+        rows_RD: Tensor,
+        batch: PackedBatch,
+        first_only: bool,
+        index: int,
+        tap: Tap | None,
+        sequence_R: Tensor,
+    ) -> Tensor:
+        if self.width == 0:
+            return self.attention_output.bias
+        if first_only:
+            query_RW = functional.linear(rows_RD, self.qkv.weight[: self.width], self.qkv.bias[: self.width])
+            key_value_TW = functional.linear(hidden_TD, self.qkv.weight[self.width :], self.qkv.bias[self.width :])
+            key_TW, value_TW = key_value_TW.split(self.width, dim=1)
+        else:
+            query_RW, key_TW, value_TW = self.qkv(hidden_TD).split(self.width, dim=1)
+        context_RW = self._context(query_RW, key_TW, value_TW, batch.runs, first_only)
+        if tap is not None:
+            context_RW = tap(index, Site.ATTENTION, context_RW, sequence_R)
+        return self.attention_output(context_RW)
+
+    def _context(
+        self, query_RW: Tensor, key_TW: Tensor, value_TW: Tensor, runs: Sequence[Run], first_only: bool
+    ) -> Tensor:
+        """Attend within each sequence; one kernel call per run of equal lengths."""
+        parts: list[Tensor] = []
+        row = 0
+        for run in runs:
+            rows_each = 1 if first_only else run.length
+            query = query_RW[row : row + run.count * rows_each].view(run.count, rows_each, -1, self.head_dim)
+            key = key_TW[run.start : run.stop].view(run.count, run.length, -1, self.head_dim)
+            value = value_TW[run.start : run.stop].view(run.count, run.length, -1, self.head_dim)
+            context = functional.scaled_dot_product_attention(
+                query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+            )
+            parts.append(context.transpose(1, 2).reshape(run.count * rows_each, self.width))
+            row += run.count * rows_each
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _ffn(self, middle_RD: Tensor, index: int, tap: Tap | None, sequence_R: Tensor) -> Tensor:
+        if self.num_neurons == 0:
+            return self.ffn_out.bias
+        neurons_RF = self.activation(self.ffn_in(middle_RD))
+        if tap is not None:
+            neurons_RF = tap(index, Site.FFN, neurons_RF, sequence_R)
+        return self.ffn_out(neurons_RF)
+
+
+class SlimBert(nn.Module):
+    """A BERT sequence classifier over packed batches."""
+
+    def __init__(
+        self, shape: Shape, heads: Sequence[int], neurons: Sequence[int], activation: str, norm_eps: float
+    ) -> None:
+        """Allocate with ``heads[l]`` heads and ``neurons[l]`` neurons in layer ``l``; load the weights afterwards."""
+        super().__init__()
+        self.word = nn.Embedding(shape.vocabulary, shape.hidden)
+        self.position = nn.Embedding(shape.positions, shape.hidden)
+        self.token_type = nn.Embedding(shape.token_types, shape.hidden)
+        self.embedding_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
+        self.layers = nn.ModuleList(
+            SlimLayer(shape, num_heads, num_neurons, activation, norm_eps)
+            for num_heads, num_neurons in zip(heads, neurons, strict=True)
+        )
+        self.pooler = Linear(shape.hidden, shape.hidden)
+        self.classifier = Linear(shape.hidden, shape.labels)
+
+    def forward(self, batch: PackedBatch, tap: Tap | None = None) -> Tensor:
+        """Return logits [B, labels]; ``tap`` sees, and may replace, the input of every output projection."""
+        hidden = self.word(batch.ids_T) + self.position(batch.positions_T) + self.token_type(batch.type_ids_T)
+        hidden = self.embedding_norm(hidden)
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            hidden = layer(hidden, batch, first_only=index == last, index=index, tap=tap)
+        return self.classifier(torch.tanh(self.pooler(hidden)))

@@ -1,0 +1,99 @@
+"""Build SlimBert models: dense, cut down to the kept structures, with zeroed weights, or from a stored variant."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pruning.cost import Shape
+from pruning.encoder import PRUNABLE_SLOTS, BaseModel
+from pruning.errors import StoreError
+from pruning.masks.structures import StructureMask
+from pruning.masks.weights import WeightMask
+from pruning.slim.bert import SlimBert
+
+SHARED = {
+    "word.weight": "embeddings.word.weight",
+    "position.weight": "embeddings.position.weight",
+    "token_type.weight": "embeddings.token_type.weight",
+    "embedding_norm.weight": "embeddings.norm.weight",
+    "embedding_norm.bias": "embeddings.norm.bias",
+    "pooler.weight": "pooler.weight",
+    "pooler.bias": "pooler.bias",
+    "classifier.weight": "classifier.weight",
+    "classifier.bias": "classifier.bias",
+}
+"""Slots that no cut touches; every variant of a model shares these tensors."""
+
+OutputWeights = Mapping[tuple[int, str], Tensor]
+"""(layer, ``attention_output`` or ``ffn_out``) -> reconstructed weight over the kept inputs."""
+
+
+def dense_mask(shape: Shape) -> StructureMask:
+    """Return the mask that keeps everything."""
+    return StructureMask(
+        torch.ones(shape.num_layers, shape.num_heads, dtype=torch.bool),
+        torch.ones(shape.num_layers, shape.ffn, dtype=torch.bool),
+    )
+
+
+def slim_layers(base: BaseModel, mask: StructureMask, outputs: OutputWeights | None = None) -> dict[str, Tensor]:
+    """Return the encoder layers' tensors with only the kept rows and columns copied.
+
+    ``outputs`` replaces output projections by reconstructed ones. Output biases always survive.
+    """
+    layers: dict[str, Tensor] = {}
+    for layer in range(base.shape.num_layers):
+        heads = mask.kept_heads(layer)
+        dims = (heads[:, None] * base.shape.head_dim + torch.arange(base.shape.head_dim)).flatten()
+        neurons = mask.kept_neurons(layer)
+        source = {slot: base.tensors[f"layers.{layer}.{slot}.weight"] for slot in PRUNABLE_SLOTS}
+        bias = {slot: base.tensors[f"layers.{layer}.{slot}.bias"] for slot in PRUNABLE_SLOTS}
+        name = f"layers.{layer}"
+        layers[f"{name}.qkv.weight"] = torch.cat([source[slot][dims] for slot in ("query", "key", "value")])
+        layers[f"{name}.qkv.bias"] = torch.cat([bias[slot][dims] for slot in ("query", "key", "value")])
+        layers[f"{name}.ffn_in.weight"] = source["ffn_in"][neurons]
+        layers[f"{name}.ffn_in.bias"] = bias["ffn_in"][neurons]
+        for slot, kept in (("attention_output", dims), ("ffn_out", neurons)):
+            cut = source[slot][:, kept] if outputs is None else outputs.get((layer, slot), source[slot][:, kept])
+            layers[f"{name}.{slot}.weight"] = cut.contiguous()
+            layers[f"{name}.{slot}.bias"] = bias[slot]
+        for norm in ("attention_norm", "ffn_norm"):
+            for part in ("weight", "bias"):
+                layers[f"{name}.{norm}.{part}"] = base.tensors[f"layers.{layer}.{norm}.{part}"]
+    return layers
+
+
+def zeroed_layers(base: BaseModel, mask: WeightMask) -> dict[str, Tensor]:
+    """Return the encoder layers' tensors at full size, the weights not kept set to zero."""
+    tensors = dict(base.tensors)
+    for name, kept in mask.items():
+        tensors[name] = tensors[name] * kept
+    return slim_layers(replace(base, tensors=tensors), dense_mask(base.shape))
+
+
+def build_slim(base: BaseModel, layers: Mapping[str, Tensor]) -> SlimBert:
+    """Return the model of ``layers`` (from ``slim_layers`` or a stored variant) over the base's shared tensors.
+
+    Tensors are referenced, not copied. The model is in eval mode with frozen parameters.
+
+    Raises:
+        StoreError: the tensors do not fit the base model.
+    """
+    state = {name: base.tensors[slot] for name, slot in SHARED.items()} | dict(layers)
+    try:
+        heads, neurons = layer_widths(layers, base.shape)
+        with torch.device("meta"):
+            model = SlimBert(base.shape, heads, neurons, base.activation, base.norm_eps)
+        model.load_state_dict(state, assign=True)
+    except (KeyError, RuntimeError) as error:
+        raise StoreError(f"the layers do not fit the model {base.name}: {error}") from error
+    return model.requires_grad_(False).eval()
+
+
+def layer_widths(layers: Mapping[str, Tensor], shape: Shape) -> tuple[list[int], list[int]]:
+    """Return (heads, neurons) of every layer as the tensors have them."""
+    heads = [layers[f"layers.{i}.qkv.weight"].shape[0] // (3 * shape.head_dim) for i in range(shape.num_layers)]
+    neurons = [layers[f"layers.{i}.ffn_in.weight"].shape[0] for i in range(shape.num_layers)]
+    return heads, neurons

@@ -1,0 +1,88 @@
+"""What a cut is: the frozen request from which a variant is built."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self, TypeVar
+
+from pruning.errors import SpecError
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class Pattern(StrEnum):
+    """Which weights may go together."""
+
+    STRUCTURED = "structured"
+    """Whole attention heads and FFN neurons: really smaller matrices."""
+    UNSTRUCTURED = "unstructured"
+    """Single weights: same shapes with zeros, no faster on dense kernels."""
+
+
+class Recover(StrEnum):
+    """What is done to the kept weights after the cut."""
+
+    NONE = "none"
+    RECONSTRUCT = "reconstruct"
+    """Least squares on the cached Gram matrices; no gradients, no data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneSpec:
+    """One cut of one model. A value that cannot be valid cannot be built.
+
+    Raises:
+        SpecError: a sparsity outside [0, 1), an unknown pattern or recovery, or two that exclude each other.
+    """
+
+    sparsity: float
+    """Share of prunable encoder weights removed, in [0, 1)."""
+    pattern: Pattern = Pattern.STRUCTURED
+    scorer: str = "fisher"
+    """Name of an importance scorer: a row of ``pruning.scores.SCORERS``."""
+    recover: Recover | None = None
+    """``None`` means the pattern's usual one: reconstruct for structured, none for unstructured."""
+
+    def __post_init__(self) -> None:
+        """Check and normalise."""
+        number = self.sparsity
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise SpecError(f"sparsity must be a number in [0, 1); got {number!r}")
+        if math.isnan(number) or not 0.0 <= number < 1.0:
+            raise SpecError(f"sparsity must lie in [0, 1), the share of encoder weights removed; got {number}")
+        object.__setattr__(self, "sparsity", float(number))
+        object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
+        usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
+        recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
+        if self.pattern is Pattern.UNSTRUCTURED and recover is Recover.RECONSTRUCT:
+            raise SpecError(
+                "recover='reconstruct' works on whole heads and neurons; with pattern='unstructured' use recover='none'"
+            )
+        object.__setattr__(self, "recover", recover)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON and digests."""
+        assert self.recover is not None  # set by __post_init__
+        return {
+            "sparsity": self.sparsity,
+            "pattern": self.pattern.value,
+            "scorer": self.scorer,
+            "recover": self.recover.value,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild from ``as_dict``; unknown keys raise."""
+        unknown = sorted(set(values) - {"sparsity", "pattern", "scorer", "recover"})
+        if unknown:
+            raise SpecError(f"unknown keys in a prune spec: {', '.join(unknown)}")
+        return cls(**values)
+
+
+def _member(kind: type[E], value: object, field: str) -> E:
+    try:
+        return kind(str(value))
+    except ValueError:
+        known = ", ".join(member.value for member in kind)
+        raise SpecError(f"unknown {field} {value!r}; known: {known}") from None

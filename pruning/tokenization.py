@@ -1,0 +1,112 @@
+"""Texts to token ids: a thin, thread-safe face of the ``tokenizers`` library.
+
+Truncation happens here and not in the library, because there it is a setting of the shared tokenizer and
+requests differ in it; the ids are the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from tokenizers import Encoding, Tokenizer
+
+from pruning.errors import ModelError
+
+Text = str | tuple[str, str]
+"""One text, or a pair of texts that are judged together."""
+
+
+class Direction(StrEnum):
+    """The end at which a long text is cut."""
+
+    RIGHT = "right"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One text as the model reads it."""
+
+    ids: list[int]
+    """Token ids, special ones included."""
+    type_ids: list[int]
+    """Token types: 0 for the first text, 1 for the second of a pair."""
+    truncated: bool = False
+    """Whether tokens were cut off."""
+
+
+class TextTokenizer:
+    """A model's tokenizer. Never changed after it is made, so any number of threads may share it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Take over ``tokenizer`` and switch off its own truncation and padding."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, model_dir: Path) -> Self:
+        """Return the tokenizer of a model directory.
+
+        Raises:
+            ModelError: there is no ``tokenizer.json``, or it is not one.
+        """
+        path = model_dir / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(f"{model_dir} has no tokenizer.json; save its fast tokenizer there with save_pretrained")
+        try:
+            return cls(Tokenizer.from_file(str(path)))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(f"{path} is not a tokenizer: {error}") from error
+
+    def encode(
+        self,
+        texts: Sequence[Text],
+        *,
+        max_length: int,
+        truncate: bool = True,
+        direction: Direction = Direction.RIGHT,
+    ) -> list[Encoded]:
+        """Return the tokens of every text, in order.
+
+        With ``truncate``, none is longer than ``max_length`` tokens, special ones included; of a pair the longer
+        text is cut first. Without it, longer ones are returned whole and the caller decides.
+        """
+        encodings = self._encode(texts)
+        return [
+            self._cut(text, max_length, direction)
+            if truncate and len(encoding) > max_length
+            else Encoded(encoding.ids, encoding.type_ids)
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+
+    def _encode(self, texts: Sequence[Text]) -> list[Encoding]:
+        if len(texts) == 1:
+            text = texts[0]
+            first, second = (text, None) if isinstance(text, str) else text
+            return [self._tokenizer.encode(first, second)]
+        return self._tokenizer.encode_batch_fast(list(texts))
+
+    def _cut(self, text: Text, max_length: int, direction: Direction) -> Encoded:
+        """Encode again without special tokens, cut, and put the special tokens around what is left."""
+        first, second = (text, None) if isinstance(text, str) else text
+        room = max_length - self._tokenizer.num_special_tokens_to_add(second is not None)
+        left = self._tokenizer.encode(first, add_special_tokens=False)
+        if second is None:
+            left.truncate(room, direction=direction.value)
+            encoding = self._tokenizer.post_process(left)
+        else:
+            right = self._tokenizer.encode(second, add_special_tokens=False)
+            left_length, right_length = _pair_lengths(len(left), len(right), room)
+            left.truncate(left_length, direction=direction.value)
+            right.truncate(right_length, direction=direction.value)
+            encoding = self._tokenizer.post_process(left, right)
+        return Encoded(encoding.ids, encoding.type_ids, truncated=True)
+
+
+def _pair_lengths(left: int, right: int, room: int) -> tuple[int, int]:
+    """Share ``room`` tokens between two texts that need more: the shorter stays whole if it fits in its half."""
+    short = min(left, right, room // 2)
+    return (short, room - short) if left <= right else (room - short, short)

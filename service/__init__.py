@@ -1,0 +1,1 @@
+"""Serve the cuts of a model and swap them live."""

@@ -1,0 +1,64 @@
+"""Builds variants in a process of its own, at the lowest priority, so that serving never waits for a build.
+
+One process per service, started once and kept warm: the base model, the rows and the calibration stay loaded, and
+a new sparsity costs only its own arithmetic. Nothing here imports Ray.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+
+import torch
+
+from pruning.errors import PruningError
+from pruning.pipeline import build_variant
+from pruning.spec import PruneSpec
+from pruning.variants import Manifest
+from pruning.workbench import Workbench
+from service.sources import Sources
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A build that could not be done, in words for the operator; a value, since errors change between processes."""
+
+    message: str
+
+
+class VariantBuilder:
+    """Holds a workbench open and builds one variant at a time."""
+
+    def __init__(self, sources: Sources, threads: int) -> None:
+        """Open the workbench and give way to everything else on this machine."""
+        yield_cpu()
+        torch.set_num_threads(threads)
+        self._bench = Workbench.open(sources.model, sources.train, sources.evaluation, sources.store)
+
+    def calibrate(self) -> bool:
+        """Score the model unless it was; return whether it was done now."""
+        return self._bench.calibrate()
+
+    def warm(self) -> int:
+        """Read the calibration and the dense answers ahead of the first build; return the process id."""
+        self._bench.calibration  # noqa: B018, a cached property: reading it loads the file
+        self._bench.reference()
+        return os.getpid()
+
+    def build(self, spec: PruneSpec) -> Manifest | Refusal:
+        """Return the manifest of the variant of ``spec``, or why there is none."""
+        try:
+            return build_variant(self._bench, spec, lambda name: logger.info("building %s: %s", spec.sparsity, name))
+        except PruningError as error:
+            return Refusal(str(error))
+        except OSError as error:
+            return Refusal(f"the variant could not be built: {error}; check the disk of {self._bench.root}")
+
+
+def yield_cpu() -> None:
+    """Run only when nothing else wants the processor (SCHED_IDLE), or at nice 19 where the system has no such class."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except (AttributeError, PermissionError, OSError):
+        os.nice(19)

@@ -1,0 +1,99 @@
+"""Every call to Ray that is not the declaration of a deployment. Thin: no policy and no arithmetic.
+
+``serve.get_app_handle`` and ``serve.get_replica_context`` are not stable yet in Ray 2.60; they are used here alone.
+"""
+
+import asyncio
+from typing import Any
+
+import ray
+import torch
+from ray import serve
+
+from pruning.errors import PruningError
+from pruning.spec import PruneSpec
+from pruning.variants import Manifest
+from service.builder import Refusal, VariantBuilder
+from service.protocol import Desired, ReplicaReport
+from service.settings import Device
+from service.sources import Sources
+
+CONTROL_APP, MODEL_APP = "control", "model"
+
+
+class RayControlLink:
+    """A replica's line to the controller: one method call on its handle."""
+
+    def __init__(self) -> None:
+        """Find the controller at the first call, and again after a call that failed."""
+        self._handle: Any = None
+
+    async def sync(self, report: ReplicaReport, known_version: int) -> Desired:
+        """Return the desired state; raises whatever keeps the controller from answering."""
+        try:
+            if self._handle is None:
+                self._handle = serve.get_app_handle(CONTROL_APP)
+            desired: Desired = await self._handle.sync.remote(report, known_version)
+        except Exception:
+            self._handle = None
+            raise
+        return desired
+
+
+class RayBuilder:
+    """A ``VariantBuilder`` in an actor of its own, started anew if its process dies."""
+
+    def __init__(self, sources: Sources, threads: int) -> None:
+        """Start the process; it opens its workbench in the background."""
+        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=1)(VariantBuilder)
+        self._actor = actor.remote(sources, threads)
+        self._warm = self._actor.warm.remote()
+
+    async def build(self, spec: PruneSpec) -> Manifest:
+        """Return the manifest of ``spec``'s variant.
+
+        Raises:
+            PruningError: it cannot be built.
+        """
+        outcome = await self._actor.build.remote(spec)
+        if isinstance(outcome, Refusal):
+            raise PruningError(outcome.message)
+        assert isinstance(outcome, Manifest)  # the other half of the union
+        return outcome
+
+    async def prepare(self, specs: list[PruneSpec]) -> list[Manifest]:
+        """Calibrate if need be and return the ladder's manifests, building those that are missing.
+
+        Raises:
+            PruningError: a level cannot be built.
+        """
+        await self._actor.calibrate.remote()
+        return [await self.build(spec) for spec in specs]
+
+    async def pid(self) -> int:
+        """Return the builder's process id, once it is warm."""
+        return int(await asyncio.wrap_future(self._warm.future()))
+
+
+def replica_id() -> str:
+    """Return this replica's id, unique in the service."""
+    return str(serve.get_replica_context().replica_id.unique_id)
+
+
+def node_ip() -> str:
+    """Return the address under which other nodes reach this one; loopback on a local cluster."""
+    return str(ray.util.get_node_ip_address())
+
+
+def assigned_device(wanted: Device) -> torch.device:
+    """Return the device that Ray assigned to this process, never one that it merely sees.
+
+    Raises:
+        RuntimeError: a GPU is wanted and none was assigned.
+    """
+    gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    if wanted is Device.CPU or (wanted is Device.AUTO and not gpus):
+        return torch.device("cpu")
+    if not gpus:
+        raise RuntimeError("device=cuda, but Ray assigned no GPU to this replica; add GPUs to the cluster or use cpu")
+    return torch.device("cuda", 0)

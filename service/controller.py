@@ -1,0 +1,308 @@
+"""The controller: turns requests, reports and time into events of the rollout, and its state into replicas' orders."""
+
+import asyncio
+import logging
+import uuid
+from contextlib import suppress
+from typing import Any
+
+from pruning.spec import PruneSpec
+from pruning.variants import Manifest, VariantStore
+from service.builds import run_build
+from service.control_metrics import ControlMetrics
+from service.documents import status_document, targets_document
+from service.durable import DurableRollout, EventFor
+from service.errors import NotFound, NotReady
+from service.events import (
+    Action,
+    Announce,
+    ChangeRequested,
+    Reply,
+    Restarted,
+    RollbackRequested,
+    StartBuild,
+)
+from service.fleet import Fleet
+from service.limits import Clock, ControlLimits
+from service.operations import Choice, Operation, Phase, RolloutState
+from service.protocol import Builder, Desired, ReplicaReport
+from service.state import StateFile, StateUnwritable
+from service.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+
+class VariantController:
+    """Holds the desired state; replicas follow it by asking. One per service."""
+
+    def __init__(
+        self,
+        *,
+        limits: ControlLimits,
+        builder: Builder,
+        state_file: StateFile,
+        store: VariantStore,
+        metrics: ControlMetrics,
+        initial_variant: str,
+        ladder: tuple[str, ...],
+        metrics_address: str,
+        clock: Clock | None = None,
+    ) -> None:
+        """Keep the parts; ``start`` reads the state.
+
+        Args:
+            limits: floor and waiting times.
+            builder: makes variants, away from here.
+            state_file: where the state is kept.
+            store: where the variants' manifests are read.
+            metrics: of the control page.
+            initial_variant: committed where nothing ever was; must be in the store.
+            ladder: variants that every replica keeps loaded.
+            metrics_address: ``host:port`` of the control page, shown to replicas as a peer; empty for none.
+            clock: for tests.
+        """
+        self._limits = limits
+        self._builder = builder
+        self._store = store
+        self._metrics = metrics
+        self._initial_variant = initial_variant
+        self._clock = clock or Clock()
+        self._fleet = Fleet(lease_s=limits.lease_s, ladder=ladder, metrics_address=metrics_address)
+        self._rollout = DurableRollout(state_file, self._act, self._clock.wall)
+        self._told: Desired | None = None
+        self._spreading: Operation | None = None
+        """The committed operation that some live replica has yet to follow."""
+        self._tasks = Tasks()
+        self._build: asyncio.Task[None] | None = None
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read the state, take up what was running, begin to keep time.
+
+        Raises:
+            StateFileError: the state file is damaged, or nothing was ever committed and it cannot be written.
+            pruning.errors.StoreError: nothing was ever committed and the initial variant is not in the store.
+        """
+        await self._rollout.begin(self._first_state, self._restarted)
+        self._ticker = self._tasks.spawn(self._keep_time())
+
+    async def stop(self) -> None:
+        """Stop keeping time and building; an operation that runs is taken up at the next start."""
+        await self._tasks.cancel()
+        await self._rollout.finish()
+
+    def healthy(self) -> bool:
+        """Tell whether the controller has started and still keeps time."""
+        return self._ticker is not None and not self._ticker.done()
+
+    async def sync(self, report: ReplicaReport, known_version: int) -> Desired:
+        """Take a replica's report; return the desired state, at once if its version is not ``known_version``.
+
+        Raises:
+            NotReady: the controller is starting.
+        """
+        if self._fleet.hear(report, self._clock.monotonic()):
+            await self._hear_replicas()
+        async with self._rollout.changed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.poll_s):
+                    await self._rollout.changed.wait_for(lambda: self._orders().version != known_version)
+            return self._orders()
+
+    async def request_change(self, spec: PruneSpec) -> Operation:
+        """Return the operation that brings ``spec`` about: a new one, the running one, or the one that did.
+
+        Raises:
+            Conflict: another operation runs.
+            NotReady: the service is starting or stopping, or its state cannot be written.
+        """
+        deadline = self._clock.wall() + self._limits.build_timeout_s
+        event = ChangeRequested(operation_id=_new_id(), spec=spec, now=self._clock.wall(), deadline=deadline)
+        return await self._request(lambda _: event)
+
+    async def request_rollback(self) -> Operation:
+        """Return the operation that brings the previous variant back.
+
+        Raises:
+            Conflict: another operation runs, there is no previous variant, or it is below the floor.
+            NotReady: the service is starting or stopping, or its state cannot be written.
+        """
+        event = RollbackRequested(
+            operation_id=_new_id(),
+            accuracy_floor=self._limits.accuracy_floor,
+            now=self._clock.wall(),
+            deadline=self._clock.wall() + self._limits.prepare_timeout_s,
+        )
+        return await self._request(lambda _: event)
+
+    def operation(self, operation_id: str) -> Operation:
+        """Return a running or remembered operation.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        operation = self._rollout.state.find(operation_id)
+        if operation is None:
+            raise NotFound(f"There is no operation {operation_id}; the last hundred are remembered.")
+        return operation
+
+    async def wait(self, operation_id: str, timeout_s: float) -> Operation:
+        """Return the operation once it ended and, if committed, every live replica follows; or after ``timeout_s``.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        async with self._rollout.changed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._rollout.changed.wait_for(lambda: self._settled(operation_id))
+        return self.operation(operation_id)
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``GET /admin/sparsity`` shows.
+
+        Raises:
+            pruning.errors.StoreError: the committed variant's manifest cannot be read.
+        """
+        state = self._rollout.state
+        manifest = self._store.manifest(state.committed.variant_id)
+        return status_document(state, manifest, self._limits.accuracy_floor, self._fleet)
+
+    def variants(self) -> list[Manifest]:
+        """Return the manifest of every variant in the store."""
+        return self._store.list()
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Return every metrics page of the service, in the shape of Prometheus HTTP service discovery."""
+        return targets_document(self._fleet.peers())
+
+    async def drain(self) -> None:
+        """Ask every replica to finish what is in flight and to take nothing new; refuse changes from now on."""
+        async with self._rollout.changed:
+            self._fleet.drain()
+            self._tell()
+
+    def inflight(self) -> int:
+        """Return the requests accepted and not yet answered, over all live replicas, as they last said."""
+        return self._fleet.inflight()
+
+    async def tick(self) -> None:
+        """Let leases run out, deadlines pass and unwritten ends be written. The controller calls it by itself."""
+        self._fleet.sweep(self._clock.monotonic())
+        await self._hear_replicas()
+        await self._rollout.apply_or_end(lambda state: self._fleet.time_passed(state, self._clock.wall()))
+        await self._rollout.flush()
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.tick_s)
+            try:
+                await self.tick()
+            except Exception:
+                logger.exception("a tick of the controller failed; the next one follows")
+
+    async def _hear_replicas(self) -> None:
+        """Let the rollout go on if the replicas' reports allow it, and tell what is new."""
+        await self._rollout.apply_or_end(lambda state: self._fleet.reported(state, self._clock.wall()))
+        async with self._rollout.changed:
+            self._tell()
+
+    async def _request(self, event_for: EventFor) -> Operation:
+        if self._fleet.draining:
+            raise NotReady("The service is stopping; it takes no changes.", retry_after_s=10)
+        try:
+            actions = await self._rollout.apply(event_for)
+        except StateUnwritable as error:
+            logger.error("request refused: %s", error)
+            raise NotReady(f"Nothing was changed: {error}.", retry_after_s=5) from error
+        return next(action.operation for action in actions if isinstance(action, Reply))
+
+    def _act(self, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            if isinstance(action, StartBuild):
+                self._build = self._tasks.spawn(self._run_build(action.operation_id, action.spec))
+            elif isinstance(action, Announce):
+                self._announce(action.operation)
+        self._tell()
+
+    def _announce(self, operation: Operation) -> None:
+        """Write the audit line, count what ended, and let go of a build that nobody waits for."""
+        logger.info(
+            "operation=%s kind=%s phase=%s spec=%s variant=%s accuracy=%s generation=%s error=%r",
+            operation.id,
+            operation.kind,
+            operation.phase,
+            operation.spec.as_dict(),
+            operation.variant_id,
+            operation.accuracy,
+            operation.generation,
+            operation.error,
+        )
+        if operation.finished:
+            self._metrics.operation_ended(operation)
+            self._spreading = operation if operation.phase is Phase.COMMITTED else None
+            if self._build is not None:
+                self._build.cancel()
+
+    async def _run_build(self, operation_id: str, spec: PruneSpec) -> None:
+        """Build, then report how that went, unless the operation has ended meanwhile."""
+        limits = self._limits
+        outcome = await run_build(
+            self._builder,
+            operation_id,
+            spec,
+            accuracy_floor=limits.accuracy_floor,
+            prepare_timeout_s=limits.prepare_timeout_s,
+            wall=self._clock.wall,
+        )
+        self._build = None
+        await self._rollout.apply_or_end(
+            lambda state: outcome if state.operation is not None and state.operation.id == operation_id else None
+        )
+
+    def _tell(self) -> None:
+        """Wake whoever waits, if the orders have changed or the last live replica has followed a commit."""
+        state = self._rollout.state
+        followed = self._spreading is not None and self._fleet.follows(state.generation)
+        if self._spreading is not None and followed:
+            committed_at = self._spreading.finished_at or 0.0
+            self._metrics.commit_seen_everywhere(max(0.0, self._clock.wall() - committed_at))
+            self._spreading = None
+        orders = self._fleet.orders(state)
+        if followed or orders != self._told:
+            self._told = orders
+            self._rollout.changed.notify_all()
+        self._metrics.set_controller(
+            generation=state.generation,
+            replicas=len(self._fleet),
+            running=state.operation is not None,
+            accuracy_floor=self._limits.accuracy_floor,
+        )
+
+    def _orders(self) -> Desired:
+        return self._fleet.orders(self._rollout.state)
+
+    def _settled(self, operation_id: str) -> bool:
+        """Tell whether an operation has ended and is in effect wherever it shall be."""
+        spreading = self._spreading is not None and self._spreading.id == operation_id
+        return self.operation(operation_id).finished and not spreading
+
+    def _first_state(self) -> RolloutState:
+        manifest = self._store.manifest(self._initial_variant)
+        committed = Choice(
+            variant_id=manifest.variant_id,
+            spec=manifest.spec,
+            achieved_sparsity=manifest.achieved_sparsity,
+            accuracy=manifest.evaluation.accuracy,
+            operation_id=None,
+        )
+        return RolloutState(version=1, generation=1, committed=committed)
+
+    def _restarted(self, state: RolloutState) -> Restarted:
+        limits, now = self._limits, self._clock.wall()
+        phase_s = limits.build_timeout_s if state.phase is Phase.BUILDING else limits.prepare_timeout_s
+        return Restarted(now=now, hold_until=now + limits.lease_s, deadline=now + limits.lease_s + phase_s)
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:16]

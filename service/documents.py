@@ -1,0 +1,71 @@
+"""The JSON shapes of the admin routes, from the values they show."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from pruning.variants import Manifest
+from service.fleet import CONTROL_ID
+from service.operations import Operation, RolloutState
+from service.protocol import Peer, ReplicaReport
+
+
+def operation_document(operation: Operation) -> dict[str, Any]:
+    """Return an operation as ``GET /admin/operations/{id}`` shows it."""
+    return {
+        "id": operation.id,
+        "kind": operation.kind.value,
+        "phase": operation.phase.value,
+        **operation.spec.as_dict(),
+        "variant": operation.variant_id,
+        "achieved_sparsity": operation.achieved_sparsity,
+        "accuracy": operation.accuracy,
+        "generation": operation.generation,
+        "error": operation.error,
+        "error_type": operation.error_type.value if operation.error_type else None,
+        "created_at": _moment(operation.created_at),
+        "finished_at": None if operation.finished_at is None else _moment(operation.finished_at),
+        "durations_s": {name: round(seconds, 3) for name, seconds in operation.durations_s().items()},
+    }
+
+
+def status_document(
+    state: RolloutState, committed: Manifest, accuracy_floor: float, replicas: Iterable[ReplicaReport]
+) -> dict[str, Any]:
+    """Return what ``GET /admin/sparsity`` shows."""
+    evaluation = committed.evaluation
+    return {
+        "generation": state.generation,
+        "variant": committed.variant_id,
+        **committed.spec.as_dict(),
+        "achieved_sparsity": committed.achieved_sparsity,
+        "accuracy": evaluation.accuracy,
+        "accuracy_interval": [evaluation.accuracy_low, evaluation.accuracy_high],
+        "agreement": evaluation.agreement,
+        "accuracy_floor": accuracy_floor,
+        "previous_variant": state.previous.variant_id if state.previous else None,
+        "operation": operation_document(state.operation) if state.operation else None,
+        "replicas": [
+            {"id": report.replica_id, "generation": report.generation, "variant": report.variant_id}
+            for report in replicas
+        ],
+    }
+
+
+def targets_document(peers: Iterable[Peer]) -> list[dict[str, Any]]:
+    """Return every metrics page of the service, in the shape of Prometheus HTTP service discovery."""
+    return [
+        {
+            "targets": [peer.metrics_address],
+            "labels": {
+                "replica": peer.replica_id,
+                "deployment": "control" if peer.replica_id == CONTROL_ID else "model",
+            },
+        }
+        for peer in peers
+    ]
+
+
+def _moment(seconds: float) -> str:
+    """Return Unix seconds as RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

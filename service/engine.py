@@ -1,0 +1,121 @@
+"""One variant ready to answer on one device."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from pruning.slim.bert import SlimBert
+from pruning.slim.convert import build_slim
+from pruning.slim.packed import PackedBatch, TokenSequence
+from pruning.tokenization import Encoded
+from pruning.variants import Manifest, VariantStore
+
+if TYPE_CHECKING:
+    from pruning.encoder import BaseModel
+
+DEFAULT_BATCH_TOKENS = 4096
+WARM_UP_LENGTHS = (4, 16, 128)
+"""Lengths of the fixed sequences that are run before a variant may answer."""
+
+
+class NonFiniteLogits(RuntimeError):
+    """The model's answer holds a NaN or an infinity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Engine:
+    """A model with what its answers need. Its methods may be called from any one thread at a time."""
+
+    model: SlimBert
+    manifest: Manifest
+    labels: tuple[str, ...]
+    """Label of each logit."""
+    max_length: int
+    """Longest sequence, in tokens, special ones included."""
+    device: torch.device
+    max_batch_tokens: int = DEFAULT_BATCH_TOKENS
+    """Tokens of one forward pass; a single longer sequence runs alone."""
+
+    @classmethod
+    def load(
+        cls,
+        base: "BaseModel",
+        store: VariantStore,
+        variant_id: str,
+        device: torch.device,
+        *,
+        max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    ) -> Self:
+        """Return the stored variant of ``base`` on ``device``. Tensors of ``base`` already there are shared.
+
+        Raises:
+            StoreError: no such variant, or one of another model.
+            ChecksumError: its files were altered.
+        """
+        manifest, layers = store.load(variant_id)
+        return cls(
+            model=build_slim(base, layers).to(device),
+            manifest=manifest,
+            labels=base.labels,
+            max_length=base.max_length,
+            device=device,
+            max_batch_tokens=max_batch_tokens,
+        )
+
+    def warm_up(self) -> None:
+        """Run fixed sequences of several lengths, alone and packed, so that the first request is as fast as the rest.
+
+        Raises:
+            NonFiniteLogits: the model answers with a NaN or an infinity.
+        """
+        probes = [_probe(min(length, self.max_length), self.model.word.num_embeddings) for length in WARM_UP_LENGTHS]
+        for probe in probes:
+            self.predict([probe])
+        self.predict(probes)
+
+    @torch.inference_mode()
+    def predict(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Return logits [n, C], float32 on the CPU, in the order of ``sequences``.
+
+        Raises:
+            NonFiniteLogits: a logit is not finite.
+        """
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
+        parts = [
+            self.model(PackedBatch.from_sequences([sequences[index] for index in chunk], self.device))
+            for chunk in self._chunks(order, sequences)
+        ]
+        logits = torch.empty(len(order), len(self.labels))
+        logits[torch.tensor(order)] = torch.cat(parts).float().cpu()
+        if not torch.isfinite(logits).all():
+            raise NonFiniteLogits(f"variant {self.manifest.variant_id} answered with logits that are not finite")
+        return logits
+
+    def _chunks(self, order: Sequence[int], sequences: Sequence[TokenSequence]) -> Iterator[list[int]]:
+        """Split ``order`` into neighbours that fit the token budget together."""
+        chunk: list[int] = []
+        tokens = 0
+        for index in order:
+            length = len(sequences[index].ids)
+            if chunk and tokens + length > self.max_batch_tokens:
+                yield chunk
+                chunk, tokens = [], 0
+            chunk.append(index)
+            tokens += length
+        yield chunk
+
+
+def _probe(length: int, vocabulary: int) -> Encoded:
+    """Return a fixed sequence of token ids spread over the vocabulary."""
+    return Encoded([(7919 * position) % vocabulary for position in range(length)], [0] * length)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The engine that answers and the generation it answers under: read once for each batch, replaced as one."""
+
+    generation: int
+    engine: Engine

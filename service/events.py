@@ -1,0 +1,107 @@
+"""What can happen to a rollout, and what is then to be done: the vocabulary of ``service.rollout``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pruning.spec import PruneSpec
+from service.operations import Cause, Operation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRequested:
+    """Someone wants ``spec`` served. ``deadline`` is for its build."""
+
+    operation_id: str
+    spec: PruneSpec
+    now: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackRequested:
+    """Someone wants the previous variant back. ``deadline`` is for its preparation."""
+
+    operation_id: str
+    accuracy_floor: float
+    now: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """The variant is stored and evaluated. ``deadline`` is for its preparation."""
+
+    operation_id: str
+    variant_id: str
+    achieved_sparsity: float
+    accuracy: float
+    accuracy_floor: float
+    now: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """The operation cannot go on: its build failed, or its next state could not be written."""
+
+    operation_id: str
+    error: str
+    cause: Cause
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicasReported:
+    """What the live replicas say of ``operation_id``; true of this moment, sent as often as one likes."""
+
+    operation_id: str
+    live: frozenset[str]
+    prepared: frozenset[str]
+    failed: Mapping[str, str]
+    """Replica id -> why it could not prepare."""
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time has passed. ``waiting`` names the live replicas that have not prepared, for the words of the error."""
+
+    now: float
+    waiting: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarted:
+    """The controller begins, knowing no replica yet. ``deadline`` is for the phase it finds running."""
+
+    now: float
+    hold_until: float
+    deadline: float
+
+
+Event = ChangeRequested | RollbackRequested | Built | Broken | ReplicasReported | Tick | Restarted
+
+
+@dataclass(frozen=True, slots=True)
+class StartBuild:
+    """Build the variant of ``spec`` in the background."""
+
+    operation_id: str
+    spec: PruneSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """An operation entered a phase, or was taken up again: log it, count it."""
+
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The operation that answers a request: a new one, the running one, or the one that had done it already."""
+
+    operation: Operation
+
+
+Action = StartBuild | Announce | Reply

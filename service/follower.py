@@ -1,0 +1,288 @@
+"""The replica's half of a swap: asks the controller what is wanted, and brings the engines there.
+
+Two loops. One asks, which is also the heartbeat, and commits the moment a loaded variant becomes the wanted one. The
+other loads, one variant at a time, the most urgent first. Neither waits for the other, and neither touches requests.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pruning.errors import PruningError
+from service.errors import NotReady
+from service.protocol import ControlLink, Desired, EngineHolder, Peer, ReplicaReport, Staged
+from service.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 2.0
+"""A question that takes longer is asked again: twice the longest that the controller waits."""
+
+FIRST_RETRY_S, LAST_RETRY_S = 0.05, 0.5
+"""Pauses between failed questions; the last one is short of a lease, so that a restarted controller hears everyone."""
+
+ASK_AFRESH = -1
+"""A known version that no controller has: the answer comes at once."""
+
+NO_OPERATION = ""
+"""Stands for the operation where a committed variant is staged: nobody waits for it."""
+
+
+async def first_desired(
+    link: ControlLink, *, replica_id: str, metrics_address: str, timeout_s: float, retry_s: float = LAST_RETRY_S
+) -> Desired:
+    """Return what a replica that serves nothing yet shall begin with. It gets no lease by asking.
+
+    Raises:
+        NotReady: the controller gave no answer within ``timeout_s``.
+    """
+    newborn = ReplicaReport(
+        replica_id=replica_id,
+        generation=0,
+        variant_id="",
+        prepared_operation=None,
+        failed_operation=None,
+        failure=None,
+        metrics_address=metrics_address,
+        inflight=0,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    return await link.sync(newborn, ASK_AFRESH)
+                except Exception as error:
+                    logger.info("replica=%s: the controller does not answer yet: %s", replica_id, error)
+                await asyncio.sleep(retry_s)
+    except TimeoutError:
+        raise NotReady(f"The controller gave no answer within {timeout_s:g} s.") from None
+
+
+class Follower:
+    """Keeps one replica's engines where the controller wants them."""
+
+    def __init__(
+        self,
+        *,
+        replica_id: str,
+        metrics_address: str,
+        link: ControlLink,
+        holder: EngineHolder,
+        max_silence_s: float = 120.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Keep the parts; ``start`` begins.
+
+        Args:
+            replica_id: unique among the live replicas.
+            metrics_address: ``host:port`` of this replica's metrics page.
+            link: line to the controller.
+            holder: the engines.
+            max_silence_s: seconds without the controller, or behind it, after which the replica is not healthy.
+            monotonic: for tests.
+        """
+        self._replica_id = replica_id
+        self._metrics_address = metrics_address
+        self._link = link
+        self._holder = holder
+        self._max_silence_s = max_silence_s
+        self._monotonic = monotonic
+        self._desired: Desired | None = None
+        self._well_at = monotonic()
+        """When the replica last heard the controller and was where it wanted it."""
+        self._staged: Staged | None = None
+        """What the holder holds staged."""
+        self._failed: tuple[str, str] | None = None
+        """The operation that could not be prepared here, and why."""
+        self._kept: tuple[str, ...] = ()
+        """What the holder keeps resident."""
+        self._unkeepable: set[str] = set()
+        self._news = asyncio.Event()
+        self._caught_up = asyncio.Event()
+        self._tasks = Tasks()
+        self._loops: tuple[asyncio.Task[None], ...] = ()
+
+    async def start(self, timeout_s: float) -> None:
+        """Begin to follow; return once this replica is on the committed generation.
+
+        Raises:
+            NotReady: it did not get there within ``timeout_s``; the follower has stopped.
+        """
+        self._well_at = self._monotonic()
+        self._loops = tuple(self._tasks.spawn(self._watch(loop)) for loop in (self._ask(), self._load()))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._caught_up.wait()
+        except TimeoutError:
+            await self.stop()
+            raise NotReady(f"Replica {self._replica_id} did not reach the committed variant in time.") from None
+
+    async def stop(self) -> None:
+        """Follow no longer; what answers goes on answering."""
+        await self._tasks.cancel()
+
+    def healthy(self, now: float) -> bool:
+        """Tell whether both loops run and the replica was where the controller wants it not too long ago."""
+        running = bool(self._loops) and not any(loop.done() for loop in self._loops)
+        return running and now - self._well_at <= self._max_silence_s
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """Return the live processes with a metrics page, as last told."""
+        return self._desired.peers if self._desired else ()
+
+    async def _watch(self, loop: Coroutine[Any, Any, None]) -> None:
+        """Run a loop that should never end; say so in the log if it does."""
+        try:
+            await loop
+        except Exception:
+            logger.exception("replica=%s follows the controller no longer", self._replica_id)
+            raise
+
+    async def _ask(self) -> None:
+        """Report and ask, for ever; the controller's absence is waited out."""
+        pause_s = FIRST_RETRY_S
+        while True:
+            known_version = self._desired.version if self._desired else ASK_AFRESH
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    desired = await self._link.sync(self._report(), known_version)
+            except Exception as error:
+                if pause_s == FIRST_RETRY_S:
+                    logger.warning("replica=%s: no answer from the controller: %r", self._replica_id, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LAST_RETRY_S)
+            else:
+                pause_s = FIRST_RETRY_S
+                self._take(desired)
+
+    def _take(self, desired: Desired) -> None:
+        """Obey at once what needs no loading; leave the rest to the other loop."""
+        before, self._desired = self._desired, desired
+        if desired.draining and not (before and before.draining):
+            self._holder.start_draining()
+        self._commit_if_loaded(desired)
+        if desired.generation <= self._holder.generation:
+            self._well_at = self._monotonic()
+            self._caught_up.set()
+        if desired != before:
+            self._unkeepable.clear()
+            self._news.set()
+
+    def _commit_if_loaded(self, desired: Desired) -> None:
+        """Let the wanted variant answer if it is loaded; never go back to an older generation."""
+        if desired.generation <= self._holder.generation or desired.variant_id not in self._loaded():
+            return
+        self._holder.commit(desired.generation, desired.variant_id)
+        if self._staged is not None and self._staged.variant_id == desired.variant_id:
+            self._staged = None
+        logger.info("replica=%s generation=%d variant=%s", self._replica_id, desired.generation, desired.variant_id)
+
+    async def _load(self) -> None:
+        """Load whatever is wanted and missing, whenever the wishes change."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._desired is not None and await self._load_next(self._desired):
+                pass
+
+    async def _load_next(self, desired: Desired) -> bool:
+        """Take the most urgent step towards ``desired``; tell whether there was one."""
+        if desired.generation > self._holder.generation:
+            await self._catch_up(desired)
+        elif desired.staged is not None and not self._answered(desired.staged):
+            await self._prepare(desired.staged)
+        elif desired.staged is None and self._staged is not None:
+            self._holder.drop_staged()
+            self._staged = None
+        elif (kept := self._next_kept(desired)) != self._kept:
+            await self._keep(kept)
+        else:
+            return False
+        return True
+
+    async def _catch_up(self, desired: Desired) -> None:
+        """Load the committed variant, which this replica was not there to prepare, and let it answer."""
+        self._staged = None
+        try:
+            await self._holder.stage(desired.variant_id)
+        except Exception:
+            logger.exception("replica=%s: cannot load the committed variant; trying again", self._replica_id)
+            await asyncio.sleep(LAST_RETRY_S)
+            return
+        self._staged = Staged(operation_id=NO_OPERATION, variant_id=desired.variant_id)
+        self._commit_if_loaded(desired)
+        self._caught_up.set()
+
+    async def _prepare(self, staged: Staged) -> None:
+        """Stage a variant for an operation, and tell the controller at once how that went."""
+        self._staged = None
+        try:
+            await self._holder.stage(staged.variant_id)
+        except Exception as error:
+            logger.exception("replica=%s operation=%s: cannot prepare", self._replica_id, staged.operation_id)
+            self._failed = (staged.operation_id, _public_words(error, staged.variant_id))
+        else:
+            self._staged = staged
+        if self._desired is not None:
+            self._commit_if_loaded(self._desired)
+        await self._report_now()
+
+    async def _report_now(self) -> None:
+        """Report without waiting for the question under way; that one gets the answer, for it has the older version."""
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._link.sync(self._report(), ASK_AFRESH)
+        except Exception as error:
+            logger.info("replica=%s: the next question will report instead: %r", self._replica_id, error)
+
+    async def _keep(self, variant_ids: tuple[str, ...]) -> None:
+        """Keep these resident: at most one of them is new."""
+        try:
+            await self._holder.keep_resident(variant_ids)
+        except Exception:
+            self._unkeepable |= set(variant_ids) - set(self._kept)
+            variant_ids = tuple(one for one in variant_ids if one in self._kept)
+            logger.exception("replica=%s: not every variant of the ladder can be kept loaded", self._replica_id)
+        self._kept = variant_ids
+
+    def _next_kept(self, desired: Desired) -> tuple[str, ...]:
+        """Return what to keep resident next: what is wanted of what is kept, and one more that is wanted.
+
+        The variant that answers is among them, so that it is still there once it has become the previous one.
+        """
+        wished = (desired.variant_id, desired.previous_variant_id, *desired.resident)
+        wanted = [variant_id for variant_id in dict.fromkeys(wished) if variant_id is not None]
+        missing = [one for one in wanted if one not in self._kept and one not in self._unkeepable]
+        return tuple(one for one in wanted if one in self._kept or one in missing[:1])
+
+    def _answered(self, staged: Staged) -> bool:
+        """Tell whether the controller's wish to stage was met or has failed here."""
+        return self._staged == staged or (self._failed is not None and self._failed[0] == staged.operation_id)
+
+    def _loaded(self) -> set[str]:
+        """Return the variants that a commit would find loaded."""
+        staged = {self._staged.variant_id} if self._staged else set()
+        return {self._holder.variant_id, *self._kept, *staged}
+
+    def _report(self) -> ReplicaReport:
+        failed_operation, failure = self._failed or (None, None)
+        return ReplicaReport(
+            replica_id=self._replica_id,
+            generation=self._holder.generation,
+            variant_id=self._holder.variant_id,
+            prepared_operation=(self._staged.operation_id or None) if self._staged else None,
+            failed_operation=failed_operation,
+            failure=failure,
+            metrics_address=self._metrics_address,
+            inflight=self._holder.inflight,
+        )
+
+
+def _public_words(error: Exception, variant_id: str) -> str:
+    """Return what an operator may read of ``error``; the rest is in the log."""
+    if isinstance(error, PruningError):
+        return str(error)
+    return f"variant {variant_id} could not be loaded ({type(error).__name__}); the replica's log says why"

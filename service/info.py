@@ -1,0 +1,61 @@
+"""What ``GET /info`` says: the text-embeddings-inference shape, and what only this service has to say."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from service.engine import Live
+from service.settings import Settings
+
+MAX_CONCURRENT_REQUESTS = 8192
+"""Requests that one replica holds at once: more than fill its queue of tokens, so that the queue is what refuses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What identifies the served model."""
+
+    model_id: str
+    digest: str
+    version: str
+    """Version of this program."""
+
+
+def info(card: ModelCard, live: Live, settings: Settings) -> dict[str, Any]:
+    """Return the body of ``GET /info``."""
+    engine = live.engine
+    manifest = engine.manifest
+    return {
+        "model_id": card.model_id,
+        "model_sha": card.digest,
+        "model_dtype": "float32",
+        "served_model_name": card.model_id,
+        "model_type": {
+            "classifier": {
+                "id2label": {str(index): label for index, label in enumerate(engine.labels)},
+                "label2id": {label: index for index, label in enumerate(engine.labels)},
+            }
+        },
+        "max_concurrent_requests": MAX_CONCURRENT_REQUESTS,
+        "max_input_length": engine.max_length,
+        "max_batch_tokens": settings.max_batch_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": settings.max_client_batch_size,
+        "auto_truncate": True,
+        "tokenization_workers": 1,
+        "version": card.version,
+        "sha": None,
+        "docker_label": None,
+        "sparsedial": {
+            "generation": live.generation,
+            "variant": manifest.variant_id,
+            "sparsity": manifest.achieved_sparsity,
+            "requested_sparsity": manifest.spec.sparsity,
+            "pattern": manifest.spec.pattern,
+            "scorer": manifest.spec.scorer,
+            "recover": manifest.spec.recover,
+            "accuracy": manifest.evaluation.accuracy,
+            "max_queue_tokens": settings.max_queue_tokens,
+            "max_text_characters": settings.max_text_characters,
+            "max_body_bytes": settings.max_body_bytes,
+        },
+    }

@@ -1,0 +1,181 @@
+"""The inference routes, and the frame around every one of their answers."""
+
+import hmac
+import re
+import uuid
+from contextlib import nullcontext
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.bodies import read_json
+from service.errors import Unauthorized
+from service.inflight import Exchange
+from service.info import ModelCard, info
+from service.problems import install_problem_handlers
+from service.runtime import InferenceRuntime, variant_headers
+from service.schemas import HubRequest, LabelScore, TeiRequest, parse
+from service.settings import Settings
+
+TRACKED_ROUTES = {("POST", "/"): "/", ("POST", "/predict"): "/predict"}
+"""Routes that count as requests in the metrics; their label."""
+
+_REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}", re.ASCII)
+
+
+def build_inference_api(
+    runtime: InferenceRuntime, settings: Settings, card: ModelCard, api_key: str | None = None
+) -> FastAPI:
+    """Return the application of one replica.
+
+    Args:
+        runtime: answers the requests.
+        settings: limits on bodies.
+        card: what ``/info`` says of the model.
+        api_key: bearer token of the inference routes; ``None`` asks for none. Health, metrics and docs are open.
+    """
+    api = FastAPI(title="SparseDial", version=card.version, description="A BERT service whose cost is a dial.")
+    install_problem_handlers(api)
+    api.add_middleware(_Frame, runtime=runtime)
+    api.include_router(_open_routes(runtime))
+    guards = [] if api_key is None else [Depends(_BearerKey(api_key))]
+    api.include_router(_inference_routes(runtime, settings, card), dependencies=guards)
+    return api
+
+
+def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: ModelCard) -> APIRouter:
+    """Return the routes that the API key guards."""
+    routes = APIRouter(tags=["inference"])
+
+    async def classify(request: Request, schema: type[HubRequest] | type[TeiRequest]) -> Response:
+        runtime.check_ready()
+        body = await read_json(request, settings.max_body_bytes)
+        answer = await runtime.classify(parse(schema, body).query())
+        return Response(answer.body, headers=answer.headers, media_type="application/json")
+
+    @routes.post("/", responses=_answers(list[list[LabelScore]]), openapi_extra=_body(HubRequest))
+    async def classify_text(request: Request) -> Response:
+        """Judge texts: the Hugging Face text-classification task. The answer is a list for each text."""
+        return await classify(request, HubRequest)
+
+    @routes.post(
+        "/predict", responses=_answers(list[LabelScore] | list[list[LabelScore]]), openapi_extra=_body(TeiRequest)
+    )
+    async def predict(request: Request) -> Response:
+        """Judge texts or pairs: the text-embeddings-inference shape. The answer to a single input is one flat list."""
+        return await classify(request, TeiRequest)
+
+    @routes.get("/info")
+    async def show_info() -> Response:
+        """Say which model and variant answer, and the limits."""
+        return _json(info(card, runtime.live, settings))
+
+    return routes
+
+
+def _open_routes(runtime: InferenceRuntime) -> APIRouter:
+    """Return the routes that need no key."""
+    routes = APIRouter(tags=["operations"])
+
+    @routes.get("/health", responses={503: {"description": "Starting, or draining before a stop."}})
+    async def health() -> Response:
+        """Answer 200 while requests are taken."""
+        runtime.check_ready()
+        return Response()
+
+    @routes.get("/metrics")
+    async def metrics() -> Response:
+        """Return the Prometheus pages of all live replicas as one, each sample with its ``replica``."""
+        return Response(await runtime.metrics_page(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return routes
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
+
+
+def _answers(model: Any) -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI page says of the answers of a classifying route."""
+    return {
+        200: {"model": model, "description": "Labels with their scores, best first."},
+        413: {"description": "The body, a text or the number of texts is beyond a limit."},
+        422: {"description": "Well-formed, but not a request that this service accepts."},
+        429: {"description": "The queue is full; Retry-After says when to come back."},
+        503: {"description": "Starting, or draining before a stop."},
+        504: {"description": "No answer within the time limit."},
+    }
+
+
+def _body(model: type[BaseModel]) -> dict[str, Any]:
+    """Return what the OpenAPI page says of a body that the route reads by itself."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, definitions)}}}
+    }
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """Return ``schema`` with its references replaced by what they stand for."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        target = definitions[schema["$ref"].rpartition("/")[2]]
+        schema = {**target, **{name: value for name, value in schema.items() if name != "$ref"}}
+    return {name: _inlined(value, definitions) for name, value in schema.items()}
+
+
+class _BearerKey:
+    """Lets a request pass that carries the key, compared in constant time."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    async def __call__(
+        self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+    ) -> None:
+        if given is None or not hmac.compare_digest(given.credentials.encode("latin-1"), self._key):
+            raise Unauthorized("This route needs the API key: send 'Authorization: Bearer <key>'.")
+
+
+class _Frame:
+    """Gives every answer its request id and variant, and follows inference requests to the end of their answers."""
+
+    def __init__(self, app: ASGIApp, runtime: InferenceRuntime) -> None:
+        self._app = app
+        self._runtime = runtime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        route = TRACKED_ROUTES.get((scope["method"], scope["path"]))
+        with nullcontext(Exchange()) if route is None else self._runtime.track(route) as exchange:
+
+            async def framed_send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    exchange.status = message["status"]
+                    headers = MutableHeaders(raw=message["headers"])
+                    headers["x-request-id"] = request_id
+                    if "x-generation" not in headers:
+                        headers.update(variant_headers(self._runtime.live))
+                await send(message)
+
+            await self._app(scope, receive, framed_send)
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the caller's own request id if it is a sane one, else a new one."""
+    given: bytes = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

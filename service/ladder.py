@@ -1,0 +1,30 @@
+"""The ladder: the levels that are built ahead and kept loaded."""
+
+from collections.abc import Sequence
+
+from pruning.pipeline import build_variant
+from pruning.spec import PruneSpec
+from pruning.variants import Manifest
+from pruning.workbench import Workbench
+from service.terminal import spinner
+
+
+def ladder_specs(levels: Sequence[float], scorer: str, pattern: str, recover: str | None = None) -> list[PruneSpec]:
+    """Return one spec per level, dense first.
+
+    Raises:
+        SpecError: an unknown pattern or recovery, or a level outside [0, 1).
+    """
+    return [
+        PruneSpec(sparsity=level, scorer=scorer, pattern=pattern, recover=recover)  # type: ignore[arg-type]
+        for level in sorted({0.0, *levels})
+    ]
+
+
+def prepare_ladder(bench: Workbench, specs: Sequence[PruneSpec]) -> list[Manifest]:
+    """Return the variants of ``specs``, building those that the store lacks, with a word on each step."""
+    manifests = []
+    with spinner("building the ladder") as tell:
+        for spec in specs:
+            manifests.append(build_variant(bench, spec, lambda name, spec=spec: tell(f"{spec.sparsity:g}, {name}")))
+    return manifests

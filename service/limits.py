@@ -1,0 +1,29 @@
+"""What the controller allows, how long it waits, and where it takes the time from."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlLimits:
+    """What the controller allows, and how long it waits."""
+
+    accuracy_floor: float
+    """Accuracy below which nothing is promoted."""
+    lease_s: float = 3.0
+    """A replica silent for longer is taken for dead."""
+    poll_s: float = 1.0
+    """How long a replica's question waits for news."""
+    tick_s: float = 0.25
+    """How often leases and deadlines are looked at."""
+    build_timeout_s: float = 1800.0
+    prepare_timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Where time comes from: Unix seconds for what is kept, monotonic seconds for leases."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic

@@ -1,0 +1,33 @@
+"""One service per store: a lock that the operating system lets go of when its holder dies."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pruning.errors import StoreError
+
+
+@contextmanager
+def sole_service(store: Path) -> Iterator[None]:
+    """Hold the store's lock for the block.
+
+    Raises:
+        StoreError: another service holds it, or the store cannot be written.
+    """
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(store / "service.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StoreError(f"the store {store} cannot be written: {error}; choose a writable --store") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"another service is using the store {store}; stop it first, or give this one its own --store"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

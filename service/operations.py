@@ -1,0 +1,126 @@
+"""The values of a rollout: what is committed, the operation that runs, and those that have ended."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pruning.spec import PruneSpec
+
+HISTORY_LIMIT = 100
+"""Finished operations that are remembered."""
+
+
+class Kind(StrEnum):
+    """What an operation was asked to do."""
+
+    SWAP = "swap"
+    ROLLBACK = "rollback"
+
+
+class Phase(StrEnum):
+    """Where an operation stands; the last three are final."""
+
+    BUILDING = "building"
+    PREPARING = "preparing"
+    COMMITTED = "committed"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+
+
+class Cause(StrEnum):
+    """Why an operation did not commit: its public ``error_type``."""
+
+    ACCURACY_FLOOR = "accuracy_floor"
+    BUILD = "build"
+    DEADLINE = "deadline"
+    INTERNAL = "internal"
+    REPLICA = "replica"
+    STORAGE = "storage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A variant that was committed."""
+
+    variant_id: str
+    spec: PruneSpec
+    achieved_sparsity: float
+    accuracy: float
+    operation_id: str | None
+    """The last operation that asked for it; None for the variant of the first start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One change, from its request to its end. Times are Unix seconds."""
+
+    id: str
+    kind: Kind
+    spec: PruneSpec
+    entered: tuple[tuple[Phase, float], ...]
+    """Every phase it entered, and when."""
+    deadline: float
+    """When the running phase is given up."""
+    variant_id: str | None = None
+    achieved_sparsity: float | None = None
+    accuracy: float | None = None
+    generation: int | None = None
+    """The generation under which it was committed."""
+    error: str | None = None
+    error_type: Cause | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """Return the phase entered last."""
+        return self.entered[-1][0]
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether nothing will change any more."""
+        return self.phase not in (Phase.BUILDING, Phase.PREPARING)
+
+    @property
+    def created_at(self) -> float:
+        """Return when it was asked for."""
+        return self.entered[0][1]
+
+    @property
+    def finished_at(self) -> float | None:
+        """Return when it ended, if it has."""
+        return self.entered[-1][1] if self.finished else None
+
+    def durations_s(self) -> dict[str, float]:
+        """Return the seconds spent in each phase that is over, and in ``total`` once all are."""
+        names = {Phase.BUILDING: "build", Phase.PREPARING: "prepare"}
+        steps = zip(self.entered, self.entered[1:], strict=False)
+        durations = {names[phase]: end - start for (phase, start), (_, end) in steps}
+        if self.finished_at is not None:
+            durations["total"] = self.finished_at - self.created_at
+        return durations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutState:
+    """All that outlives the controller. Live replicas are no part of it: they say so themselves."""
+
+    version: int
+    """Grows by one with every change of any field."""
+    generation: int
+    """Grows by one with every commit."""
+    committed: Choice
+    previous: Choice | None = None
+    operation: Operation | None = None
+    """The one that runs."""
+    history: tuple[Operation, ...] = ()
+    """Finished operations, oldest first, at most ``HISTORY_LIMIT``."""
+    hold_until: float = 0.0
+    """No commit before this moment, so that every live replica can be heard first."""
+
+    @property
+    def phase(self) -> Phase | None:
+        """Return the phase of the running operation, None when idle."""
+        return self.operation.phase if self.operation else None
+
+    def find(self, operation_id: str) -> Operation | None:
+        """Return the running or remembered operation of this id."""
+        known = (*self.history, self.operation) if self.operation else self.history
+        return next((operation for operation in known if operation.id == operation_id), None)

@@ -1,0 +1,103 @@
+"""One model replica: HTTP, tokenizer, batcher and engine in one process, following the controller."""
+
+import asyncio
+import logging
+import time
+
+import torch
+from fastapi import FastAPI
+
+from pruning.encoder import load_base_model
+from pruning.tokenization import TextTokenizer
+from pruning.variants import VariantStore
+from service.cluster import RayControlLink, assigned_device, node_ip, replica_id
+from service.engine import Engine, Live
+from service.errors import NotReady
+from service.follower import Follower, first_desired
+from service.info import ModelCard
+from service.ingress import build_inference_api
+from service.metrics import ReplicaMetrics, serve_metrics
+from service.protocol import Peer
+from service.runtime import InferenceRuntime
+from service.settings import Settings
+from service.shelf import EngineShelf
+from service.sources import Sources
+from service.state import StateFile
+from service.version import VERSION
+
+CONTROL_TIMEOUT_S = 20.0
+"""How long a newborn replica waits for the controller before it reads the durable state itself."""
+CATCH_UP_TIMEOUT_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class ModelReplica:
+    """Wires one replica together; all policy lives in its parts."""
+
+    async def __init__(self, settings: Settings, sources: Sources, threads: int) -> None:
+        """Come up on the committed variant; only then does Serve send requests here."""
+        torch.set_num_threads(threads)
+        self._name = replica_id()
+        device = assigned_device(settings.device)
+        base = await asyncio.to_thread(load_base_model, sources.model)
+        store = VariantStore(sources.store)
+
+        def load(variant_id: str) -> Engine:
+            engine = Engine.load(base, store, variant_id, device, max_batch_tokens=settings.max_batch_tokens)
+            engine.warm_up()
+            return engine
+
+        metrics = ReplicaMetrics(VERSION, settings.max_queue_tokens)
+        self._metrics_server, address = serve_metrics(metrics.registry, node_ip())
+        link = RayControlLink()
+        generation, variant_id = await self._committed(link, address, StateFile(sources.store / "state.json"))
+        shelf = EngineShelf(load, Live(generation, await asyncio.to_thread(load, variant_id)))
+        self._runtime = InferenceRuntime(
+            shelf,
+            TextTokenizer.load(sources.model),
+            metrics,
+            settings,
+            replica_id=self._name,
+            peers=lambda: self._peers(),
+        )
+        self._follower = Follower(replica_id=self._name, metrics_address=address, link=link, holder=self._runtime)
+        self._runtime.start()
+        await self._follower.start(CATCH_UP_TIMEOUT_S)
+        card = ModelCard(model_id=settings.model, digest=base.digest, version=VERSION)
+        api_key = settings.api_key.get_secret_value() if settings.api_key else None
+        self._api = build_inference_api(self._runtime, settings, card, api_key)
+
+    async def _committed(self, link: RayControlLink, address: str, state_file: StateFile) -> tuple[int, str]:
+        """Return (generation, variant id) to begin with: the controller's, or the durable one if it is away."""
+        try:
+            desired = await first_desired(
+                link, replica_id=self._name, metrics_address=address, timeout_s=CONTROL_TIMEOUT_S
+            )
+        except NotReady:
+            state = await asyncio.to_thread(state_file.read)
+            if state is None:
+                raise
+            logger.warning("replica=%s: the controller is away; starting from its durable state", self._name)
+            return state.generation, state.committed.variant_id
+        return desired.generation, desired.variant_id
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the application that Serve puts behind its ingress."""
+        return self._api
+
+    def _peers(self) -> tuple[Peer, ...]:
+        return self._follower.peers
+
+    async def check_health(self) -> None:
+        """Raise if this replica no longer follows the controller or no longer runs batches."""
+        if not self._follower.healthy(time.monotonic()):
+            raise RuntimeError(f"replica {self._name} no longer follows the controller")
+        if not self._runtime.serving:
+            raise RuntimeError(f"replica {self._name} no longer runs batches")
+
+    async def __del__(self) -> None:
+        """Answer what is in flight, then let go of threads, loops and the metrics port."""
+        await self._follower.stop()
+        await self._runtime.stop()
+        self._metrics_server.shutdown()

@@ -1,0 +1,252 @@
+"""The change of the serving variant as a pure state machine: a table from (phase, event) to (new state, actions).
+
+                     ┌──────────┐  Built   ┌───────────┐  every live replica prepared
+    ChangeRequested ─▶ building ├──────────▶ preparing ├──────────────────────────────▶ committed
+                     └────┬─────┘          └─▲───┬─────┘
+                          ▼  RollbackRequested   ▼
+                        failed               rolled_back
+
+``failed`` never reached a replica; ``rolled_back`` was dropped by the replicas that had prepared it. In neither did the
+committed variant stop answering for a moment. No phase means that nothing runs. Events carry the clock and the limits,
+so that nothing here reads either; the controller writes every new state to disk before it acts on it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from service.errors import Conflict
+from service.events import (
+    Action,
+    Announce,
+    Broken,
+    Built,
+    ChangeRequested,
+    Event,
+    ReplicasReported,
+    Reply,
+    Restarted,
+    RollbackRequested,
+    StartBuild,
+    Tick,
+)
+from service.operations import HISTORY_LIMIT, Cause, Choice, Kind, Operation, Phase, RolloutState
+
+Transition = tuple[RolloutState, tuple[Action, ...]]
+
+
+class IllegalTransition(Exception):
+    """An event that cannot happen in this phase. This is a bug."""
+
+
+def advance(state: RolloutState, event: Event) -> Transition:
+    """Return the state after ``event`` and what is to be done once that state is on disk.
+
+    Raises:
+        Conflict: a request that another running operation, or the lack of a previous variant, stands against.
+        IllegalTransition: the event cannot happen in this phase.
+    """
+    handler = TRANSITIONS.get((state.phase, type(event)))
+    if handler is None:
+        raise IllegalTransition(f"{type(event).__name__} in phase {state.phase or 'idle'}. This is a bug.")
+    changed, actions = handler(state, event)
+    return (state if changed == state else replace(changed, version=state.version + 1)), actions
+
+
+def _begin_change(state: RolloutState, event: ChangeRequested) -> Transition:
+    if event.spec == state.committed.spec:
+        return _already_done(state, event)
+    operation = Operation(
+        id=event.operation_id,
+        kind=Kind.SWAP,
+        spec=event.spec,
+        entered=((Phase.BUILDING, event.now),),
+        deadline=event.deadline,
+    )
+    started = replace(state, operation=operation)
+    return started, (StartBuild(operation.id, operation.spec), Announce(operation), Reply(operation))
+
+
+def _already_done(state: RolloutState, event: ChangeRequested) -> Transition:
+    """Answer with the operation that committed this spec, or with a finished one that had nothing to do."""
+    committed = state.committed
+    known = state.find(committed.operation_id) if committed.operation_id else None
+    if known is not None:
+        return state, (Reply(known),)
+    operation = Operation(
+        id=event.operation_id,
+        kind=Kind.SWAP,
+        spec=event.spec,
+        entered=((Phase.COMMITTED, event.now),),
+        deadline=event.now,
+        variant_id=committed.variant_id,
+        achieved_sparsity=committed.achieved_sparsity,
+        accuracy=committed.accuracy,
+        generation=state.generation,
+    )
+    named = replace(state, committed=replace(committed, operation_id=operation.id))
+    return _remember(named, operation), (Reply(operation),)
+
+
+def _join_change(state: RolloutState, event: ChangeRequested) -> Transition:
+    running = _running(state)
+    if event.spec != running.spec:
+        raise _busy(running)
+    return state, (Reply(running),)
+
+
+def _begin_rollback(state: RolloutState, event: RollbackRequested) -> Transition:
+    target = state.previous
+    if target is None:
+        raise Conflict("There is no previous variant to go back to. Choose one with PUT /admin/sparsity.")
+    if target.accuracy < event.accuracy_floor:
+        raise Conflict(f"The previous variant {target.variant_id}: {_below(target.accuracy, event.accuracy_floor)}")
+    operation = Operation(
+        id=event.operation_id,
+        kind=Kind.ROLLBACK,
+        spec=target.spec,
+        entered=((Phase.PREPARING, event.now),),
+        deadline=event.deadline,
+        variant_id=target.variant_id,
+        achieved_sparsity=target.achieved_sparsity,
+        accuracy=target.accuracy,
+    )
+    return replace(state, operation=operation), (Announce(operation), Reply(operation))
+
+
+def _join_rollback(state: RolloutState, event: RollbackRequested) -> Transition:
+    running = _running(state)
+    if running.kind is not Kind.ROLLBACK:
+        raise _busy(running)
+    return state, (Reply(running),)
+
+
+def _prepare(state: RolloutState, event: Built) -> Transition:
+    operation = replace(
+        _own(state, event.operation_id),
+        variant_id=event.variant_id,
+        achieved_sparsity=event.achieved_sparsity,
+        accuracy=event.accuracy,
+    )
+    if event.accuracy < event.accuracy_floor:
+        return _end(state, operation, Cause.ACCURACY_FLOOR, _below(event.accuracy, event.accuracy_floor), event.now)
+    operation = replace(operation, entered=(*operation.entered, (Phase.PREPARING, event.now)), deadline=event.deadline)
+    return replace(state, operation=operation), (Announce(operation),)
+
+
+def _give_up(state: RolloutState, event: Broken) -> Transition:
+    return _end(state, _own(state, event.operation_id), event.cause, event.error, event.now)
+
+
+def _hear_replicas(state: RolloutState, event: ReplicasReported) -> Transition:
+    """Commit once every live replica has prepared; give up as soon as one of them cannot."""
+    operation = _running(state)
+    if event.operation_id != operation.id:
+        return state, ()
+    failed = sorted(event.live & event.failed.keys())
+    if failed:
+        return _end(state, operation, Cause.REPLICA, f"replica {failed[0]}: {event.failed[failed[0]]}", event.now)
+    if not event.live or not event.live <= event.prepared or event.now < state.hold_until:
+        return state, ()
+    return _commit(state, operation, event.now)
+
+
+def _commit(state: RolloutState, operation: Operation, now: float) -> Transition:
+    assert operation.variant_id is not None and operation.achieved_sparsity is not None
+    assert operation.accuracy is not None
+    generation = state.generation + 1
+    done = replace(operation, entered=(*operation.entered, (Phase.COMMITTED, now)), generation=generation)
+    committed = Choice(
+        variant_id=operation.variant_id,
+        spec=operation.spec,
+        achieved_sparsity=operation.achieved_sparsity,
+        accuracy=operation.accuracy,
+        operation_id=operation.id,
+    )
+    swapped = replace(state, generation=generation, committed=committed, previous=state.committed, operation=None)
+    return _remember(swapped, done), (Announce(done),)
+
+
+def _check_deadline(state: RolloutState, event: Tick) -> Transition:
+    operation = _running(state)
+    if event.now < operation.deadline:
+        return state, ()
+    if operation.phase is Phase.BUILDING:
+        error = "the variant was not built in time"
+    elif event.waiting:
+        error = f"not prepared in time by replica {', '.join(sorted(event.waiting))}"
+    else:
+        error = "no replica was there to prepare the variant in time"
+    return _end(state, operation, Cause.DEADLINE, error, event.now)
+
+
+def _resume(state: RolloutState, event: Restarted) -> Transition:
+    """Take the running operation up again: a build from its start, a preparation where it stands."""
+    held = replace(state, hold_until=event.hold_until)
+    if state.operation is None:
+        return held, ()
+    operation = replace(state.operation, deadline=event.deadline)
+    build = (StartBuild(operation.id, operation.spec),) if operation.phase is Phase.BUILDING else ()
+    return replace(held, operation=operation), (*build, Announce(operation))
+
+
+def _unchanged(state: RolloutState, event: Event) -> Transition:
+    return state, ()
+
+
+def _end(state: RolloutState, operation: Operation, cause: Cause, error: str, now: float) -> Transition:
+    """End the running operation without a commit; what is committed stays as it is."""
+    phase = Phase.FAILED if operation.phase is Phase.BUILDING else Phase.ROLLED_BACK
+    ended = replace(operation, entered=(*operation.entered, (phase, now)), error=error, error_type=cause)
+    return _remember(replace(state, operation=None), ended), (Announce(ended),)
+
+
+def _remember(state: RolloutState, operation: Operation) -> RolloutState:
+    return replace(state, history=(*state.history, operation)[-HISTORY_LIMIT:])
+
+
+def _running(state: RolloutState) -> Operation:
+    assert state.operation is not None
+    return state.operation
+
+
+def _own(state: RolloutState, operation_id: str) -> Operation:
+    """Return the running operation, which an event about a single operation must be about."""
+    running = _running(state)
+    if running.id != operation_id:
+        raise IllegalTransition(f"event of operation {operation_id} while {running.id} runs. This is a bug.")
+    return running
+
+
+def _busy(running: Operation) -> Conflict:
+    return Conflict(
+        f"Operation {running.id} is {running.phase}, towards sparsity {running.spec.sparsity:g}. "
+        f"Wait until GET /admin/operations/{running.id} says that it has ended, then ask again.",
+        operation=running.id,
+    )
+
+
+def _below(accuracy: float, floor: float) -> str:
+    return f"its accuracy {accuracy:.4f} is below the floor {floor:.4f}; choose a lower sparsity"
+
+
+TRANSITIONS: dict[tuple[Phase | None, type[Event]], Callable[[RolloutState, Any], Transition]] = {
+    (None, ChangeRequested): _begin_change,
+    (None, RollbackRequested): _begin_rollback,
+    (None, ReplicasReported): _unchanged,
+    (None, Tick): _unchanged,
+    (None, Restarted): _resume,
+    (Phase.BUILDING, ChangeRequested): _join_change,
+    (Phase.BUILDING, RollbackRequested): _join_rollback,
+    (Phase.BUILDING, Built): _prepare,
+    (Phase.BUILDING, Broken): _give_up,
+    (Phase.BUILDING, ReplicasReported): _unchanged,
+    (Phase.BUILDING, Tick): _check_deadline,
+    (Phase.BUILDING, Restarted): _resume,
+    (Phase.PREPARING, ChangeRequested): _join_change,
+    (Phase.PREPARING, RollbackRequested): _join_rollback,
+    (Phase.PREPARING, Broken): _give_up,
+    (Phase.PREPARING, ReplicasReported): _hear_replicas,
+    (Phase.PREPARING, Tick): _check_deadline,
+    (Phase.PREPARING, Restarted): _resume,
+}

@@ -1,0 +1,264 @@
+"""What a route calls: texts in, a finished answer out, every stage timed; and what the follower drives.
+
+One request: check -> tokenize -> wait for a batch -> forward pass -> rank labels -> bytes and headers.
+"""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from pruning.tokenization import Encoded, TextTokenizer
+from service.batcher import Answered, TokenBatcher
+from service.classification import rank
+from service.engine import Live
+from service.errors import DeadlineExceeded, NotReady
+from service.inflight import Exchange, InFlight
+from service.metrics import ReplicaMetrics
+from service.metrics_merge import PeerPages, merge_pages
+from service.protocol import Peer
+from service.schemas import Query
+from service.settings import Settings
+from service.shelf import EngineShelf
+from service.text_limits import check_lengths, check_texts, parts
+
+INLINE_CHARACTERS = 4096
+"""Characters that are tokenized on the event loop (about a millisecond); more go to a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer: JSON bytes, and the headers that say what gave it and how long it took."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+class InferenceRuntime:
+    """The data plane of one replica. Implements ``EngineHolder``; every method runs on the event loop."""
+
+    def __init__(
+        self,
+        shelf: EngineShelf,
+        tokenizer: TextTokenizer,
+        metrics: ReplicaMetrics,
+        settings: Settings,
+        *,
+        replica_id: str,
+        peers: Callable[[], Sequence[Peer]] = lambda: (),
+    ) -> None:
+        """Put the parts together; nothing is answered before ``start``.
+
+        Args:
+            shelf: the engines, with the committed one live.
+            tokenizer: of the same model.
+            metrics: this replica's page.
+            settings: limits and time-outs.
+            replica_id: the ``replica`` label of this page.
+            peers: the live processes whose pages ``metrics_page`` merges; this one may be among them.
+        """
+        self._shelf = shelf
+        self._tokenizer = tokenizer
+        self._metrics = metrics
+        self._settings = settings
+        self._replica_id = replica_id
+        self._peers = peers
+        self._pages = PeerPages()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._batcher = TokenBatcher[Live, Encoded](
+            lambda: shelf.live,
+            _predict,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_queue_tokens=settings.max_queue_tokens,
+            executor=self._executor,
+            observe=self._observe_batch,
+        )
+        self._inflight = InFlight(metrics)
+        self._draining = False
+        self._observe_stage = {
+            stage: metrics.stage_duration.labels(stage).observe
+            for stage in ("tokenization", "queue", "inference", "serialization")
+        }
+        metrics.watch(lambda: self._batcher.queue_tokens, lambda: self._inflight.count)
+        self._show_variant()
+
+    def check_ready(self) -> None:
+        """Return if new requests are taken.
+
+        Raises:
+            NotReady: the replica is starting, or draining before a stop.
+        """
+        if self._draining:
+            raise NotReady("This replica is stopping; send the request again.", retry_after_s=1)
+        if not self._batcher.alive:
+            raise NotReady("This replica is not serving batches yet.", retry_after_s=1)
+
+    def track(self, route: str) -> AbstractContextManager[Exchange]:
+        """Count a request as in flight until its answer is sent, then record how it ended."""
+        return self._inflight.track(route)
+
+    async def classify(self, query: Query) -> Answer:
+        """Return the answer to ``query``.
+
+        Raises:
+            ServiceError: Invalid, TooLarge, Overloaded, NotReady, InferenceFailed or DeadlineExceeded.
+        """
+        started = time.perf_counter()
+        check_texts(query.texts, self._settings)
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                sequences = await self._tokenize(query)
+                tokenized = time.perf_counter()
+                answered = await self._batcher.submit(sequences)
+        except TimeoutError:
+            limit_s = self._settings.request_timeout_s
+            raise DeadlineExceeded(f"No answer within {limit_s:g} s; the service is busy.") from None
+        ran = time.perf_counter()
+        ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)
+        body = orjson.dumps(ranked if query.nested else ranked[0])
+        finished = time.perf_counter()
+        self._observe_stage["tokenization"](tokenized - started)
+        self._observe_stage["queue"](answered.queue_s)
+        self._observe_stage["inference"](answered.inference_s)
+        self._observe_stage["serialization"](finished - ran)
+        return Answer(body, self._headers(sequences, answered, tokenized - started, finished - started))
+
+    async def _tokenize(self, query: Query) -> list[Encoded]:
+        """Return the tokens of every text, none longer than the model's positions."""
+        limit = self._shelf.live.engine.max_length
+        encode = functools.partial(
+            self._tokenizer.encode,
+            query.texts,
+            max_length=limit,
+            truncate=query.truncate,
+            direction=query.direction,
+        )
+        characters = sum(len(part) for text in query.texts for part in parts(text))
+        sequences = encode() if characters <= INLINE_CHARACTERS else await asyncio.to_thread(encode)
+        check_lengths(sequences, limit)
+        return sequences
+
+    def _headers(
+        self, sequences: Sequence[Encoded], answered: Answered[Live], tokenization_s: float, total_s: float
+    ) -> dict[str, str]:
+        truncated = sum(sequence.truncated for sequence in sequences)
+        if truncated:
+            self._metrics.truncated_texts.inc(truncated)
+        return {
+            **variant_headers(answered.snapshot),
+            "x-tokenization-time": f"{1e3 * tokenization_s:.3f}",
+            "x-queue-time": f"{1e3 * answered.queue_s:.3f}",
+            "x-inference-time": f"{1e3 * answered.inference_s:.3f}",
+            "x-total-time": f"{1e3 * total_s:.3f}",
+            "x-truncated": str(truncated),
+            "x-compute-tokens": str(sum(len(sequence.ids) for sequence in sequences)),
+        }
+
+    def _observe_batch(self, texts: int, tokens: int) -> None:
+        self._metrics.batch_texts.observe(texts)
+        self._metrics.batch_tokens.observe(tokens)
+
+    def start(self) -> None:
+        """Begin to answer, on the running event loop."""
+        self._batcher.start()
+
+    def start_draining(self) -> None:
+        """Refuse new requests; those in flight are answered."""
+        self._draining = True
+
+    async def drained(self) -> None:
+        """Wait until no request is in flight."""
+        await self._inflight.none()
+
+    async def stop(self) -> None:
+        """Answer what is in flight, then let go of threads and connections."""
+        self.start_draining()
+        await self.drained()
+        await self._batcher.stop()
+        await self._pages.close()
+        self._executor.shutdown()
+        self._shelf.close()
+
+    @property
+    def live(self) -> Live:
+        """What answers now."""
+        return self._shelf.live
+
+    @property
+    def inflight(self) -> int:
+        """Requests accepted and not yet answered."""
+        return self._inflight.count
+
+    @property
+    def serving(self) -> bool:
+        """Whether batches are being run; false before ``start``, and if the batcher has died."""
+        return self._batcher.alive
+
+    async def metrics_page(self) -> str:
+        """Return this replica's page merged with those of every peer that answers in time."""
+        peers = [peer for peer in self._peers() if peer.replica_id != self._replica_id]
+        pages = await self._pages.fetch(peers)
+        self._metrics.peer_failures.inc(len(peers) - len(pages))
+        return merge_pages([(self._replica_id, self._metrics.page()), *pages.items()])
+
+    @property
+    def generation(self) -> int:
+        """The generation that answers now."""
+        return self._shelf.live.generation
+
+    @property
+    def variant_id(self) -> str:
+        """The variant that answers now."""
+        return self._shelf.live.engine.manifest.variant_id
+
+    async def stage(self, variant_id: str) -> None:
+        """Load, warm and probe a variant beside the live one; raises on any failure, the live one untouched."""
+        with self._metrics.stage_variant.time():
+            try:
+                await self._shelf.stage(variant_id)
+            except Exception:
+                self._metrics.swaps.labels("failed").inc()
+                raise
+
+    def commit(self, generation: int, variant_id: str) -> None:
+        """Let a loaded variant answer from the next batch on, under ``generation``; KeyError if it is not loaded."""
+        self._shelf.commit(generation, variant_id)
+        self._metrics.swaps.labels("committed").inc()
+        self._show_variant()
+
+    def drop_staged(self) -> None:
+        """Forget the staged variant, if there is one."""
+        if self._shelf.drop_staged():
+            self._metrics.swaps.labels("dropped").inc()
+
+    async def keep_resident(self, variant_ids: tuple[str, ...]) -> None:
+        """Load these variants where they are not yet, and let go of others; ExceptionGroup of what failed."""
+        await self._shelf.keep_resident(variant_ids)
+
+    def _show_variant(self) -> None:
+        live = self._shelf.live
+        self._metrics.set_variant(live.engine.manifest, live.generation, live.engine.manifest.spec.sparsity)
+
+
+def variant_headers(live: Live) -> dict[str, str]:
+    """Return the headers that say which variant answers."""
+    manifest = live.engine.manifest
+    return {
+        "x-generation": str(live.generation),
+        "x-variant": manifest.variant_id,
+        "x-sparsity": f"{manifest.achieved_sparsity:.4f}",
+    }
+
+
+def _predict(live: Live, sequences: Sequence[Encoded]) -> NDArray[np.float32]:
+    """Return logits [n, C]; called in the engine's thread."""
+    logits: NDArray[Any] = live.engine.predict(sequences).numpy()
+    return logits

@@ -1,0 +1,100 @@
+"""A service as a load test sees it: answers with a generation, has a dial, and breaks its promises when told to."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from aiohttp import web
+
+TOKEN = "fake-token"
+LEVELS = (0.0, 0.3, 0.5, 0.8)
+
+
+class FakeService:
+    """One HTTP server in a thread of its own, on a free loopback port. It answers one request at a time."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.sparsity = 0.0
+        self.generation = 1
+        self.answered = 0
+        self.dials: list[float] = []
+        self.status_of: Callable[[int], int] = lambda number: 200
+        """Status of the n-th request, counted from 0."""
+        self.stall_s: Callable[[int], float] = lambda number: 0.0
+        """Seconds that the n-th request holds up everything."""
+        self.generation_of: Callable[[int], int] = lambda number: self.generation
+        self.refused: set[float] = set()
+        """Levels that fail to build."""
+        self._turn = asyncio.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._started.wait()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        app = web.Application()
+        app.router.add_post("/predict", self._predict)
+        app.router.add_get("/info", self._info)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_put("/admin/sparsity", self._dial)
+        app.router.add_get("/admin/sparsity", self._state)
+        app.router.add_get("/admin/frontier", self._frontier)
+        runner = web.AppRunner(app, access_log=None)
+        self._loop.run_until_complete(runner.setup())
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        self._loop.run_until_complete(site.start())
+        host, port = runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        self._started.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
+
+    async def _predict(self, request: web.Request) -> web.Response:
+        await request.read()
+        async with self._turn:
+            number = self.answered
+            self.answered += 1
+            if stall_s := self.stall_s(number):
+                await asyncio.sleep(stall_s)
+            headers = {"x-generation": str(self.generation_of(number)), "x-sparsity": f"{self.sparsity:.4f}"}
+            return web.json_response([], status=self.status_of(number), headers=headers)
+
+    async def _info(self, request: web.Request) -> web.Response:
+        return web.json_response({"model_id": "fake-model", "version": "9.9"})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        level = 'sparsedial_level_accuracy_ratio{{replica="control",sparsity="{:g}"}} {}'
+        lines = [level.format(each, 0.9 - each / 10) for each in LEVELS] + [level.format(0.9, 0.5)]
+        lines.append('sparsedial_accuracy_floor_ratio{replica="control"} 0.8')
+        return web.Response(text="\n".join(lines) + "\n")
+
+    async def _state(self, request: web.Request) -> web.Response:
+        return web.json_response({"sparsity": self.sparsity, "scorer": "fisher", "generation": self.generation})
+
+    async def _frontier(self, request: web.Request) -> web.Response:
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return web.json_response({"error": "no token"}, status=401)
+        known = {*LEVELS, *self.dials}
+        return web.json_response({"levels": [{"requested_sparsity": level} for level in sorted(known)]})
+
+    async def _dial(self, request: web.Request) -> web.Response:
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return web.json_response({"error": "no token"}, status=401)
+        sparsity = (await request.json())["sparsity"]
+        self.dials.append(sparsity)
+        number = len(self.dials)
+        if sparsity in self.refused:
+            failed = {"id": f"op-{number}", "phase": "failed", "generation": None, "error": "below the floor"}
+            return web.json_response(failed, status=422)
+        if sparsity != self.sparsity:
+            self.sparsity, self.generation = sparsity, self.generation + 1
+        return web.json_response({"id": f"op-{number}", "phase": "committed", "generation": self.generation})

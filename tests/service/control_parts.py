@@ -1,0 +1,205 @@
+"""Parts of a controller, small and real: manifests in a store, a builder that obeys the test, a clock set by hand."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from pruning.cost import Cost
+from pruning.evaluation import Evaluation
+from pruning.spec import PruneSpec
+from pruning.timing import Speed
+from pruning.variants import Manifest, VariantStore
+from service.control_metrics import ControlMetrics
+from service.controller import VariantController
+from service.limits import Clock, ControlLimits
+from service.operations import Choice, RolloutState
+from service.protocol import Desired, ReplicaReport
+from service.state import StateFile
+
+FLOOR = 0.85
+DENSE = PruneSpec(sparsity=0.0)
+
+
+def id_of(spec: PruneSpec) -> str:
+    return f"{round(spec.sparsity * 1e4):016x}"
+
+
+def manifest_of(spec: PruneSpec, accuracy: float = 0.9) -> Manifest:
+    return Manifest(
+        variant_id=id_of(spec),
+        spec=spec,
+        achieved_sparsity=spec.sparsity,
+        base_digest="b" * 64,
+        heads=[4, 4],
+        neurons=[64, 64],
+        cost=Cost(parameters=1000, prunable_parameters=800, macs=10_000, macs_length=128, bytes=4000),
+        evaluation=Evaluation(
+            accuracy=accuracy, accuracy_low=accuracy - 0.02, accuracy_high=accuracy + 0.02, agreement=0.97, rows=600
+        ),
+        speed=Speed(latency_p50_ms=4.0, items_per_s=250.0),
+        build_seconds={},
+    )
+
+
+def choice_of(spec: PruneSpec = DENSE, *, accuracy: float = 0.9, operation_id: str | None = None) -> Choice:
+    return Choice(
+        variant_id=id_of(spec),
+        spec=spec,
+        achieved_sparsity=spec.sparsity,
+        accuracy=accuracy,
+        operation_id=operation_id,
+    )
+
+
+def first_state() -> RolloutState:
+    return RolloutState(version=1, generation=1, committed=choice_of())
+
+
+def report_of(
+    replica_id: str = "r1",
+    *,
+    generation: int = 1,
+    spec: PruneSpec = DENSE,
+    prepared: str | None = None,
+    failed: str | None = None,
+    failure: str | None = None,
+    inflight: int = 0,
+) -> ReplicaReport:
+    return ReplicaReport(
+        replica_id=replica_id,
+        generation=generation,
+        variant_id=id_of(spec),
+        prepared_operation=prepared,
+        failed_operation=failed,
+        failure=failure,
+        metrics_address=f"127.0.0.1:{4000 + sum(replica_id.encode())}",
+        inflight=inflight,
+    )
+
+
+@dataclass
+class SetClock:
+    """Time that passes only when the test says so."""
+
+    now: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class FakeBuilder:
+    """Builds at once, or when ``gate`` opens; ``accuracy`` and ``error`` decide how it ends."""
+
+    store: VariantStore
+    accuracy: float = 0.9
+    error: Exception | None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: list[PruneSpec] = field(default_factory=list)
+    cancelled: int = 0
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def build(self, spec: PruneSpec) -> Manifest:
+        self.asked.append(spec)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        return put(self.store, spec, self.accuracy)
+
+
+def put(store: VariantStore, spec: PruneSpec, accuracy: float = 0.9) -> Manifest:
+    return store.put({"weight": torch.zeros(1)}, manifest_of(spec, accuracy))
+
+
+@dataclass
+class Control:
+    """A controller with everything around it in the test's hands."""
+
+    controller: VariantController
+    builder: FakeBuilder
+    clock: SetClock
+    file: StateFile
+    metrics: ControlMetrics
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"sparsedial_{name}", labels)
+
+
+def make_control(root: Path, *, tick_s: float = 0.01, poll_s: float = 0.5) -> Control:
+    """Return a controller over ``root``, not started, with a dense variant to begin with."""
+    store = VariantStore(root)
+    if id_of(DENSE) not in store:
+        put(store, DENSE)
+    builder, clock, metrics = FakeBuilder(store), SetClock(), ControlMetrics()
+    file = StateFile(root / "state.json")
+    controller = VariantController(
+        limits=ControlLimits(
+            accuracy_floor=FLOOR, poll_s=poll_s, tick_s=tick_s, build_timeout_s=60.0, prepare_timeout_s=30.0
+        ),
+        builder=builder,
+        state_file=file,
+        store=store,
+        metrics=metrics,
+        initial_variant=id_of(DENSE),
+        ladder=(id_of(DENSE),),
+        metrics_address="127.0.0.1:3999",
+        clock=Clock(wall=clock, monotonic=clock),
+    )
+    return Control(controller, builder, clock, file, metrics)
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Let the event loop run until ``condition`` holds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+class ModelReplica:
+    """The replica's half of the protocol, one question at a time, obeying what it is told."""
+
+    def __init__(self, controller: VariantController, replica_id: str = "r1") -> None:
+        self.controller = controller
+        self.id = replica_id
+        self.generation = 1
+        self.variant_id = id_of(DENSE)
+        self.prepared: str | None = None
+        self.failure: str | None = None
+        self.failed: str | None = None
+        self.version = -1
+
+    def report(self) -> ReplicaReport:
+        return ReplicaReport(
+            replica_id=self.id,
+            generation=self.generation,
+            variant_id=self.variant_id,
+            prepared_operation=self.prepared,
+            failed_operation=self.failed,
+            failure=self.failure,
+            metrics_address=f"127.0.0.1:{4000 + sum(self.id.encode())}",
+            inflight=0,
+        )
+
+    async def ask(self) -> Desired:
+        desired = await self.controller.sync(self.report(), self.version)
+        self.version = desired.version
+        return desired
+
+    async def follow(self) -> None:
+        """Ask and obey for ever."""
+        while True:
+            desired = await self.ask()
+            if desired.staged is not None and self.failure is not None:
+                self.failed = desired.staged.operation_id
+            elif desired.staged is not None:
+                self.prepared = desired.staged.operation_id
+            self.generation, self.variant_id = desired.generation, desired.variant_id

@@ -1,0 +1,131 @@
+"""Parts of an inference replica, small and real: a tiny model, its variants, and a runtime around them."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import torch
+from torch import Tensor
+
+from pruning.cost import structured_cost
+from pruning.encoder import BaseModel
+from pruning.evaluation import Evaluation
+from pruning.masks.structures import StructureMask
+from pruning.slim.convert import build_slim, layer_widths, slim_layers
+from pruning.slim.packed import TokenSequence
+from pruning.spec import PruneSpec
+from pruning.timing import Speed
+from pruning.tokenization import Encoded, TextTokenizer
+from pruning.variants import Manifest, VariantStore
+from service.engine import Engine, Live
+from service.info import ModelCard
+from service.ingress import build_inference_api
+from service.metrics import ReplicaMetrics
+from service.runtime import InferenceRuntime
+from service.settings import Settings
+from service.shelf import EngineShelf
+
+CPU = torch.device("cpu")
+CARD = ModelCard(model_id="tiny", digest="d" * 64, version="1.2.3")
+
+
+def layers_of(base: BaseModel, sparsity: float) -> dict[str, Tensor]:
+    """Return the layers with the last heads and neurons cut away."""
+    shape = base.shape
+    keep = 1.0 - sparsity
+    heads = torch.arange(shape.num_heads) < round(keep * shape.num_heads)
+    neurons = torch.arange(shape.ffn) < round(keep * shape.ffn)
+    mask = StructureMask(heads.repeat(shape.num_layers, 1), neurons.repeat(shape.num_layers, 1))
+    return slim_layers(base, mask)
+
+
+def manifest_of(base: BaseModel, layers: dict[str, Tensor], variant_id: str, sparsity: float) -> Manifest:
+    heads, neurons = layer_widths(layers, base.shape)
+    cost = structured_cost(base.shape, heads, neurons)
+    return Manifest(
+        variant_id=variant_id,
+        spec=PruneSpec(sparsity=sparsity),
+        achieved_sparsity=1.0 - cost.prunable_parameters / base.shape.prunable_weights,
+        base_digest=base.digest,
+        heads=heads,
+        neurons=neurons,
+        cost=cost,
+        evaluation=Evaluation(accuracy=0.9, accuracy_low=0.85, accuracy_high=0.93, agreement=0.97, rows=600),
+        speed=Speed(latency_p50_ms=4.0, items_per_s=250.0),
+        build_seconds={},
+    )
+
+
+def put_variant(base: BaseModel, store: VariantStore, variant_id: str, sparsity: float) -> Manifest:
+    layers = layers_of(base, sparsity)
+    return store.put(layers, manifest_of(base, layers, variant_id, sparsity))
+
+
+def engine_of(base: BaseModel, variant_id: str = "0" * 16, sparsity: float = 0.0, **changes: Any) -> Engine:
+    layers = layers_of(base, sparsity)
+    engine = Engine(
+        model=build_slim(base, layers),
+        manifest=manifest_of(base, layers, variant_id, sparsity),
+        labels=base.labels,
+        max_length=base.max_length,
+        device=CPU,
+    )
+    return replace(engine, **changes)
+
+
+class BrokenModel(torch.nn.Module):
+    """Fails, or answers with NaN, when a batch holds a chosen token."""
+
+    def __init__(self, model: Any, token: int, *, nan: bool) -> None:
+        super().__init__()
+        self.inner = model
+        self.word = model.word
+        self.token = token
+        self.nan = nan
+
+    def forward(self, batch: Any) -> Tensor:
+        logits = cast(Tensor, self.inner(batch))
+        if not (batch.ids_T == self.token).any():
+            return logits
+        if self.nan:
+            return logits * float("nan")
+        raise RuntimeError("a kernel failed")
+
+
+def sequence(*ids: int) -> Encoded:
+    return Encoded(list(ids), [0] * len(ids))
+
+
+def sequences(lengths: Sequence[int], vocabulary: int) -> list[TokenSequence]:
+    generator = torch.Generator().manual_seed(7)
+    return [
+        Encoded(cast(list[int], torch.randint(vocabulary, (length,), generator=generator).tolist()), [0] * length)
+        for length in lengths
+    ]
+
+
+def runtime_of(engine: Engine, model_dir: Path, settings: Settings | None = None, **options: Any) -> InferenceRuntime:
+    settings = settings or Settings()
+    return InferenceRuntime(
+        EngineShelf(lambda variant_id: engine, Live(1, engine)),
+        TextTokenizer.load(model_dir),
+        ReplicaMetrics(CARD.version, settings.max_queue_tokens),
+        settings,
+        replica_id="r1",
+        **options,
+    )
+
+
+@asynccontextmanager
+async def client_of(
+    runtime: InferenceRuntime, settings: Settings | None = None, api_key: str | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield an HTTP client of a started runtime; drain it afterwards."""
+    api = build_inference_api(runtime, settings or Settings(), CARD, api_key)
+    runtime.start()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://replica") as client:
+        yield client
+    await runtime.stop()

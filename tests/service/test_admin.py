@@ -1,0 +1,309 @@
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.admin import MAX_BODY_BYTES, build_admin_api
+from tests.service.control_parts import DENSE, FLOOR, Control, ModelReplica, id_of, make_control, until
+
+TOKEN = "s3cret-tökèn"
+AUTH = {b"authorization": b"Bearer " + TOKEN.encode()}
+LEVELS = [{"requested_sparsity": 0.5, "accuracy": 0.9}]
+JSON = {"content-type": "application/json"}
+
+
+@dataclass
+class Admin:
+    control: Control
+    client: httpx.AsyncClient
+    replica: ModelReplica
+
+    async def put(self, body: Any, **params: Any) -> httpx.Response:
+        return await self.client.put("/admin/sparsity", json=body, params=params)
+
+
+def mounted(control: Control) -> FastAPI:
+    """The admin application under ``/admin``, as Serve mounts it."""
+    outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    outer.mount(
+        "/admin",
+        build_admin_api(
+            lambda: control.controller, TOKEN, frontier=lambda: LEVELS, scorers=("taylor", "fisher", "magnitude")
+        ),
+    )
+    return outer
+
+
+@pytest.fixture
+async def admin(tmp_path: Path) -> AsyncIterator[Admin]:
+    """The admin routes over a running controller with one replica that follows it."""
+    control = make_control(tmp_path)
+    await control.controller.start()
+    control.clock.now += 4.0
+    replica = ModelReplica(control.controller)
+    following = asyncio.create_task(replica.follow())
+    await until(lambda: bool(control.controller.status()["replicas"]))
+    transport = httpx.ASGITransport(app=mounted(control))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=AUTH) as client:
+        yield Admin(control, client, replica)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await control.controller.stop()
+
+
+def is_problem(answer: httpx.Response, status: int, error_type: str) -> bool:
+    body = answer.json()
+    return (
+        answer.headers["content-type"] == "application/problem+json"
+        and (answer.status_code, body["status"], body["error_type"]) == (status, status, error_type)
+        and body["error"] == body["detail"]
+    )
+
+
+async def test_the_dial_says_what_is_served(admin: Admin) -> None:
+    answer = await admin.client.get("/admin/sparsity")
+    assert (answer.status_code, answer.headers["etag"]) == (200, '"1"')
+    assert answer.json() == {
+        "generation": 1,
+        "variant": id_of(DENSE),
+        "sparsity": 0.0,
+        "achieved_sparsity": 0.0,
+        "pattern": "structured",
+        "scorer": "fisher",
+        "recover": "reconstruct",
+        "accuracy": 0.9,
+        "accuracy_interval": [0.88, 0.92],
+        "agreement": 0.97,
+        "accuracy_floor": FLOOR,
+        "previous_variant": None,
+        "operation": None,
+        "replicas": [{"id": "r1", "generation": 1, "variant": id_of(DENSE)}],
+    }
+
+
+async def test_a_change_that_is_waited_for_is_answered_when_committed(admin: Admin) -> None:
+    answer = await admin.put({"sparsity": 0.5}, wait=30)
+    body = answer.json()
+    assert answer.status_code == 200
+    assert answer.headers["location"] == f"/admin/operations/{body['id']}"
+    durations = body.pop("durations_s")
+    assert set(durations) == {"build", "prepare", "total"}
+    assert body.pop("created_at").endswith("Z") and body.pop("finished_at").endswith("Z")
+    assert body == {
+        "id": body["id"],
+        "kind": "swap",
+        "phase": "committed",
+        "sparsity": 0.5,
+        "pattern": "structured",
+        "scorer": "fisher",
+        "recover": "reconstruct",
+        "variant": body["variant"],
+        "achieved_sparsity": 0.5,
+        "accuracy": 0.9,
+        "generation": 2,
+        "error": None,
+        "error_type": None,
+    }
+    assert admin.replica.variant_id == body["variant"]
+    assert (await admin.client.get("/admin/sparsity")).headers["etag"] == '"2"'
+
+
+async def test_a_change_that_is_not_waited_for_is_accepted_and_can_be_followed(admin: Admin) -> None:
+    admin.control.builder.gate.clear()
+    answer = await admin.put({"sparsity": 0.5})
+    assert (answer.status_code, answer.json()["phase"]) == (202, "building")
+    assert answer.json()["finished_at"] is None
+    still = await admin.put({"sparsity": 0.5}, wait=0.01)
+    assert (still.status_code, still.headers["location"]) == (202, answer.headers["location"])
+    assert (await admin.client.get("/admin/sparsity")).json()["operation"]["id"] == answer.json()["id"]
+    admin.control.builder.gate.set()
+    await admin.control.controller.wait(answer.json()["id"], 10.0)
+    done = await admin.client.get(answer.headers["location"])
+    assert (done.status_code, done.json()["phase"]) == (200, "committed")
+    again = await admin.put({"sparsity": 0.5})
+    assert (again.status_code, again.json()["id"]) == (200, answer.json()["id"])
+    assert (await admin.client.get("/admin/sparsity")).json()["generation"] == 2
+
+
+async def test_a_change_below_the_floor_is_refused_with_the_operation(admin: Admin) -> None:
+    admin.control.builder.accuracy = 0.7
+    answer = await admin.put({"sparsity": 0.9}, wait=30)
+    assert is_problem(answer, 422, "accuracy_floor")
+    body = answer.json()
+    assert (body["phase"], body["sparsity"], body["accuracy"]) == ("failed", 0.9, 0.7)
+    assert "0.7000" in body["detail"] and "0.8500" in body["detail"]
+    seen = await admin.client.get(f"/admin/operations/{body['id']}")
+    assert (seen.status_code, seen.json()["error_type"]) == (200, "accuracy_floor")
+    assert (await admin.client.get("/admin/sparsity")).json()["generation"] == 1
+
+
+async def test_another_change_meanwhile_is_a_conflict(admin: Admin) -> None:
+    admin.control.builder.gate.clear()
+    running = (await admin.put({"sparsity": 0.5})).json()["id"]
+    answer = await admin.put({"sparsity": 0.6})
+    assert is_problem(answer, 409, "conflict")
+    assert (answer.json()["operation"], running in answer.json()["detail"]) == (running, True)
+
+
+async def test_rollback_and_its_lack_of_a_previous_variant(admin: Admin) -> None:
+    assert is_problem(await admin.client.post("/admin/rollback"), 409, "conflict")
+    await admin.put({"sparsity": 0.5}, wait=30)
+    answer = await admin.client.post("/admin/rollback", params={"wait": 30})
+    assert (answer.status_code, answer.json()["kind"], answer.json()["generation"]) == (200, "rollback", 3)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"sparsity": -0.1}', ["-0.1", "[0, 1)"]),
+        (b'{"sparsity": 1}', ["1", "[0, 1)"]),
+        (b'{"sparsity": 1.5}', ["1.5", "[0, 1)"]),
+        (b'{"sparsity": 1e999}', ["inf", "[0, 1)"]),
+        (b'{"sparsity": NaN}', ["nan", "[0, 1)"]),
+        (b'{"sparsity": "0.5"}', ["'0.5'", "number", "[0, 1)"]),
+        (b'{"sparsity": true}', ["True", "number"]),
+        (b'{"sparsity": null}', ["None", "number"]),
+        (b'{"sparsity": [0.5]}', ["[0.5]", "number"]),
+        (b"{}", ['"sparsity" is missing']),
+        (b'{"pattern": "structured"}', ['"sparsity" is missing']),
+        (b'{"sparsity": 0.5, "speed": 9}', ["speed"]),
+        (b'{"sparsity": 0.5, "scorer": "psychic"}', ["'psychic'", "fisher, magnitude, taylor"]),
+        (b'{"sparsity": 0.5, "scorer": ["fisher"]}', ["['fisher']", "fisher, magnitude, taylor"]),
+        (b'{"sparsity": 0.5, "pattern": "plaid"}', ["'plaid'", "structured, unstructured"]),
+        (b'{"sparsity": 0.5, "pattern": null}', ["None", "structured, unstructured"]),
+        (b'{"sparsity": 0.5, "recover": "magic"}', ["'magic'", "none, reconstruct"]),
+        (b'{"sparsity": 0.5, "pattern": "unstructured", "recover": "reconstruct"}', ["unstructured", "none"]),
+        (b"0.5", ["object", "0.5"]),
+        (b"null", ["object"]),
+        (b"[]", ["object"]),
+    ],
+)
+async def test_a_value_out_of_range_is_named_beside_its_range(admin: Admin, body: bytes, words: list[str]) -> None:
+    answer = await admin.client.put("/admin/sparsity", content=body, headers=JSON)
+    assert is_problem(answer, 422, "validation")
+    assert all(word in answer.json()["detail"] for word in words)
+    assert admin.control.builder.asked == []
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "kind"),
+    [
+        (b"", JSON, 400, "bad_request"),
+        (b"{sparsity: 0.5}", JSON, 400, "bad_request"),
+        (b'{"sparsity": "\xff"}', JSON, 400, "bad_request"),
+        (b'{"sparsity": 0.5}', {"content-type": "text/plain"}, 415, "unsupported_media_type"),
+        (b'{"sparsity": 0.5}', {}, 415, "unsupported_media_type"),
+        (b" " * (MAX_BODY_BYTES + 1), JSON, 413, "too_large"),
+        (b" " * 10_000_000, JSON, 413, "too_large"),
+    ],
+)
+async def test_a_malformed_body_is_refused(
+    admin: Admin, body: bytes, headers: dict[str, str], status: int, kind: str
+) -> None:
+    assert is_problem(await admin.client.put("/admin/sparsity", content=body, headers=headers), status, kind)
+
+
+@pytest.mark.parametrize("wait", ["-1", "301", "nan", "soon", ""])
+async def test_a_wait_out_of_range_is_refused_before_anything_starts(admin: Admin, wait: str) -> None:
+    for answer in (
+        await admin.put({"sparsity": 0.5}, wait=wait),
+        await admin.client.post(f"/admin/rollback?wait={wait}"),
+    ):
+        assert is_problem(answer, 422, "validation")
+    assert admin.control.builder.asked == []
+
+
+REFUSED_AUTH: list[dict[bytes, bytes]] = [
+    {},
+    {b"authorization": b""},
+    {b"authorization": b"Bearer"},
+    {b"authorization": b"Bearer wrong"},
+    {b"authorization": TOKEN.encode()},
+    {b"authorization": b"Basic " + TOKEN.encode()},
+    {b"authorization": b"Bearer " + TOKEN.encode() + b"x"},
+]
+
+
+GUARDED = [
+    ("GET", "/admin/sparsity"),
+    ("PUT", "/admin/sparsity"),
+    ("POST", "/admin/rollback"),
+    ("GET", "/admin/operations/x"),
+    ("GET", "/admin/variants"),
+    ("GET", "/admin/frontier"),
+    ("GET", "/admin/openapi.json"),
+    ("GET", "/admin/docs"),
+    ("GET", "/admin/nowhere"),
+    ("GET", "/admin/health/"),
+    ("GET", "/admin//prometheus/targets"),
+]
+
+
+@pytest.mark.parametrize("headers", REFUSED_AUTH)
+async def test_without_the_token_nothing_is_told_or_done(admin: Admin, headers: dict[bytes, bytes]) -> None:
+    del admin.client.headers["authorization"]
+    for method, path in GUARDED:
+        answer = await admin.client.request(method, path, headers=headers)
+        assert is_problem(answer, 401, "unauthorized"), path
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert TOKEN not in answer.text
+
+
+async def test_the_scheme_is_read_in_any_case(admin: Admin) -> None:
+    headers = {b"authorization": b"bearer " + TOKEN.encode()}
+    assert (await admin.client.get("/admin/sparsity", headers=headers)).status_code == 200
+
+
+async def test_health_and_targets_need_no_token(admin: Admin) -> None:
+    del admin.client.headers["authorization"]
+    assert (await admin.client.get("/admin/health")).json() == {"status": "ok"}
+    targets = (await admin.client.get("/admin/prometheus/targets")).json()
+    assert [target["labels"] for target in targets] == [
+        {"replica": "control", "deployment": "control"},
+        {"replica": "r1", "deployment": "model"},
+    ]
+
+
+async def test_a_stopped_controller_is_not_healthy(admin: Admin) -> None:
+    await admin.control.controller.stop()
+    assert is_problem(await admin.client.get("/admin/health"), 503, "unhealthy")
+
+
+async def test_what_does_not_exist_is_not_found(admin: Admin) -> None:
+    assert is_problem(await admin.client.get("/admin/operations/nope"), 404, "not_found")
+    assert (await admin.client.get("/admin/nowhere")).status_code == 404
+    assert (await admin.client.delete("/admin/sparsity")).status_code == 405
+
+
+async def test_variants_and_frontier_are_listed(admin: Admin) -> None:
+    await admin.put({"sparsity": 0.5}, wait=30)
+    variants = (await admin.client.get("/admin/variants")).json()["variants"]
+    assert [variant["spec"]["sparsity"] for variant in variants] == [0.0, 0.5]
+    assert (await admin.client.get("/admin/frontier")).json() == {"levels": LEVELS}
+
+
+async def test_a_damaged_store_is_named(admin: Admin, tmp_path: Path) -> None:
+    (tmp_path / "variants" / id_of(DENSE) / "manifest.json").write_text("{}")
+    answer = await admin.client.get("/admin/sparsity")
+    assert is_problem(answer, 500, "store")
+    assert id_of(DENSE) in answer.json()["detail"]
+
+
+async def test_the_documentation_knows_its_prefix_and_the_body(admin: Admin) -> None:
+    page = await admin.client.get("/admin/docs")
+    assert (page.status_code, "/admin/openapi.json" in page.text) == (200, True)
+    schema = (await admin.client.get("/admin/openapi.json")).json()
+    assert schema["servers"] == [{"url": "/admin"}]
+    body = schema["paths"]["/sparsity"]["put"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["properties"]["scorer"]["enum"] == ["fisher", "magnitude", "taylor"]
+
+
+def test_an_empty_token_is_refused(tmp_path: Path) -> None:
+    control = make_control(tmp_path)
+    with pytest.raises(ValueError, match="empty"):
+        build_admin_api(lambda: control.controller, "", frontier=list, scorers=("fisher",))

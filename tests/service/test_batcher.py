@@ -1,0 +1,327 @@
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batcher import Answered, DrainRate, TokenBatcher
+from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
+
+BUDGET = 16
+QUEUE = 40
+
+
+@dataclass(frozen=True)
+class Sequence_:
+    """``length`` tokens that all carry the number of their request."""
+
+    request: int
+    length: int
+    position: int = 0
+
+    @property
+    def ids(self) -> list[int]:
+        return [self.request] * self.length
+
+
+class Poison(Exception):
+    pass
+
+
+class SteppedExecutor(Executor):
+    """Runs what was submitted when the test says so, on the test's own thread."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def step(self) -> None:
+        future, work = self.waiting.pop(0)
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+
+
+@dataclass
+class Model:
+    """Answers each sequence with itself; refuses batches with a poisoned request; remembers what it ran."""
+
+    poisoned: set[int] = field(default_factory=set)
+    batches: list[list[Sequence_]] = field(default_factory=list)
+    snapshots: list[int] = field(default_factory=list)
+
+    def __call__(self, snapshot: int, sequences: Sequence[Sequence_]) -> list[tuple[int, Sequence_]]:
+        self.batches.append(list(sequences))
+        self.snapshots.append(snapshot)
+        if self.poisoned & {sequence.request for sequence in sequences}:
+            raise Poison
+        return [(snapshot, sequence) for sequence in sequences]
+
+
+async def settle() -> None:
+    """Let everything that is ready run."""
+    for _ in range(12):
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Bench:
+    batcher: TokenBatcher[int, Sequence_]
+    executor: SteppedExecutor
+    model: Model
+    clock: "itertools.count[int]"
+
+    def send(self, request: int, *lengths: int) -> "asyncio.Task[Answered[int]]":
+        sequences = [Sequence_(request, length, position) for position, length in enumerate(lengths)]
+        return asyncio.create_task(self.batcher.submit(sequences))
+
+    async def run_out(self) -> None:
+        await settle()
+        while self.executor.waiting:
+            self.executor.step()
+            await settle()
+
+
+@asynccontextmanager
+async def bench(*, budget: int = BUDGET, queue: int = QUEUE, poisoned: frozenset[int] = frozenset()) -> AsyncIterator[Bench]:
+    executor, model, clock = SteppedExecutor(), Model(set(poisoned)), itertools.count()
+    batcher = TokenBatcher[int, Sequence_](
+        lambda: next(clock), model, max_batch_tokens=budget, max_queue_tokens=queue, executor=executor
+    )
+    batcher.start()
+    made = Bench(batcher, executor, model, clock)
+    try:
+        yield made
+    finally:
+        await made.run_out()
+        await batcher.stop()
+
+
+def requests_of(batch: Sequence[Sequence_]) -> list[int]:
+    return list(dict.fromkeys(sequence.request for sequence in batch))
+
+
+async def test_an_idle_engine_answers_a_lone_request_at_once() -> None:
+    async with bench() as b:
+        task = b.send(0, 3, 2)
+        await b.run_out()
+        answered = await task
+        assert answered.rows == [(0, Sequence_(0, 3, 0)), (0, Sequence_(0, 2, 1))]
+        assert answered.snapshot == 0
+        assert answered.queue_s >= 0
+        assert answered.inference_s >= 0
+
+
+async def test_requests_gather_while_the_engine_is_busy() -> None:
+    async with bench() as b:
+        first = b.send(0, 1)
+        await settle()
+        rest = [b.send(request, 2) for request in range(1, 6)]
+        await settle()
+        assert b.batcher.queue_tokens == 10
+        await b.run_out()
+        await asyncio.gather(first, *rest)
+        assert [requests_of(batch) for batch in b.model.batches] == [[0], [1, 2, 3, 4, 5]]
+
+
+async def test_a_request_beyond_the_budget_runs_alone_and_in_its_turn() -> None:
+    async with bench() as b:
+        tasks = [b.send(0, 1), b.send(1, 1), b.send(2, BUDGET + 1), b.send(3, 1)]
+        await b.run_out()
+        await asyncio.gather(*tasks)
+        assert [requests_of(batch) for batch in b.model.batches] == [[0, 1], [2], [3]]
+
+
+async def test_one_batch_runs_on_one_snapshot_taken_when_it_forms() -> None:
+    async with bench() as b:
+        first = b.send(0, 1)
+        await settle()
+        others = [b.send(1, 1), b.send(2, 1)]
+        await b.run_out()
+        assert [(await task).snapshot for task in (first, *others)] == [0, 1, 1]
+
+
+async def test_only_the_guilty_request_of_a_batch_fails() -> None:
+    async with bench(poisoned=frozenset({2})) as b:
+        tasks = [b.send(request, 1) for request in range(4)]
+        await b.run_out()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [Answered, Answered, InferenceFailed, Answered]
+        assert isinstance(results[2].__cause__, Poison)  # type: ignore[union-attr]
+        assert b.batcher.alive
+
+
+async def test_a_result_with_rows_missing_fails_and_does_not_shift_answers() -> None:
+    executor = SteppedExecutor()
+    batcher = TokenBatcher[int, Sequence_](
+        lambda: 0, lambda snapshot, sequences: [], max_batch_tokens=8, max_queue_tokens=8, executor=executor
+    )
+    batcher.start()
+    task = asyncio.create_task(batcher.submit([Sequence_(0, 1)]))
+    await settle()
+    executor.step()
+    with pytest.raises(InferenceFailed):
+        await task
+    await batcher.stop()
+
+
+async def test_a_failing_snapshot_fails_requests_and_not_the_batcher() -> None:
+    def no_snapshot() -> int:
+        raise Poison
+
+    batcher = TokenBatcher[int, Sequence_](
+        no_snapshot, Model(), max_batch_tokens=8, max_queue_tokens=8, executor=SteppedExecutor()
+    )
+    batcher.start()
+    with pytest.raises(InferenceFailed):
+        await batcher.submit([Sequence_(0, 1)])
+    assert batcher.alive
+    await batcher.stop()
+
+
+async def test_a_full_queue_is_refused_with_the_time_it_takes_to_drain() -> None:
+    async with bench() as b:
+        busy = b.send(0, 1)
+        await settle()
+        waiting = [b.send(request, 10) for request in range(1, 5)]
+        await settle()
+        b.batcher._rate = DrainRate()
+        b.batcher._rate.record(tokens=8, seconds=1.0)
+        with pytest.raises(Overloaded) as refused:
+            await b.batcher.submit([Sequence_(9, 1)])
+        assert refused.value.retry_after_s == 5
+        await b.run_out()
+        await asyncio.gather(busy, *waiting)
+
+
+def test_retry_after_is_at_least_a_second_and_follows_the_latest_batches() -> None:
+    rate = DrainRate()
+    assert rate.seconds_for(10_000) == 1
+    rate.record(tokens=100, seconds=1.0)
+    assert rate.seconds_for(10) == 1
+    assert rate.seconds_for(250) == 3
+    for _ in range(100):
+        rate.record(tokens=10, seconds=1.0)
+    assert rate.seconds_for(250) == 25
+
+
+async def test_a_request_larger_than_the_queue_is_too_large_even_when_idle() -> None:
+    async with bench() as b:
+        with pytest.raises(TooLarge, match=f"{QUEUE + 1} tokens; at most {QUEUE}"):
+            await b.batcher.submit([Sequence_(0, QUEUE + 1)])
+
+
+async def test_a_cancelled_request_leaves_the_queue_with_its_tokens_and_is_never_run() -> None:
+    async with bench() as b:
+        busy = b.send(0, 1)
+        await settle()
+        leaving, staying = b.send(1, 5), b.send(2, 3)
+        await settle()
+        leaving.cancel()
+        await settle()
+        assert b.batcher.queue_tokens == 3
+        await b.run_out()
+        await asyncio.gather(busy, staying)
+        assert [requests_of(batch) for batch in b.model.batches] == [[0], [2]]
+
+
+async def test_draining_refuses_new_requests_and_waits_for_the_accepted_ones() -> None:
+    async with bench() as b:
+        accepted = [b.send(0, 1), b.send(1, 1)]
+        await settle()
+        drained = asyncio.create_task(b.batcher.drain())
+        await settle()
+        with pytest.raises(NotReady):
+            await b.batcher.submit([Sequence_(2, 1)])
+        assert not drained.done()
+        await b.run_out()
+        await drained
+        assert all(task.done() for task in accepted)
+
+
+async def test_a_real_thread_answers_a_hundred_requests_each_with_its_own_rows() -> None:
+    model = Model()
+    with ThreadPoolExecutor(1) as executor:
+        batcher = TokenBatcher[int, Sequence_](
+            lambda: 0, model, max_batch_tokens=64, max_queue_tokens=10_000, executor=executor
+        )
+        batcher.start()
+        answers = await asyncio.gather(*(batcher.submit([Sequence_(i, 1 + i % 7)]) for i in range(100)))
+        await batcher.stop()
+    assert [answered.rows[0][1].request for answered in answers] == list(range(100))
+
+
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.lists(st.integers(1, 9), min_size=1, max_size=4), st.booleans()),
+        st.tuples(st.just("cancel"), st.integers(0, 30)),
+        st.tuples(st.just("step")),
+        st.tuples(st.just("settle")),
+    ),
+    max_size=40,
+)
+
+
+@given(actions)
+@settings(max_examples=300, deadline=None)
+def test_whatever_happens_nothing_is_lost_doubled_mixed_or_out_of_turn(plan: list[tuple[Any, ...]]) -> None:
+    asyncio.run(_play(plan))
+
+
+async def _play(plan: list[tuple[Any, ...]]) -> None:
+    tasks: dict[int, asyncio.Task[Answered[int]]] = {}
+    sizes: dict[int, int] = {}
+    cancelled: set[int] = set()
+    async with bench() as b:
+        for action, *arguments in plan:
+            if action == "send":
+                request = len(tasks)
+                lengths, poisoned = arguments
+                sizes[request] = sum(lengths)
+                if poisoned:
+                    b.model.poisoned.add(request)
+                tasks[request] = b.send(request, *lengths)
+            elif action == "cancel" and arguments[0] in tasks and not tasks[arguments[0]].done():
+                tasks[arguments[0]].cancel()
+                cancelled.add(arguments[0])
+            elif action == "step" and b.executor.waiting:
+                b.executor.step()
+            elif action == "settle":
+                await settle()
+            assert 0 <= b.batcher.queue_tokens <= QUEUE
+        await b.run_out()
+        results = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        assert b.batcher.queue_tokens == 0
+        assert b.batcher.alive
+
+    refused = {request for request, result in enumerate(results) if isinstance(result, Overloaded)}
+    for request, result in enumerate(results):
+        if isinstance(result, Answered):
+            assert [row[1].request for row in result.rows] == [request] * len(result.rows)
+            assert [row[1].position for row in result.rows] == list(range(len(result.rows)))
+            assert {row[0] for row in result.rows} == {result.snapshot}
+            assert request not in b.model.poisoned
+        elif isinstance(result, InferenceFailed):
+            assert request in b.model.poisoned
+        else:
+            assert request in (refused | cancelled)
+
+    for batch in b.model.batches:
+        tokens = sum(sequence.length for sequence in batch)
+        assert tokens <= BUDGET or len(requests_of(batch)) == 1
+    clean = [batch for batch in b.model.batches if not b.model.poisoned & set(requests_of(batch))]
+    answered_once = [request for batch in clean for request in requests_of(batch)]
+    assert len(answered_once) == len(set(answered_once))
+    starts = list(dict.fromkeys(request for batch in b.model.batches for request in requests_of(batch)))
+    assert starts == sorted(starts)

@@ -1,0 +1,399 @@
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from pruning.errors import DataError, StoreError
+from pruning.spec import PruneSpec
+from service.controller import VariantController
+from service.errors import Conflict, NotFound, NotReady
+from service.operations import Cause, Operation, Phase, RolloutState
+from service.state import StateDamaged, StateFile, StateUnwritable
+from tests.service.control_parts import (
+    DENSE,
+    FLOOR,
+    Control,
+    ModelReplica,
+    id_of,
+    make_control,
+    report_of,
+    until,
+)
+
+HALF, MORE = PruneSpec(sparsity=0.5), PruneSpec(sparsity=0.7)
+SOON_S = 10.0
+"""A wait that no test uses up."""
+
+
+@asynccontextmanager
+async def following(controller: VariantController, *replicas: ModelReplica) -> AsyncIterator[None]:
+    """Replicas that follow while the block runs, each known to the controller from the start."""
+    tasks = [asyncio.create_task(replica.follow()) for replica in replicas]
+    try:
+        await until(lambda: len(controller.status()["replicas"]) == len(replicas))
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No state can be written while the block runs."""
+
+    def refuse(self: StateFile, state: RolloutState) -> None:
+        raise StateUnwritable(f"{self.path} could not be written: {os.strerror(errno.ENOSPC)}; free space")
+
+    with patch.object(StateFile, "write", refuse):
+        yield
+
+
+@pytest.fixture
+async def control(tmp_path: Path) -> AsyncIterator[Control]:
+    """A started controller, past its first lease."""
+    control = make_control(tmp_path)
+    await control.controller.start()
+    control.clock.now += 4.0
+    yield control
+    await control.controller.stop()
+
+
+async def swap(control: Control, spec: PruneSpec) -> Operation:
+    operation = await control.controller.request_change(spec)
+    return await control.controller.wait(operation.id, SOON_S)
+
+
+async def test_the_first_start_commits_the_initial_variant_durably(control: Control) -> None:
+    status = control.controller.status()
+    assert (status["generation"], status["variant"], status["sparsity"]) == (1, id_of(DENSE), 0.0)
+    assert (status["accuracy"], status["accuracy_floor"]) == (0.9, FLOOR)
+    assert status["previous_variant"] is None and status["operation"] is None
+    stored = control.file.read()
+    assert stored is not None and stored.committed.variant_id == id_of(DENSE)
+    assert control.controller.healthy()
+
+
+async def test_a_change_reaches_every_replica_and_waits_for_the_last(control: Control) -> None:
+    first, second = ModelReplica(control.controller, "r1"), ModelReplica(control.controller, "r2")
+    async with following(control.controller, first, second):
+        operation = await swap(control, HALF)
+        assert (operation.phase, operation.generation) == (Phase.COMMITTED, 2)
+        assert {first.generation, second.generation} == {2}
+        assert {first.variant_id, second.variant_id} == {id_of(HALF)}
+        status = control.controller.status()
+        assert [replica["generation"] for replica in status["replicas"]] == [2, 2]
+        assert (status["previous_variant"], status["sparsity"]) == (id_of(DENSE), 0.5)
+    assert control.value("swaps_total", outcome="committed") == 1
+    assert control.value("swap_phase_duration_seconds_count", phase="commit") == 1
+    assert control.value("controller_generation") == 2
+
+
+async def test_the_same_wish_twice_is_one_change(control: Control) -> None:
+    async with following(control.controller, ModelReplica(control.controller)):
+        control.builder.gate.clear()
+        first, second = await asyncio.gather(
+            control.controller.request_change(HALF), control.controller.request_change(HALF)
+        )
+        control.builder.gate.set()
+        done = await control.controller.wait(first.id, SOON_S)
+        again = await control.controller.request_change(HALF)
+    assert first.id == second.id == done.id == again.id
+    assert control.builder.asked == [HALF]
+    assert control.controller.status()["generation"] == 2
+
+
+async def test_another_wish_meanwhile_is_refused_by_name(control: Control) -> None:
+    control.builder.gate.clear()
+    running = await control.controller.request_change(HALF)
+    with pytest.raises(Conflict, match=running.id):
+        await control.controller.request_change(MORE)
+    with pytest.raises(Conflict, match=running.id):
+        await control.controller.request_rollback()
+    assert (await control.controller.wait(running.id, 0.01)).phase is Phase.BUILDING
+
+
+async def test_rollback_goes_back_without_building(control: Control) -> None:
+    with pytest.raises(Conflict, match="no previous variant"):
+        await control.controller.request_rollback()
+    async with following(control.controller, ModelReplica(control.controller)):
+        await swap(control, HALF)
+        operation = await control.controller.request_rollback()
+        operation = await control.controller.wait(operation.id, SOON_S)
+    assert (operation.phase, operation.generation, operation.variant_id) == (Phase.COMMITTED, 3, id_of(DENSE))
+    assert control.builder.asked == [HALF]
+
+
+async def test_a_variant_below_the_floor_touches_no_replica(control: Control) -> None:
+    replica = ModelReplica(control.controller)
+    control.builder.accuracy = 0.7
+    async with following(control.controller, replica):
+        operation = await swap(control, HALF)
+    assert (operation.phase, operation.error_type) == (Phase.FAILED, Cause.ACCURACY_FLOOR)
+    assert replica.prepared is None and replica.generation == 1
+    assert control.value("swaps_total", outcome="failed") == 1
+
+
+async def test_a_replica_that_cannot_prepare_rolls_everyone_back(control: Control) -> None:
+    good, bad = ModelReplica(control.controller, "good"), ModelReplica(control.controller, "bad")
+    bad.failure = "out of memory"
+    async with following(control.controller, good, bad):
+        operation = await swap(control, HALF)
+    assert (operation.phase, operation.error) == (Phase.ROLLED_BACK, "replica bad: out of memory")
+    assert good.generation == bad.generation == 1
+    assert control.value("swaps_total", outcome="rolled_back") == 1
+
+
+async def test_a_replica_that_dies_while_it_prepares_does_not_stop_the_swap(control: Control) -> None:
+    dying, living = ModelReplica(control.controller, "dying"), ModelReplica(control.controller, "living")
+    await dying.ask()
+    async with following(control.controller, living):
+        operation = await control.controller.request_change(HALF)
+        await until(lambda: living.prepared == operation.id)
+        assert (await control.controller.wait(operation.id, 0.05)).phase is Phase.PREPARING
+        await control.controller.tick()
+        for _ in range(4):
+            control.clock.now += 1.0
+            await control.controller.sync(report_of("living", prepared=operation.id), -1)
+            await control.controller.tick()
+        assert (await control.controller.wait(operation.id, SOON_S)).phase is Phase.COMMITTED
+
+
+async def test_a_late_replica_ends_the_change_at_its_deadline(control: Control) -> None:
+    silent = ModelReplica(control.controller, "slow")
+    await silent.ask()
+    operation = await control.controller.request_change(HALF)
+    await until(lambda: control.controller.operation(operation.id).phase is Phase.PREPARING)
+    for _ in range(25):
+        control.clock.now += 1.4
+        await control.controller.sync(report_of("slow"), -1)
+        await control.controller.tick()
+    operation = await control.controller.wait(operation.id, SOON_S)
+    assert (operation.phase, operation.error_type) == (Phase.ROLLED_BACK, Cause.DEADLINE)
+    assert operation.error is not None and "slow" in operation.error
+
+
+async def test_a_build_beyond_its_deadline_is_cancelled(control: Control) -> None:
+    control.builder.gate.clear()
+    operation = await control.controller.request_change(HALF)
+    await until(lambda: bool(control.builder.asked))
+    control.clock.now += 61.0
+    operation = await control.controller.wait(operation.id, SOON_S)
+    assert (operation.phase, operation.error_type) == (Phase.FAILED, Cause.DEADLINE)
+    await until(lambda: control.builder.cancelled == 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (DataError("rows.jsonl:3: no label"), "rows.jsonl:3: no label"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (ZeroDivisionError("private"), "its log says what"),
+    ],
+)
+async def test_a_build_that_raises_is_a_failed_operation(control: Control, error: Exception, words: str) -> None:
+    control.builder.error = error
+    async with following(control.controller, ModelReplica(control.controller)):
+        operation = await swap(control, HALF)
+        assert operation.phase is Phase.FAILED
+        assert operation.error is not None and words in operation.error
+        control.builder.error = None
+        assert (await swap(control, HALF)).phase is Phase.COMMITTED
+
+
+async def test_a_long_poll_returns_on_news_and_otherwise_when_its_time_is_up(control: Control) -> None:
+    replica = ModelReplica(control.controller)
+    first = await replica.ask()
+    assert (await replica.ask()) == first
+    question = asyncio.create_task(replica.ask())
+    await asyncio.sleep(0)
+    await control.controller.drain()
+    assert (await question).draining
+
+
+async def test_newborn_replicas_are_told_but_not_waited_for(control: Control) -> None:
+    async with following(control.controller, ModelReplica(control.controller)):
+        newborn = ModelReplica(control.controller, "new")
+        newborn.variant_id = ""
+        desired = await newborn.ask()
+        assert (desired.generation, desired.variant_id) == (1, id_of(DENSE))
+        assert (await swap(control, HALF)).phase is Phase.COMMITTED
+
+
+async def test_draining_is_told_to_replicas_and_refuses_changes(control: Control) -> None:
+    await control.controller.sync(report_of("a", inflight=2), -1)
+    await control.controller.sync(report_of("b", inflight=3), -1)
+    assert control.controller.inflight() == 5
+    await control.controller.drain()
+    with pytest.raises(NotReady, match="stopping"):
+        await control.controller.request_change(HALF)
+
+
+async def test_dead_replicas_leave_the_targets(control: Control) -> None:
+    await control.controller.sync(report_of("a"), -1)
+    assert [target["labels"]["replica"] for target in control.controller.targets()] == ["control", "a"]
+    for _ in range(4):
+        control.clock.now += 1.0
+        await control.controller.tick()
+    assert [target["labels"]["replica"] for target in control.controller.targets()] == ["control"]
+    assert control.value("controller_replicas") == 0
+
+
+async def test_unknown_operations_are_not_found(control: Control) -> None:
+    with pytest.raises(NotFound, match="nope"):
+        control.controller.operation("nope")
+    with pytest.raises(NotFound, match="nope"):
+        await control.controller.wait("nope", SOON_S)
+
+
+async def test_before_it_has_started_a_controller_is_not_ready(tmp_path: Path) -> None:
+    controller = make_control(tmp_path).controller
+    assert not controller.healthy()
+    with pytest.raises(NotReady):
+        controller.status()
+    with pytest.raises(NotReady):
+        await controller.sync(report_of(), -1)
+
+
+async def test_a_restart_comes_back_on_the_last_commit(control: Control, tmp_path: Path) -> None:
+    async with following(control.controller, ModelReplica(control.controller)):
+        operation = await swap(control, HALF)
+        last = await control.controller.sync(report_of("r1", generation=2, spec=HALF), -1)
+    await control.controller.stop()
+    reborn = make_control(tmp_path)
+    await reborn.controller.start()
+    try:
+        status = reborn.controller.status()
+        assert (status["generation"], status["variant"]) == (2, id_of(HALF))
+        assert reborn.controller.operation(operation.id) == operation
+        desired = await reborn.controller.sync(report_of("r1", generation=2, spec=HALF), last.version)
+        assert desired.version > last.version
+    finally:
+        await reborn.controller.stop()
+
+
+async def test_a_build_cut_off_by_a_restart_is_started_again(control: Control, tmp_path: Path) -> None:
+    control.builder.gate.clear()
+    operation = await control.controller.request_change(HALF)
+    await control.controller.stop()
+    reborn = make_control(tmp_path)
+    await reborn.controller.start()
+    try:
+        async with following(reborn.controller, ModelReplica(reborn.controller)):
+            await until(lambda: reborn.controller.operation(operation.id).phase is Phase.PREPARING)
+            reborn.clock.now += 3.0
+            assert (await reborn.controller.wait(operation.id, SOON_S)).generation == 2
+    finally:
+        await reborn.controller.stop()
+
+
+async def test_a_preparation_is_resumed_only_after_one_lease(control: Control, tmp_path: Path) -> None:
+    await control.controller.sync(report_of("a"), -1)
+    operation = await control.controller.request_change(HALF)
+    await until(lambda: control.controller.operation(operation.id).phase is Phase.PREPARING)
+    await control.controller.stop()
+    reborn = make_control(tmp_path)
+    reborn.clock.now = control.clock.now
+    await reborn.controller.start()
+    try:
+        await reborn.controller.sync(report_of("a", prepared=operation.id), -1)
+        assert (await reborn.controller.wait(operation.id, 0.05)).phase is Phase.PREPARING
+        reborn.clock.now += 3.0
+        await until(lambda: reborn.controller.operation(operation.id).phase is Phase.COMMITTED)
+        assert reborn.builder.asked == []
+    finally:
+        await reborn.controller.stop()
+
+
+async def test_a_request_that_cannot_be_written_changes_nothing(control: Control) -> None:
+    before = control.file.read()
+    with full_disk(), pytest.raises(NotReady, match="No space left on device"):
+        await control.controller.request_change(HALF)
+    assert control.file.read() == before
+    assert control.controller.status()["operation"] is None
+    assert control.builder.asked == []
+
+
+async def test_a_full_disk_in_mid_change_ends_it_and_the_old_variant_goes_on(control: Control) -> None:
+    replica = ModelReplica(control.controller)
+    async with following(control.controller, replica):
+        control.builder.gate.clear()
+        operation = await control.controller.request_change(HALF)
+        with full_disk():
+            control.builder.gate.set()
+            operation = await control.controller.wait(operation.id, SOON_S)
+            assert (operation.phase, operation.error_type) == (Phase.FAILED, Cause.STORAGE)
+            assert operation.error is not None and "state.json" in operation.error
+            assert control.controller.status()["generation"] == replica.generation == 1
+            stored = control.file.read()
+            assert stored is not None and stored.phase is Phase.BUILDING
+        await until(lambda: (state := control.file.read()) is not None and state.phase is None)
+        assert control.controller.healthy()
+        assert (await swap(control, HALF)).phase is Phase.COMMITTED
+
+
+async def test_a_commit_that_cannot_be_written_is_never_seen_by_a_replica(control: Control) -> None:
+    replica = ModelReplica(control.controller)
+    await replica.ask()
+    operation = await control.controller.request_change(HALF)
+    await until(lambda: control.controller.operation(operation.id).phase is Phase.PREPARING)
+    with full_disk():
+        desired = await control.controller.sync(report_of("r1", prepared=operation.id), -1)
+        assert (desired.generation, desired.staged) == (1, None)
+        assert control.controller.operation(operation.id).phase is Phase.ROLLED_BACK
+    stored = control.file.read()
+    assert stored is not None and stored.generation == 1
+
+
+async def test_a_store_that_became_read_only_still_serves_what_was_committed(control: Control, tmp_path: Path) -> None:
+    await control.controller.stop()
+    reborn = make_control(tmp_path)
+    with full_disk():
+        await reborn.controller.start()
+        try:
+            assert (await reborn.controller.sync(report_of(), -1)).variant_id == id_of(DENSE)
+        finally:
+            await reborn.controller.stop()
+
+
+async def test_the_first_start_needs_a_disk_and_a_variant(tmp_path: Path) -> None:
+    control = make_control(tmp_path)
+    with full_disk(), pytest.raises(StateUnwritable):
+        await control.controller.start()
+    (tmp_path / "variants" / id_of(DENSE) / "manifest.json").unlink()
+    with pytest.raises(StoreError, match=id_of(DENSE)):
+        await control.controller.start()
+
+
+async def test_a_damaged_state_file_is_refused_and_kept(control: Control, tmp_path: Path) -> None:
+    await control.controller.stop()
+    control.file.path.write_bytes(control.file.path.read_bytes()[:-20])
+    damaged = control.file.path.read_bytes()
+    with pytest.raises(StateDamaged, match=r"state\.json"):
+        await make_control(tmp_path).controller.start()
+    assert control.file.path.read_bytes() == damaged
+
+
+async def test_a_caller_that_goes_away_does_not_interrupt_a_transition(control: Control) -> None:
+    asked = asyncio.create_task(control.controller.request_change(HALF))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    await until(lambda: control.controller.status()["operation"] is not None)
+    stored = control.file.read()
+    assert stored is not None and stored.operation is not None and stored.operation.spec == HALF
+
+
+async def test_every_phase_leaves_one_audit_line(control: Control, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "service.controller")
+    async with following(control.controller, ModelReplica(control.controller)):
+        operation = await swap(control, HALF)
+    lines = [record.getMessage() for record in caplog.records if operation.id in record.getMessage()]
+    assert [line.split("phase=")[1].split()[0] for line in lines] == ["building", "preparing", "committed"]

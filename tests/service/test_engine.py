@@ -1,0 +1,101 @@
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pruning.encoder import BaseModel, load_base_model
+from pruning.errors import ChecksumError, StoreError
+from pruning.slim.packed import PackedBatch
+from pruning.variants import WEIGHTS, VariantStore
+from service.engine import Engine, NonFiniteLogits
+from tests.service.inference_parts import CPU, BrokenModel, engine_of, put_variant, sequence, sequences
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model_dir: Path) -> BaseModel:
+    return load_base_model(tiny_model_dir)
+
+
+@given(lengths=st.lists(st.integers(1, 48), min_size=1, max_size=12), budget=st.integers(1, 100))
+@settings(max_examples=60, deadline=None)
+def test_each_sequence_gets_its_own_logits_whatever_it_is_batched_with(
+    base: BaseModel, lengths: list[int], budget: int
+) -> None:
+    engine = engine_of(base, max_batch_tokens=budget)
+    batch = sequences(lengths, base.shape.vocabulary)
+    together = engine.predict(batch)
+    alone = torch.cat([engine.predict([one]) for one in batch])
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_a_forward_pass_stays_within_the_token_budget(base: BaseModel) -> None:
+    seen: list[int] = []
+
+    class Counting(torch.nn.Module):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, batch: PackedBatch) -> torch.Tensor:
+            seen.append(batch.num_tokens)
+            logits: torch.Tensor = self.inner(batch)
+            return logits
+
+    engine = engine_of(base)
+    engine = engine_of(base, model=Counting(engine.model), max_batch_tokens=20)
+    engine.predict(sequences([5, 30, 8, 12, 3, 7], base.shape.vocabulary))
+    assert seen == [15, 20, 30]
+
+
+def test_a_stored_variant_answers_as_the_one_that_was_stored(base: BaseModel, tmp_path: Path) -> None:
+    store = VariantStore(tmp_path)
+    manifest = put_variant(base, store, "a" * 16, 0.5)
+    loaded = Engine.load(base, store, "a" * 16, CPU)
+    loaded.warm_up()
+    batch = sequences([4, 9], base.shape.vocabulary)
+    torch.testing.assert_close(loaded.predict(batch), engine_of(base, sparsity=0.5).predict(batch))
+    assert loaded.manifest == manifest
+    assert loaded.labels == ("negative", "positive")
+    assert loaded.max_length == 48
+
+
+def test_a_damaged_or_unknown_variant_is_not_loaded(base: BaseModel, tmp_path: Path) -> None:
+    store = VariantStore(tmp_path)
+    put_variant(base, store, "a" * 16, 0.5)
+    weights = store.folder / ("a" * 16) / WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ChecksumError):
+        Engine.load(base, store, "a" * 16, CPU)
+    with pytest.raises(StoreError, match="no variant"):
+        Engine.load(base, store, "b" * 16, CPU)
+
+
+def test_logits_that_are_not_finite_are_never_returned(base: BaseModel) -> None:
+    engine = engine_of(base, model=BrokenModel(engine_of(base).model, token=7, nan=True))
+    engine.predict([sequence(2, 8, 3)])
+    with pytest.raises(NonFiniteLogits, match="0000000000000000"):
+        engine.predict([sequence(2, 8, 3), sequence(2, 7, 3)])
+    with pytest.raises(NonFiniteLogits):
+        engine_of(base, model=BrokenModel(engine_of(base).model, token=0, nan=True)).warm_up()
+
+
+def test_an_engine_is_freed_without_the_garbage_collector(base: BaseModel, tmp_path: Path) -> None:
+    put_variant(base, VariantStore(tmp_path), "a" * 16, 0.5)
+    engine = Engine.load(base, VariantStore(tmp_path), "a" * 16, CPU)
+    engine.warm_up()
+    references = weakref.ref(engine), weakref.ref(engine.model)
+    del engine
+    assert [reference() for reference in references] == [None, None]
+
+
+def test_inference_parts_import_without_ray() -> None:
+    code = "import service.ingress, sys; assert not [name for name in sys.modules if name.split('.')[0] == 'ray']"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,282 @@
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from pruning.spec import PruneSpec
+from service.errors import Conflict
+from service.events import (
+    Action,
+    Announce,
+    Broken,
+    Built,
+    ChangeRequested,
+    Event,
+    ReplicasReported,
+    Reply,
+    Restarted,
+    RollbackRequested,
+    StartBuild,
+    Tick,
+)
+from service.operations import HISTORY_LIMIT, Cause, Kind, Operation, Phase, RolloutState
+from service.rollout import TRANSITIONS, IllegalTransition, advance
+from tests.service.control_parts import DENSE, FLOOR, choice_of, first_state, id_of
+
+HALF, MORE = PruneSpec(sparsity=0.5), PruneSpec(sparsity=0.7)
+
+
+def change(spec: PruneSpec = HALF, operation_id: str = "op1", now: float = 10.0) -> ChangeRequested:
+    return ChangeRequested(operation_id=operation_id, spec=spec, now=now, deadline=now + 60)
+
+
+def rollback(operation_id: str = "op2", now: float = 30.0, floor: float = FLOOR) -> RollbackRequested:
+    return RollbackRequested(operation_id=operation_id, accuracy_floor=floor, now=now, deadline=now + 30)
+
+
+def built(accuracy: float = 0.88, operation_id: str = "op1", now: float = 12.0) -> Built:
+    return Built(
+        operation_id=operation_id,
+        variant_id=id_of(HALF),
+        achieved_sparsity=0.497,
+        accuracy=accuracy,
+        accuracy_floor=FLOOR,
+        now=now,
+        deadline=now + 30,
+    )
+
+
+def reported(
+    live: str = "ab", prepared: str = "ab", failed: dict[str, str] | None = None, *, of: str = "op1", now: float = 15.0
+) -> ReplicasReported:
+    return ReplicasReported(
+        operation_id=of, live=frozenset(live), prepared=frozenset(prepared), failed=failed or {}, now=now
+    )
+
+
+def broken(operation_id: str = "op1", now: float = 13.0) -> Broken:
+    return Broken(operation_id=operation_id, error="no rows", cause=Cause.BUILD, now=now)
+
+
+def after(state: RolloutState, *events: Event) -> RolloutState:
+    for event in events:
+        state, _ = advance(state, event)
+    return state
+
+
+def replied(actions: tuple[Action, ...]) -> Operation:
+    return next(action.operation for action in actions if isinstance(action, Reply))
+
+
+def in_phase(phase: Phase | None) -> RolloutState:
+    """A state in ``phase``; the final ones cannot be reached as a running phase and are made by force."""
+    if phase is None:
+        return replace(first_state(), previous=choice_of(MORE))
+    building = after(in_phase(None), change())
+    if phase is Phase.BUILDING:
+        return building
+    preparing = after(building, built())
+    if phase is Phase.PREPARING:
+        return preparing
+    assert preparing.operation is not None
+    return replace(preparing, operation=replace(preparing.operation, entered=((phase, 1.0),)))
+
+
+EVENTS: dict[type[Event], Event] = {
+    ChangeRequested: change(),
+    RollbackRequested: rollback(),
+    Built: built(),
+    Broken: broken(),
+    ReplicasReported: reported(),
+    Tick: Tick(now=11.0),
+    Restarted: Restarted(now=20.0, hold_until=23.0, deadline=80.0),
+}
+
+LEGAL: dict[Phase | None, set[type[Event]]] = {
+    None: {ChangeRequested, RollbackRequested, ReplicasReported, Tick, Restarted},
+    Phase.BUILDING: {ChangeRequested, Built, Broken, ReplicasReported, Tick, Restarted},
+    Phase.PREPARING: {ChangeRequested, Broken, ReplicasReported, Tick, Restarted},
+}
+REFUSED = {(Phase.BUILDING, RollbackRequested), (Phase.PREPARING, RollbackRequested)}
+"""Pairs that are known, and answered with a conflict."""
+
+
+def test_the_examples_cover_every_event() -> None:
+    assert set(EVENTS) == set(get_args(Event))
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+@pytest.mark.parametrize("phase", [None, *Phase])
+def test_every_pair_of_phase_and_event_is_decided(phase: Phase | None, kind: type[Event]) -> None:
+    state, event = in_phase(phase), EVENTS[kind]
+    if kind in LEGAL.get(phase, set()):
+        changed, _ = advance(state, event)
+        assert changed.version == state.version + (changed != state)
+    elif (phase, kind) in REFUSED:
+        with pytest.raises(Conflict):
+            advance(state, event)
+    else:
+        assert (phase, kind) not in TRANSITIONS
+        with pytest.raises(IllegalTransition, match="bug"):
+            advance(state, event)
+
+
+def test_a_change_is_built_prepared_and_committed() -> None:
+    state, actions = advance(first_state(), change())
+    assert StartBuild("op1", HALF) in actions
+    assert state.phase is Phase.BUILDING
+    state = after(state, built())
+    assert (state.phase, state.generation, state.committed) == (Phase.PREPARING, 1, choice_of(DENSE))
+    state, actions = advance(state, reported())
+    assert (state.phase, state.generation) == (None, 2)
+    assert (state.committed.variant_id, state.committed.spec) == (id_of(HALF), HALF)
+    assert state.previous == choice_of(DENSE)
+    done = state.find("op1")
+    assert done is not None and actions == (Announce(done),)
+    assert (done.phase, done.generation, done.accuracy) == (Phase.COMMITTED, 2, 0.88)
+    assert done.durations_s() == {"build": 2.0, "prepare": 3.0, "total": 5.0}
+    assert (done.created_at, done.finished_at) == (10.0, 15.0)
+
+
+@pytest.mark.parametrize(("live", "prepared"), [("", ""), ("", "ab"), ("ab", "a"), ("abc", "ab"), ("ab", "")])
+def test_nothing_commits_before_every_live_replica_has_prepared(live: str, prepared: str) -> None:
+    state = in_phase(Phase.PREPARING)
+    assert advance(state, reported(live, prepared)) == (state, ())
+
+
+def test_a_replica_that_died_is_not_waited_for() -> None:
+    assert after(in_phase(Phase.PREPARING), reported("a", "ab")).generation == 2
+
+
+def test_reports_of_another_operation_change_nothing() -> None:
+    state = in_phase(Phase.PREPARING)
+    assert advance(state, reported(of="op0")) == (state, ())
+
+
+def test_one_replicas_failure_rolls_back_and_names_it() -> None:
+    before = in_phase(Phase.PREPARING)
+    state = after(before, reported(prepared="a", failed={"b": "out of memory"}))
+    ended = state.find("op1")
+    assert ended is not None and state.operation is None
+    assert (ended.phase, ended.error_type) == (Phase.ROLLED_BACK, Cause.REPLICA)
+    assert ended.error == "replica b: out of memory"
+    assert (state.generation, state.committed, state.previous) == (1, before.committed, before.previous)
+
+
+def test_the_failure_of_a_dead_replica_does_not_count() -> None:
+    assert after(in_phase(Phase.PREPARING), reported("a", "a", {"b": "out of memory"})).generation == 2
+
+
+def test_a_variant_below_the_floor_fails_with_both_numbers() -> None:
+    state = after(in_phase(Phase.BUILDING), built(accuracy=0.8123))
+    ended = state.find("op1")
+    assert ended is not None and state.operation is None
+    assert (ended.phase, ended.error_type) == (Phase.FAILED, Cause.ACCURACY_FLOOR)
+    assert ended.error is not None and "0.8123" in ended.error and "0.8500" in ended.error
+    assert (ended.variant_id, ended.accuracy) == (id_of(HALF), 0.8123)
+    assert state.generation == 1
+
+
+def test_a_variant_at_the_floor_is_let_through() -> None:
+    assert after(in_phase(Phase.BUILDING), built(accuracy=FLOOR)).phase is Phase.PREPARING
+
+
+def test_a_broken_build_fails_and_a_broken_preparation_rolls_back() -> None:
+    assert after(in_phase(Phase.BUILDING), broken()).history[-1].phase is Phase.FAILED
+    assert after(in_phase(Phase.PREPARING), broken()).history[-1].phase is Phase.ROLLED_BACK
+
+
+@pytest.mark.parametrize(
+    ("phase", "waiting", "words", "end"),
+    [
+        (Phase.BUILDING, "", "not built in time", Phase.FAILED),
+        (Phase.PREPARING, "ba", "by replica a, b", Phase.ROLLED_BACK),
+        (Phase.PREPARING, "", "no replica was there", Phase.ROLLED_BACK),
+    ],
+)
+def test_a_deadline_ends_the_operation_and_says_who_is_late(phase: Phase, waiting: str, words: str, end: Phase) -> None:
+    state = in_phase(phase)
+    assert state.operation is not None
+    assert advance(state, Tick(now=state.operation.deadline - 0.1)) == (state, ())
+    ended = after(state, Tick(now=state.operation.deadline, waiting=frozenset(waiting))).history[-1]
+    assert (ended.phase, ended.error_type) == (end, Cause.DEADLINE)
+    assert ended.error is not None and words in ended.error
+
+
+def test_the_running_wish_again_is_the_same_operation() -> None:
+    for phase in (Phase.BUILDING, Phase.PREPARING):
+        state = in_phase(phase)
+        again, actions = advance(state, change(operation_id="op9"))
+        assert again == state
+        assert replied(actions).id == "op1"
+
+
+def test_another_wish_meanwhile_is_a_conflict_that_names_the_running_operation() -> None:
+    with pytest.raises(Conflict, match="op1") as refusal:
+        advance(in_phase(Phase.BUILDING), change(MORE, "op9"))
+    assert refusal.value.extensions["operation"] == "op1"
+
+
+def test_the_committed_wish_again_is_the_operation_that_committed_it() -> None:
+    state = after(in_phase(Phase.PREPARING), reported())
+    again, actions = advance(state, change(operation_id="op9"))
+    assert (again, replied(actions).id) == (state, "op1")
+
+
+def test_a_wish_for_the_first_variant_makes_one_finished_operation() -> None:
+    state, actions = advance(first_state(), change(DENSE))
+    done = replied(actions)
+    assert (done.phase, done.generation, done.finished) == (Phase.COMMITTED, 1, True)
+    assert (state.generation, state.operation) == (1, None)
+    assert advance(state, change(DENSE, "op9")) == (state, (Reply(done),))
+
+
+def test_rollback_prepares_the_previous_variant_without_a_build_and_can_be_rolled_back() -> None:
+    state = after(in_phase(Phase.PREPARING), reported())
+    state, actions = advance(state, rollback())
+    operation = replied(actions)
+    assert (operation.kind, operation.phase, operation.variant_id) == (Kind.ROLLBACK, Phase.PREPARING, id_of(DENSE))
+    assert not any(isinstance(action, StartBuild) for action in actions)
+    state = after(state, reported(of="op2", now=31.0))
+    assert (state.generation, state.committed.spec) == (3, DENSE)
+    assert state.previous is not None and state.previous.spec == HALF
+
+
+def test_a_second_rollback_joins_the_first() -> None:
+    state = after(in_phase(Phase.PREPARING), reported(), rollback())
+    again, actions = advance(state, rollback("op9"))
+    assert (again, replied(actions).id) == (state, "op2")
+
+
+def test_rollback_needs_a_previous_variant_above_the_floor() -> None:
+    with pytest.raises(Conflict, match="PUT /admin/sparsity"):
+        advance(first_state(), rollback())
+    with pytest.raises(Conflict, match=r"0\.9000 is below the floor 0\.9500"):
+        advance(in_phase(None), rollback(floor=0.95))
+
+
+def test_a_restart_starts_the_build_again() -> None:
+    state, actions = advance(in_phase(Phase.BUILDING), EVENTS[Restarted])
+    assert StartBuild("op1", HALF) in actions
+    assert state.operation is not None and state.operation.deadline == 80.0
+
+
+def test_a_restart_resumes_a_preparation_after_one_lease() -> None:
+    state, actions = advance(in_phase(Phase.PREPARING), EVENTS[Restarted])
+    assert not any(isinstance(action, StartBuild) for action in actions)
+    assert after(state, reported(now=22.9)).generation == 1
+    assert after(state, reported(now=23.0)).generation == 2
+
+
+def test_an_event_of_an_operation_that_does_not_run_is_a_bug() -> None:
+    with pytest.raises(IllegalTransition, match="op0"):
+        advance(in_phase(Phase.BUILDING), built(operation_id="op0"))
+
+
+def test_the_history_is_bounded_and_keeps_the_latest() -> None:
+    state = first_state()
+    for number in range(HISTORY_LIMIT + 5):
+        state = after(state, change(operation_id=f"n{number}"), broken(f"n{number}"))
+    assert len(state.history) == HISTORY_LIMIT
+    assert state.find("n4") is None
+    assert state.find(f"n{HISTORY_LIMIT + 4}") is not None

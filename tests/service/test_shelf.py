@@ -1,0 +1,147 @@
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import service.shelf
+from pruning.encoder import BaseModel, load_base_model
+from pruning.errors import StoreError
+from service.engine import Engine, Live
+from service.shelf import EngineShelf
+from tests.service.inference_parts import engine_of
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model_dir: Path) -> BaseModel:
+    return load_base_model(tiny_model_dir)
+
+
+class Loader:
+    """Makes engines; remembers which and where; refuses the variant ``bad``."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.base = base
+        self.loaded: list[str] = []
+        self.threads: set[str] = set()
+
+    def __call__(self, variant_id: str) -> Engine:
+        self.threads.add(threading.current_thread().name)
+        if variant_id == "bad":
+            raise StoreError("no variant bad")
+        self.loaded.append(variant_id)
+        return engine_of(self.base, variant_id)
+
+
+@pytest.fixture
+def loader(base: BaseModel) -> Loader:
+    return Loader(base)
+
+
+@pytest.fixture
+async def shelf(base: BaseModel, loader: Loader) -> AsyncIterator[EngineShelf]:
+    made = EngineShelf(loader, Live(1, engine_of(base, "first")))
+    yield made
+    made.close()
+
+
+def live_of(shelf: EngineShelf) -> tuple[int, str]:
+    return shelf.live.generation, shelf.live.engine.manifest.variant_id
+
+
+async def test_staging_leaves_the_live_engine_and_commit_replaces_it(shelf: EngineShelf, loader: Loader) -> None:
+    await shelf.stage("second")
+    assert live_of(shelf) == (1, "first")
+    shelf.commit(2, "second")
+    assert live_of(shelf) == (2, "second")
+    assert loader.threads == {"engine-loader_0"}
+
+
+async def test_a_failed_stage_leaves_everything_as_it_was(shelf: EngineShelf) -> None:
+    with pytest.raises(StoreError):
+        await shelf.stage("bad")
+    assert live_of(shelf) == (1, "first")
+    assert set(shelf.loaded) == {"first"}
+
+
+async def test_the_previous_variant_stays_loaded_for_a_rollback(shelf: EngineShelf, loader: Loader) -> None:
+    await shelf.stage("second")
+    shelf.commit(2, "second")
+    shelf.commit(3, "first")
+    assert live_of(shelf) == (3, "first")
+    assert loader.loaded == ["second"]
+    assert set(shelf.loaded) == {"first", "second"}
+
+
+async def test_only_the_last_previous_is_kept(shelf: EngineShelf) -> None:
+    for generation, variant in enumerate(("second", "third"), start=2):
+        await shelf.stage(variant)
+        shelf.commit(generation, variant)
+    assert set(shelf.loaded) == {"second", "third"}
+
+
+async def test_committing_what_is_not_loaded_raises_and_changes_nothing(shelf: EngineShelf) -> None:
+    with pytest.raises(KeyError):
+        shelf.commit(2, "unknown")
+    assert live_of(shelf) == (1, "first")
+
+
+async def test_the_same_commit_twice_is_one(shelf: EngineShelf) -> None:
+    await shelf.stage("second")
+    shelf.commit(2, "second")
+    shelf.commit(2, "second")
+    assert live_of(shelf) == (2, "second")
+    assert set(shelf.loaded) == {"first", "second"}
+
+
+async def test_a_dropped_stage_is_forgotten_unless_it_is_resident(shelf: EngineShelf) -> None:
+    await shelf.stage("second")
+    assert shelf.drop_staged()
+    assert not shelf.drop_staged()
+    assert set(shelf.loaded) == {"first"}
+    await shelf.keep_resident(("second",))
+    await shelf.stage("second")
+    shelf.drop_staged()
+    assert set(shelf.loaded) == {"first", "second"}
+
+
+async def test_the_ladder_is_loaded_once_and_what_left_it_is_let_go(shelf: EngineShelf, loader: Loader) -> None:
+    await shelf.keep_resident(("first", "second", "third"))
+    await shelf.keep_resident(("first", "third", "fourth"))
+    await shelf.stage("third")
+    assert loader.loaded == ["second", "third", "fourth"]
+    assert set(shelf.loaded) == {"first", "third", "fourth"}
+
+
+async def test_a_rung_that_cannot_be_loaded_keeps_no_other_from_it(shelf: EngineShelf) -> None:
+    with pytest.raises(ExceptionGroup) as failed:
+        await shelf.keep_resident(("bad", "second"))
+    assert [str(error) for error in failed.value.exceptions] == ["no variant bad"]
+    assert set(shelf.loaded) == {"first", "second"}
+
+
+async def test_a_dropped_engine_in_a_frozen_cycle_gives_its_memory_back(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.shelf, "RECLAIM_DELAY_S", 0.0)
+    engine = engine_of(base, "cyclic")
+    engine.model.me = engine.model
+    freed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    weakref.finalize(engine.model, loop.call_soon_threadsafe, freed.set)
+    shelf = EngineShelf(lambda variant_id: engine_of(base, variant_id), Live(1, engine))
+    del engine
+    gc.collect()
+    gc.freeze()
+    try:
+        for generation, variant in enumerate(("second", "third"), start=2):
+            await shelf.stage(variant)
+            shelf.commit(generation, variant)
+        async with asyncio.timeout(60):
+            await freed.wait()
+    finally:
+        shelf.close()
+        gc.unfreeze()
