@@ -3,8 +3,8 @@
 #   docker run --rm --init -p 127.0.0.1:8000:8000 -v sparsedial:/data --shm-size 1g sparsedial
 FROM python:3.11-slim
 
-# Wheels of torch without CUDA; empty for the default ones.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Address of an index with CPU builds of torch, for an image without CUDA; empty for the default builds.
+ARG TORCH_INDEX=
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONDONTWRITEBYTECODE=1 \

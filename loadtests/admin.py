@@ -14,6 +14,8 @@ from loadtests.target import Target
 COMMITTED = "committed"
 ENDED = frozenset({COMMITTED, "failed", "rolled_back"})
 POLL_S = 0.1
+SERVICE_FACTS = ("model_id", "model_dtype", "version")
+"""Members of ``GET /info`` that a report tells."""
 
 _LEVEL_ACCURACY = re.compile(r'^sparsedial_level_accuracy_ratio\{[^}]*sparsity="([^"]+)"[^}]*\} (\S+)', re.MULTILINE)
 _FLOOR = re.compile(r"^sparsedial_accuracy_floor_ratio(?:\{[^}]*\})? (\S+)", re.MULTILINE)
@@ -145,5 +147,4 @@ async def service_facts(target: Target) -> dict[str, str]:
         return {}
     if not isinstance(info, dict):
         return {}
-    plain = {key: value for key, value in info.items() if isinstance(value, str | int | float)}
-    return {"service": ", ".join(f"{key} {value}" for key, value in plain.items())}
+    return {"service": ", ".join(f"{key} {info[key]}" for key in SERVICE_FACTS if key in info)}

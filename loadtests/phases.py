@@ -1,6 +1,7 @@
 """Replies grouped by the part of a run they fell in, and the figures of each group."""
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Phase:
     seconds: float
     """How long the phase lasted, or the sum over its windows."""
     offered_rate: float | None
-    """Requests per second that the arrival process was told to send; None for a closed loop."""
+    """Requests per second that the arrival process was told to send; None for windows, where more are counted: those
+    that reach into them."""
     requests: int
     failures: dict[str, int]
     """Failed requests by status or transport error."""
@@ -48,8 +50,10 @@ class Phase:
 
     @property
     def achieved_rate(self) -> float:
-        """Good answers per second; NaN for an empty phase."""
-        return (self.requests - self.failed) / self.seconds if self.seconds else math.nan
+        """Good answers per second; NaN where there is no offered rate to compare it with."""
+        if self.offered_rate is None or not self.seconds:
+            return math.nan
+        return (self.requests - self.failed) / self.seconds
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures for JSON: seconds, rates and quantiles; None stands for a figure that does not exist."""
@@ -85,11 +89,15 @@ def summarize(name: str, replies: Iterable[Reply], *, seconds: float, offered_ra
 
 
 def split_by_windows(replies: Iterable[Reply], windows: Sequence[Window]) -> tuple[list[Reply], list[Reply]]:
-    """Return the replies that touch a window and those that touch none."""
+    """Return the replies that touch a window and those that touch none; windows are in order and do not overlap."""
     inside: list[Reply] = []
     outside: list[Reply] = []
+    ends_s = [window.end_s for window in windows]
     for reply in replies:
-        (inside if any(window.touches(reply) for window in windows) else outside).append(reply)
+        # Of the windows that end after it was due, the first is the one it can reach soonest.
+        place = bisect_right(ends_s, reply.intended_s)
+        touched = place < len(windows) and windows[place].touches(reply)
+        (inside if touched else outside).append(reply)
     return inside, outside
 
 

@@ -7,9 +7,11 @@ key.json                 the key in full, and the files' checksums
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -68,7 +70,11 @@ class CalibrationCache:
         folder = self.folder / key.digest
         if key not in self:
             raise CacheError(self._absent(key))
-        checksums = json.loads((folder / KEY).read_text(encoding="utf-8"))["sha256"]
+        stored, checksums = _record(folder / KEY)
+        if key.differences(stored):
+            raise CacheError(
+                f"{folder / KEY} is damaged ({'; '.join(key.differences(stored))}); delete {folder} and prepare again"
+            )
         tensors = _read(folder / GRADIENTS, checksums[GRADIENTS])
         grams = {}
         for name, tensor in tensors.items():
@@ -85,12 +91,24 @@ class CalibrationCache:
 
     def _absent(self, key: CalibrationKey) -> str:
         """Say what is missing, and how the nearest key that is there differs."""
-        others = [json.loads(path.read_text(encoding="utf-8"))["key"] for path in self.folder.glob(f"[!.]*/{KEY}")]
+        others = []
+        for path in self.folder.glob(f"[!.]*/{KEY}"):
+            with suppress(CacheError):  # a damaged neighbour is not the one that was asked for
+                others.append(_record(path)[0])
         message = f"no calibration for this model and these rows in {self.folder}; run 'sparsedial prepare' first"
         if not others:
             return message
         nearest = min((key.differences(other) for other in others), key=len)
         return f"{message} (the nearest one there has {'; '.join(nearest)})"
+
+
+def _record(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the key that a key file holds, and the files' checksums."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return dict(values["key"]), {name: str(values["sha256"][name]) for name in (GRADIENTS, WEIGHT_GRADIENTS)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"{path} is damaged; delete {path.parent} and prepare again") from error
 
 
 def _read(path: Path, checksum: str) -> Mapping[str, Tensor]:
@@ -100,7 +118,7 @@ def _read(path: Path, checksum: str) -> Mapping[str, Tensor]:
             raise CacheError(
                 f"{path} does not match its checksum {checksum[:12]}; delete {path.parent} and prepare again"
             )
-        tensors = load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CacheError(f"{path} cannot be read: {error}; delete {path.parent} and prepare again") from error
     for name, tensor in tensors.items():

@@ -72,7 +72,7 @@ def read_rows(path: Path, labels: Sequence[str]) -> list[LabelledRow]:
         raise DataError(f"no file of labelled rows at {path}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}") from None
-    except (csv.Error, pyarrow.ArrowInvalid) as error:
+    except (OSError, csv.Error, pyarrow.ArrowInvalid) as error:
         raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from None
     if not rows:
         raise DataError(f"{path} holds no rows; give at least one labelled text")
@@ -84,7 +84,7 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if path.suffix == ".parquet":
         yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
         return
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         if path.suffix == ".jsonl":
             for number, line in enumerate(stream, start=1):
                 if line.strip():
@@ -112,9 +112,20 @@ def _checked(values: Mapping[str, Any], where: str, labels: Sequence[str]) -> La
     pair = values.get("text_pair") or None
     if pair is not None and not isinstance(pair, str):
         raise DataError(f"{where}: 'text_pair' must be a string, got {pair!r}")
+    if not _is_text(text) or not _is_text(pair or ""):
+        raise DataError(f"{where}: half a surrogate pair is no character; write the text as UTF-8")
     if values.get("label") is None or values["label"] == "":
         raise DataError(f"{where}: no label; each row needs a non-empty 'text' and a 'label'")
     return LabelledRow(text, pair, _label_index(values["label"], where, labels))
+
+
+def _is_text(text: str) -> bool:
+    """Tell whether UTF-8 can hold the text; a JSON escape can make one that it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _label_index(label: Any, where: str, labels: Sequence[str]) -> int:

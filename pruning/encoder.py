@@ -6,7 +6,7 @@ Everything after this file speaks of slots: ``query``, ``key``, ``value``, ``att
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,9 @@ class BaseModel:
     @property
     def digest(self) -> str:
         """Identify weights, architecture, labels and tokenizer together."""
-        return digest_of([self.weights_digest, self.tokenizer_digest, self.activation, self.norm_eps, self.labels])
+        # The shape too: the weights do not say how many heads share them.
+        architecture = [asdict(self.shape), self.activation, self.norm_eps]
+        return digest_of([self.weights_digest, self.tokenizer_digest, architecture, self.labels])
 
     @property
     def max_length(self) -> int:
@@ -119,6 +121,10 @@ def _read_config(path: Path) -> PretrainedConfig:
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     if config.hidden_act not in ACTIVATIONS:
         raise ModelError(f"{path} uses the activation {config.hidden_act!r}; known: {', '.join(ACTIVATIONS)}")
+    if config.hidden_size % config.num_attention_heads:
+        raise ModelError(
+            f"{path}: a hidden size of {config.hidden_size} cannot be shared by {config.num_attention_heads} heads"
+        )
     return config
 
 

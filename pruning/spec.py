@@ -1,6 +1,5 @@
 """What a cut is: the frozen request from which a variant is built."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,9 +48,9 @@ class PruneSpec:
         number = self.sparsity
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise SpecError(f"sparsity must be a number in [0, 1); got {number!r}")
-        if math.isnan(number) or not 0.0 <= number < 1.0:
+        if not 0.0 <= number < 1.0:
             raise SpecError(f"sparsity must lie in [0, 1), the share of encoder weights removed; got {number}")
-        object.__setattr__(self, "sparsity", float(number))
+        object.__setattr__(self, "sparsity", abs(float(number)))  # -0.0 would have a digest of its own
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
         usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
         recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
@@ -73,10 +72,12 @@ class PruneSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuild from ``as_dict``; unknown keys raise."""
+        """Rebuild from ``as_dict``; unknown keys and a missing sparsity raise."""
         unknown = sorted(set(values) - {"sparsity", "pattern", "scorer", "recover"})
         if unknown:
             raise SpecError(f"unknown keys in a prune spec: {', '.join(unknown)}")
+        if "sparsity" not in values:
+            raise SpecError("a prune spec needs a sparsity, the share of encoder weights removed, in [0, 1)")
         return cls(**values)
 
 

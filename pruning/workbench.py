@@ -100,7 +100,8 @@ class Workbench:
     def _reference(self) -> Tensor:
         path = self.root / "references" / f"{digest_of([self.base.digest, self.evaluation.digest])[:16]}.safetensors"
         try:
-            return load_file(path)["logits"]
+            stored: Tensor = load_file(path)["logits"]
+            return stored
         except FileNotFoundError:
             pass
         except (SafetensorError, KeyError) as error:

@@ -117,6 +117,7 @@ class TokenBatcher(Generic[S, T]):
         self._arrival = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._running = False
         self._draining = False
         self._worker: asyncio.Task[None] | None = None
 
@@ -193,15 +194,29 @@ class TokenBatcher(Generic[S, T]):
         if item in self._queue:
             del self._queue[item]
             self._queue_tokens -= item.tokens
+            self._show_idle()
 
     async def _serve(self) -> None:
         while True:
-            if not self._queue:
-                self._arrival.clear()
-                self._idle.set()
-                await self._arrival.wait()
-            if batch := self._form_batch():
-                await self._answer(batch)
+            await self._arrival.wait()
+            self._arrival.clear()
+            with self._running_batches():
+                while batch := self._form_batch():
+                    await self._answer(batch)
+
+    @contextmanager
+    def _running_batches(self) -> Iterator[None]:
+        """Count as busy, also while the queue is empty because everything in it is being run."""
+        self._running = True
+        try:
+            yield
+        finally:
+            self._running = False
+            self._show_idle()
+
+    def _show_idle(self) -> None:
+        if not self._queue and not self._running:
+            self._idle.set()
 
     def _form_batch(self) -> list[_Item[S, T]]:
         """Take the oldest requests that fit the budget together; those already cancelled are dropped."""

@@ -56,10 +56,11 @@ class Ranking:
 
 
 def rank(logits_BC: NDArray[Any], labels: Sequence[str], ranking: Ranking) -> list[list[dict[str, str | float]]]:
-    """Return, for each text, its labels with their scores, highest first; equal scores keep the labels' order."""
+    """Return, for each text, its labels with their scores, highest first; equal logits keep the labels' order."""
     activation = ranking.activation or (Activation.SOFTMAX if len(labels) > 1 else Activation.SIGMOID)
     scores_BC = _FUNCTIONS[activation](logits_BC.astype(np.float64))
-    order_BC = np.argsort(-scores_BC, axis=1, kind="stable")[:, : ranking.top_k]
+    # By logits: scores may round to the same number where logits differ.
+    order_BC = np.argsort(-logits_BC, axis=1, kind="stable")[:, : ranking.top_k]
     return [
         [{"label": labels[index], "score": scores[index]} for index in order]
         for scores, order in zip(scores_BC.tolist(), order_BC.tolist(), strict=True)

@@ -10,8 +10,9 @@ from pruning.variants import VariantStore
 from service.admin import build_admin_api
 from service.cluster import RayBuilder, node_ip
 from service.control_metrics import ControlMetrics
-from service.controller import ControlLimits, VariantController
+from service.controller import VariantController
 from service.ladder import ladder_specs
+from service.limits import ControlLimits
 from service.metrics import serve_metrics
 from service.protocol import Desired, ReplicaReport
 from service.settings import Settings
@@ -35,7 +36,9 @@ class Ladder:
 class Control:
     """Wires the controller together; all policy lives in its parts."""
 
-    async def __init__(self, settings: Settings, sources: Sources, threads: int, ladder: Ladder | None) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Settings, sources: Sources, threads: int, ladder: Ladder | None
+    ) -> None:
         """Take up the durable state. Without ``ladder``, calibrate and build it first."""
         builder = RayBuilder(sources, threads)
         if ladder is None:

@@ -74,7 +74,7 @@ class DurableRollout:
             StateUnwritable: nothing has changed.
             Conflict: nothing has changed; see ``service.rollout.advance``.
         """
-        return await asyncio.shield(self._transitions.spawn(self._transition(event_for)))
+        return await asyncio.shield(self._transitions.spawn(self._transition(event_for, self._refuse)))
 
     async def apply_or_end(self, event_for: EventFor) -> None:
         """Let an event happen; where its state cannot be written, end the running operation instead.
@@ -82,40 +82,51 @@ class DurableRollout:
         That end is the one thing told before it is on disk: ``flush`` repeats the attempt. A controller that dies
         before it succeeds takes the operation up again when it comes back.
         """
-        try:
-            await self.apply(event_for)
-        except StateUnwritable as error:
-            async with self.changed:
-                running = self.state.operation
-                if running is None:
-                    raise
-                broken = Broken(operation_id=running.id, error=str(error), cause=Cause.STORAGE, now=self._wall())
-                self._adopt(*advance(self.state, broken))
-                self._unwritten = True
+        await asyncio.shield(self._transitions.spawn(self._transition(event_for, self._end_running)))
 
     async def flush(self) -> None:
         """Write what memory knows and the disk could not be told, if anything."""
-        async with self.changed:
-            if self._unwritten:
-                with suppress(StateUnwritable):
-                    await asyncio.to_thread(self._file.write, self.state)
-                    self._unwritten = False
+        await asyncio.shield(self._transitions.spawn(self._flush()))
 
     async def finish(self) -> None:
         """Wait for transitions that are under way."""
         await self._transitions.finish()
 
-    async def _transition(self, event_for: EventFor) -> tuple[Action, ...]:
+    async def _transition(
+        self, event_for: EventFor, unwritable: Callable[[StateUnwritable], None]
+    ) -> tuple[Action, ...]:
         async with self.changed:
             event = event_for(self.state)
             if event is None:
                 return ()
             state, actions = advance(self.state, event)
             if state is not self.state:
-                await asyncio.to_thread(self._file.write, state)
+                try:
+                    await asyncio.to_thread(self._file.write, state)
+                except StateUnwritable as error:
+                    unwritable(error)
+                    return ()
                 self._unwritten = False
             self._adopt(state, actions)
             return actions
+
+    async def _flush(self) -> None:
+        async with self.changed:
+            if self._unwritten:
+                with suppress(StateUnwritable):
+                    await asyncio.to_thread(self._file.write, self.state)
+                    self._unwritten = False
+
+    def _refuse(self, error: StateUnwritable) -> None:
+        raise error
+
+    def _end_running(self, error: StateUnwritable) -> None:
+        running = self.state.operation
+        if running is None:
+            raise error
+        broken = Broken(operation_id=running.id, error=str(error), cause=Cause.STORAGE, now=self._wall())
+        self._unwritten = True
+        self._adopt(*advance(self.state, broken))
 
     def _adopt(self, state: RolloutState, actions: tuple[Action, ...]) -> None:
         changed = state is not self._state

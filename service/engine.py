@@ -1,14 +1,14 @@
 """One variant ready to answer on one device."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
 from pruning.slim.bert import SlimBert
-from pruning.slim.convert import build_slim
+from pruning.slim.convert import SHARED, build_slim
 from pruning.slim.packed import PackedBatch, TokenSequence
 from pruning.tokenization import Encoded
 from pruning.variants import Manifest, VariantStore
@@ -106,6 +106,12 @@ class Engine:
             chunk.append(index)
             tokens += length
         yield chunk
+
+
+def base_on(base: "BaseModel", device: torch.device) -> "BaseModel":
+    """Return ``base`` with what its variants share on ``device``, so that it is there once for all of them."""
+    shared = {slot: base.tensors[slot].to(device) for slot in SHARED.values()}
+    return replace(base, tensors=base.tensors | shared)
 
 
 def _probe(length: int, vocabulary: int) -> Encoded:

@@ -33,7 +33,7 @@ def set_environment(ingress: Ingress, environment: MutableMapping[str, str] = os
     """Set what is not set yet; a variable that the user has set stays as it is."""
     wanted = dict(COMMON)
     if ingress is Ingress.HAPROXY:
-        folder = Path(tempfile.mkdtemp(prefix="sparsedial-haproxy-"))
+        folder = Path(tempfile.mkdtemp(prefix="sd-"))
         wanted |= HAPROXY | {
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),

@@ -43,9 +43,9 @@ def build_inference_api(
     api = FastAPI(title="SparseDial", version=card.version, description="A BERT service whose cost is a dial.")
     install_problem_handlers(api)
     api.add_middleware(_Frame, runtime=runtime)
-    api.include_router(_open_routes(runtime))
     guards = [] if api_key is None else [Depends(_BearerKey(api_key))]
     api.include_router(_inference_routes(runtime, settings, card), dependencies=guards)
+    api.include_router(_open_routes(runtime))
     return api
 
 

@@ -1,6 +1,7 @@
 """The ladder: the levels that are built ahead and kept loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from pruning.pipeline import build_variant
 from pruning.spec import PruneSpec
@@ -26,5 +27,9 @@ def prepare_ladder(bench: Workbench, specs: Sequence[PruneSpec]) -> list[Manifes
     manifests = []
     with spinner("building the ladder") as tell:
         for spec in specs:
-            manifests.append(build_variant(bench, spec, lambda name, spec=spec: tell(f"{spec.sparsity:g}, {name}")))
+            manifests.append(build_variant(bench, spec, partial(_tell, tell, spec)))
     return manifests
+
+
+def _tell(tell: Callable[[str], None], spec: PruneSpec, step: str) -> None:
+    tell(f"{spec.sparsity:g}, {step}")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +21,15 @@ class ControlLimits:
     prepare_timeout_s: float = 120.0
 
 
+def _steady_wall() -> Callable[[], float]:
+    """Return a clock of Unix seconds that goes on from now without the steps of the system's clock."""
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """Where time comes from: Unix seconds for what is kept, monotonic seconds for leases."""
+    """Where time comes from: Unix seconds for what is kept, monotonic seconds for leases. Neither goes back."""
 
-    wall: Callable[[], float] = time.time
+    wall: Callable[[], float] = field(default_factory=_steady_wall)
     monotonic: Callable[[], float] = time.monotonic

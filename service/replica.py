@@ -35,7 +35,9 @@ logger = logging.getLogger(__name__)
 class ModelReplica:
     """Wires one replica together; all policy lives in its parts."""
 
-    async def __init__(self, settings: Settings, sources: Sources, threads: int) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Settings, sources: Sources, threads: int
+    ) -> None:
         """Come up on the committed variant; only then does Serve send requests here."""
         torch.set_num_threads(threads)
         self._name = replica_id()

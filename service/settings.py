@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     device: Device = Device.AUTO
     """``auto`` takes the GPUs that Ray assigns, else the CPU."""
     train: Path | None = None
-    """Labelled rows for scoring (JSON Lines, CSV, TSV or Parquet). Default: the embedded rows, for the embedded model."""
+    """Labelled rows for scoring: JSON Lines, CSV, TSV or Parquet. The embedded model has its own."""
     eval: Path | None = None
     """Labelled rows for evaluation, disjoint from ``train``."""
     levels: Annotated[tuple[float, ...], NoDecode] = DEFAULT_LEVELS

@@ -16,7 +16,7 @@ from service.engine import Engine, Live
 
 logger = logging.getLogger(__name__)
 
-LOADER_NICENESS = 10
+LOADER_NICENESS = 5
 RECLAIM_DELAY_S = 2.0
 """Seconds given to batches in flight to let go of an engine before the garbage collector is asked to."""
 
@@ -47,7 +47,9 @@ class EngineShelf:
 
     async def stage(self, variant_id: str) -> None:
         """Hold a variant ready beside the live one; raises what loading, warm-up or probe raise."""
-        self._staged = await self._get(variant_id)
+        staged = await self._get(variant_id)
+        dropped, self._staged = self._staged, staged
+        self._release([dropped])
 
     def commit(self, generation: int, variant_id: str) -> None:
         """Let a loaded variant answer from the next batch on. The one it replaces stays loaded.

@@ -12,7 +12,10 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertForSequenceClassification
 
-WORDS = "a the film was good bad fine dull not very and but it food i we liked hated warm cold".split()
+GOOD = ["good", "fine", "liked", "warm"]
+BAD = ["bad", "dull", "hated", "cold"]
+NEUTRAL = ["a", "the", "film", "was", "not", "very", "and", "but", "it", "food", "i", "we"]
+WORDS = NEUTRAL + GOOD + BAD
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "##s", "##ly", ".", ",", "!"]
 
 
@@ -44,15 +47,39 @@ def write_tiny_model(folder: Path, *, seed: int = 0, layers: int = 2, positions:
 
 
 def write_rows(path: Path, count: int, *, seed: int) -> Path:
-    """Write ``count`` labelled rows of random words as JSON Lines."""
+    """Write ``count`` labelled rows of random words, the label told by good and bad ones, as JSON Lines."""
     generator = torch.Generator().manual_seed(seed)
+
+    def chosen(words: list[str], number: int) -> list[str]:
+        return [words[int(i)] for i in torch.randint(0, len(words), (number,), generator=generator)]
+
     with path.open("w", encoding="utf-8") as stream:
         for index in range(count):
-            length = int(torch.randint(2, 14, (1,), generator=generator))
-            words = [WORDS[int(i)] for i in torch.randint(0, len(WORDS), (length,), generator=generator)]
-            label = ("negative", "positive")[index % 2]
-            stream.write(json.dumps({"text": " ".join(words), "label": label}) + "\n")
+            telling, label = ((BAD, "negative"), (GOOD, "positive"))[index % 2]
+            words = chosen(NEUTRAL, int(torch.randint(1, 12, (1,), generator=generator))) + chosen(telling, 2)
+            order = torch.randperm(len(words), generator=generator)
+            stream.write(json.dumps({"text": " ".join(words[int(i)] for i in order), "label": label}) + "\n")
     return path
+
+
+def train_tiny_model(folder: Path, rows: Path, *, steps: int = 60) -> Path:
+    """Fine-tune the model in ``folder`` on ``rows`` in place, so that cuts of it have something to lose."""
+    model = BertForSequenceClassification.from_pretrained(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_padding(pad_id=0)
+    records = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+    encodings = tokenizer.encode_batch([record["text"] for record in records])
+    ids = torch.tensor([encoding.ids for encoding in encodings])
+    mask = torch.tensor([encoding.attention_mask for encoding in encodings])
+    labels = torch.tensor([("negative", "positive").index(record["label"]) for record in records])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model.train()
+    for _ in range(steps):
+        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

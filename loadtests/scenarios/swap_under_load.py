@@ -8,7 +8,7 @@ from loadtests.laws import Goal, generation_never_goes_back, no_failed_request
 from loadtests.machine import own_cpu_s
 from loadtests.open_loop import run_open_loop
 from loadtests.options import LoadOptions
-from loadtests.phases import Phase, Window, seconds_of, split_by_windows, summarize
+from loadtests.phases import Window, seconds_of, split_by_windows, summarize
 from loadtests.progress import say
 from loadtests.records import Reply
 from loadtests.result import Result
@@ -66,7 +66,7 @@ async def run(options: LoadOptions, admin: AdminClient, swapping: SwapOptions) -
         say(f"steady for {swapping.steady_s:g} s at sparsity {swapping.start:g} ...")
         await asyncio.sleep(swapping.warm_up_s)
         steady = Window(start_s=pool.clock.now(), end_s=pool.clock.now() + swapping.steady_s)
-        await asyncio.sleep(swapping.steady_s)
+        await asyncio.sleep(swapping.steady_s + swapping.pause_s)
         swaps = []
         async for swap in perform(admin, pool.clock, steps, pause_s=swapping.pause_s, load=load):
             swaps.append(swap)
@@ -105,18 +105,23 @@ def _judge(
     facts: dict[str, str],
 ) -> Result:
     """Return laws, goals and figures of a finished run."""
-    calm = [reply for reply in replies if steady.start_s <= reply.intended_s and reply.done_s <= steady.end_s]
     first_s = first_answers_s(swaps, replies)
-    phases = [summarize("steady", calm, seconds=seconds_of([steady]), offered_rate=rate)]
     windows = [swap.window(margin_s) for swap in swaps]
-    later = [reply for reply in replies if reply.intended_s > steady.end_s]
-    inside, outside = split_by_windows(later, windows)
-    phases.append(_windows_phase("swap windows", inside, windows, rate))
+    timed = [reply for reply in replies if reply.intended_s >= steady.start_s]
+    inside, outside = split_by_windows(timed, windows)
+    calm = [reply for reply in outside if reply.intended_s < steady.end_s]
+    between = [reply for reply in outside if reply.intended_s >= steady.end_s]
+    phases = [
+        summarize("steady", calm, seconds=seconds_of([steady]), offered_rate=rate),
+        summarize("swap windows", inside, seconds=seconds_of(windows)),
+    ]
     for kind in Kind:
         of_kind = [swap.window(margin_s) for swap in swaps if swap.step.kind is kind]
-        phases.append(_windows_phase(f"swap windows, {kind}", split_by_windows(later, of_kind)[0], of_kind, rate))
+        phases.append(
+            summarize(f"swap windows, {kind}", split_by_windows(timed, of_kind)[0], seconds=seconds_of(of_kind))
+        )
     between_s = max(0.0, (windows[-1].end_s - steady.end_s if windows else 0.0) - seconds_of(windows))
-    phases.append(summarize("between swaps", outside, seconds=between_s, offered_rate=rate))
+    phases.append(summarize("between swaps", between, seconds=between_s, offered_rate=rate))
     ratio = phases[1].latency.quantile(0.99) / phases[0].latency.quantile(0.99)
     return Result(
         scenario="swap_under_load",
@@ -132,10 +137,6 @@ def _judge(
         details={"p99_ratio": ratio, "swaps": swap_details(swaps, first_s)},
         replies={"requests": replies},
     )
-
-
-def _windows_phase(name: str, replies: list[Reply], windows: list[Window], rate: float) -> Phase:
-    return summarize(name, replies, seconds=seconds_of(windows), offered_rate=rate)
 
 
 def _told(swap: Swap, number: int, planned: int) -> str:

@@ -37,6 +37,9 @@ class Site(StrEnum):
 Tap = Callable[[int, Site, Tensor, Tensor], Tensor]
 """(layer, site, input of the output projection [R, width], sequence of each row [R]) -> the input to go on with."""
 
+Visit = Callable[[Site, Tensor], Tensor]
+"""A tap that already knows its layer and the rows' sequences."""
+
 
 class Linear(nn.Module):
     """``nn.Linear`` without the random start, which a width of zero would only warn about."""
@@ -70,25 +73,15 @@ class SlimLayer(nn.Module):
         self.ffn_out = Linear(num_neurons, shape.hidden)
         self.ffn_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
 
-    def forward(
-        self, hidden_TD: Tensor, batch: PackedBatch, *, first_only: bool, index: int, tap: Tap | None
-    ) -> Tensor:
+    def forward(self, hidden_TD: Tensor, batch: PackedBatch, *, first_only: bool, visit: Visit) -> Tensor:
         """Return the next hidden states: [T, D], or [B, D] of the first tokens if ``first_only``."""
         rows_RD = hidden_TD[batch.first_B] if first_only else hidden_TD
-        sequence_R = torch.arange(batch.num_sequences, device=rows_RD.device) if first_only else batch.sequence_T
-        attended_RD = self._attention(hidden_TD, rows_RD, batch, first_only, index, tap, sequence_R)
-        middle_RD = self.attention_norm(attended_RD + rows_RD)
-        return self.ffn_norm(self._ffn(middle_RD, index, tap, sequence_R) + middle_RD)
+        middle_RD: Tensor = self.attention_norm(self._attention(hidden_TD, rows_RD, batch, first_only, visit) + rows_RD)
+        output_RD: Tensor = self.ffn_norm(self._ffn(middle_RD, visit) + middle_RD)
+        return output_RD
 
     def _attention(
-        self,
-        hidden_TD: Tensor,
-        rows_RD: Tensor,
-        batch: PackedBatch,
-        first_only: bool,
-        index: int,
-        tap: Tap | None,
-        sequence_R: Tensor,
+        self, hidden_TD: Tensor, rows_RD: Tensor, batch: PackedBatch, first_only: bool, visit: Visit
     ) -> Tensor:
         if self.width == 0:
             return self.attention_output.bias
@@ -99,9 +92,8 @@ class SlimLayer(nn.Module):
         else:
             query_RW, key_TW, value_TW = self.qkv(hidden_TD).split(self.width, dim=1)
         context_RW = self._context(query_RW, key_TW, value_TW, batch.runs, first_only)
-        if tap is not None:
-            context_RW = tap(index, Site.ATTENTION, context_RW, sequence_R)
-        return self.attention_output(context_RW)
+        output_RD: Tensor = self.attention_output(visit(Site.ATTENTION, context_RW))
+        return output_RD
 
     def _context(
         self, query_RW: Tensor, key_TW: Tensor, value_TW: Tensor, runs: Sequence[Run], first_only: bool
@@ -121,13 +113,12 @@ class SlimLayer(nn.Module):
             row += run.count * rows_each
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _ffn(self, middle_RD: Tensor, index: int, tap: Tap | None, sequence_R: Tensor) -> Tensor:
+    def _ffn(self, middle_RD: Tensor, visit: Visit) -> Tensor:
         if self.num_neurons == 0:
             return self.ffn_out.bias
         neurons_RF = self.activation(self.ffn_in(middle_RD))
-        if tap is not None:
-            neurons_RF = tap(index, Site.FFN, neurons_RF, sequence_R)
-        return self.ffn_out(neurons_RF)
+        output_RD: Tensor = self.ffn_out(visit(Site.FFN, neurons_RF))
+        return output_RD
 
 
 class SlimBert(nn.Module):
@@ -155,5 +146,13 @@ class SlimBert(nn.Module):
         hidden = self.embedding_norm(hidden)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, batch, first_only=index == last, index=index, tap=tap)
-        return self.classifier(torch.tanh(self.pooler(hidden)))
+            hidden = layer(hidden, batch, first_only=index == last, visit=_visit(tap, index, batch, index == last))
+        logits: Tensor = self.classifier(torch.tanh(self.pooler(hidden)))
+        return logits
+
+
+def _visit(tap: Tap | None, layer: int, batch: PackedBatch, first_only: bool) -> Visit:
+    if tap is None:
+        return lambda site, inputs_RW: inputs_RW
+    sequence_R = torch.arange(batch.num_sequences, device=batch.sequence_T.device) if first_only else batch.sequence_T
+    return lambda site, inputs_RW: tap(layer, site, inputs_RW, sequence_R)

@@ -74,14 +74,14 @@ class PackedBatch:
         lengths_B = torch.tensor(lengths)
         first_B = torch.cumsum(lengths_B, 0) - lengths_B
         sequence_T = torch.repeat_interleave(torch.arange(len(lengths)), lengths_B)
-        tensors = (
-            torch.tensor([token for sequence in sequences for token in sequence.ids]),
-            torch.tensor([kind for sequence in sequences for kind in sequence.type_ids]),
-            torch.arange(start) - first_B[sequence_T],
-            first_B,
-            sequence_T,
+        return cls(
+            ids_T=torch.tensor([token for sequence in sequences for token in sequence.ids]).to(device),
+            type_ids_T=torch.tensor([kind for sequence in sequences for kind in sequence.type_ids]).to(device),
+            positions_T=(torch.arange(start) - first_B[sequence_T]).to(device),
+            first_B=first_B.to(device),
+            sequence_T=sequence_T.to(device),
+            runs=tuple(runs),
         )
-        return cls(*(tensor.to(device) for tensor in tensors), tuple(runs))
 
     @property
     def num_sequences(self) -> int:

@@ -34,8 +34,8 @@ class LiveService(Protocol):
 class Prometheus:
     """A running server and its query API."""
 
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, trust_env=False, timeout=10)
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
 
     def ready(self) -> bool:
         try:
@@ -57,9 +57,8 @@ class Prometheus:
 class Operator:
     """Someone who uses the service and turns its dial, so that there is something to see."""
 
-    def __init__(self, service: LiveService) -> None:
-        bearer = {"authorization": f"Bearer {service.admin_token}"}
-        self._client = httpx.Client(base_url=service.url, headers=bearer, trust_env=False, timeout=90)
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
 
     def targets(self) -> set[str]:
         return {group["labels"]["replica"] for group in self._client.get("/admin/prometheus/targets").json()}
@@ -92,10 +91,11 @@ def running_prometheus(config: Path, folder: Path) -> Iterator[Prometheus]:
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log, cwd=folder)
     try:
-        server = Prometheus(f"http://{address}")
-        until(lambda: server.ready() or process.poll() is not None)
-        assert process.poll() is None, (folder / "prometheus.log").read_text(encoding="utf-8")
-        yield server
+        with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=10) as client:
+            server = Prometheus(client)
+            until(lambda: server.ready() or process.poll() is not None)
+            assert process.poll() is None, (folder / "prometheus.log").read_text(encoding="utf-8")
+            yield server
     finally:
         process.terminate()
         try:
@@ -115,10 +115,12 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def operator(live_service: LiveService) -> Iterator[Operator]:
     """An operator who leaves the dial where it was."""
-    operator = Operator(live_service)
-    before = operator.spec()
-    yield operator
-    operator.dial(before)
+    bearer = {"authorization": f"Bearer {live_service.admin_token}"}
+    with httpx.Client(base_url=live_service.url, headers=bearer, trust_env=False, timeout=90) as client:
+        operator = Operator(client)
+        before = operator.spec()
+        yield operator
+        operator.dial(before)
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def make_control(root: Path, *, tick_s: float = 0.01, poll_s: float = 0.5) -> Co
     return Control(controller, builder, clock, file, metrics)
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Let the event loop run until ``condition`` holds."""
     async with asyncio.timeout(timeout_s):
         while not condition():

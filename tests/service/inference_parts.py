@@ -95,6 +95,12 @@ class BrokenModel(torch.nn.Module):
         raise RuntimeError("a kernel failed")
 
 
+def breaking_on(base: BaseModel, word: str, *, nan: bool) -> Engine:
+    """Return an engine that fails, or answers with NaN, when a batch holds ``word``."""
+    (encoded,) = TextTokenizer.load(base.path).encode([word], max_length=base.max_length)
+    return engine_of(base, model=BrokenModel(engine_of(base).model, encoded.ids[1], nan=nan))
+
+
 def sequence(*ids: int) -> Encoded:
     return Encoded(list(ids), [0] * len(ids))
 

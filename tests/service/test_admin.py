@@ -122,7 +122,7 @@ async def test_a_change_that_is_not_waited_for_is_accepted_and_can_be_followed(a
     assert (still.status_code, still.headers["location"]) == (202, answer.headers["location"])
     assert (await admin.client.get("/admin/sparsity")).json()["operation"]["id"] == answer.json()["id"]
     admin.control.builder.gate.set()
-    await admin.control.controller.wait(answer.json()["id"], 10.0)
+    await admin.control.controller.wait(answer.json()["id"], 60.0)
     done = await admin.client.get(answer.headers["location"])
     assert (done.status_code, done.json()["phase"]) == (200, "committed")
     again = await admin.put({"sparsity": 0.5})

@@ -94,7 +94,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(*, budget: int = BUDGET, queue: int = QUEUE, poisoned: frozenset[int] = frozenset()) -> AsyncIterator[Bench]:
+async def bench(
+    *, budget: int = BUDGET, queue: int = QUEUE, poisoned: frozenset[int] = frozenset()
+) -> AsyncIterator[Bench]:
     executor, model, clock = SteppedExecutor(), Model(set(poisoned)), itertools.count()
     batcher = TokenBatcher[int, Sequence_](
         lambda: next(clock), model, max_batch_tokens=budget, max_queue_tokens=queue, executor=executor
@@ -248,6 +250,17 @@ async def test_draining_refuses_new_requests_and_waits_for_the_accepted_ones() -
         await b.run_out()
         await drained
         assert all(task.done() for task in accepted)
+
+
+async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up() -> None:
+    batcher = TokenBatcher[int, Sequence_](
+        lambda: 0, Model(), max_batch_tokens=8, max_queue_tokens=8, executor=SteppedExecutor()
+    )
+    waiting = asyncio.create_task(batcher.submit([Sequence_(0, 1)]))
+    await settle()
+    waiting.cancel()
+    await batcher.stop()
+    assert batcher.queue_tokens == 0
 
 
 async def test_a_real_thread_answers_a_hundred_requests_each_with_its_own_rows() -> None:

@@ -27,7 +27,7 @@ from tests.service.control_parts import (
 )
 
 HALF, MORE = PruneSpec(sparsity=0.5), PruneSpec(sparsity=0.7)
-SOON_S = 10.0
+SOON_S = 60.0
 """A wait that no test uses up."""
 
 
@@ -344,8 +344,10 @@ async def test_a_commit_that_cannot_be_written_is_never_seen_by_a_replica(contro
     operation = await control.controller.request_change(HALF)
     await until(lambda: control.controller.operation(operation.id).phase is Phase.PREPARING)
     with full_disk():
-        desired = await control.controller.sync(report_of("r1", prepared=operation.id), -1)
-        assert (desired.generation, desired.staged) == (1, None)
+        answers = await asyncio.gather(
+            *(control.controller.sync(report_of(f"r{index}", prepared=operation.id), -1) for index in range(1, 9))
+        )
+        assert {(desired.generation, desired.staged) for desired in answers} == {(1, None)}
         assert control.controller.operation(operation.id).phase is Phase.ROLLED_BACK
     stored = control.file.read()
     assert stored is not None and stored.generation == 1

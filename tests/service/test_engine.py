@@ -12,7 +12,7 @@ from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import ChecksumError, StoreError
 from pruning.slim.packed import PackedBatch
 from pruning.variants import WEIGHTS, VariantStore
-from service.engine import Engine, NonFiniteLogits
+from service.engine import Engine, NonFiniteLogits, base_on
 from tests.service.inference_parts import CPU, BrokenModel, engine_of, put_variant, sequence, sequences
 
 
@@ -21,8 +21,8 @@ def base(tiny_model_dir: Path) -> BaseModel:
     return load_base_model(tiny_model_dir)
 
 
-@given(lengths=st.lists(st.integers(1, 48), min_size=1, max_size=12), budget=st.integers(1, 100))
-@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 48), min_size=1, max_size=6), budget=st.integers(1, 100))
+@settings(max_examples=15, deadline=None)
 def test_each_sequence_gets_its_own_logits_whatever_it_is_batched_with(
     base: BaseModel, lengths: list[int], budget: int
 ) -> None:
@@ -94,6 +94,33 @@ def test_an_engine_is_freed_without_the_garbage_collector(base: BaseModel, tmp_p
     references = weakref.ref(engine), weakref.ref(engine.model)
     del engine
     assert [reference() for reference in references] == [None, None]
+
+
+def test_variants_share_what_no_cut_touches(base: BaseModel, tmp_path: Path) -> None:
+    store = VariantStore(tmp_path)
+    shared = base_on(base, CPU)
+    engines = []
+    for variant_id, sparsity in (("a" * 16, 0.25), ("b" * 16, 0.5)):
+        put_variant(base, store, variant_id, sparsity)
+        engines.append(Engine.load(shared, store, variant_id, CPU))
+    first, second = (engine.model.word.weight for engine in engines)
+    assert first.data_ptr() == second.data_ptr()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_an_engine_on_a_gpu_answers_as_on_the_cpu(base: BaseModel, tmp_path: Path) -> None:
+    cuda = torch.device("cuda")
+    store = VariantStore(tmp_path)
+    put_variant(base, store, "a" * 16, 0.5)
+    shared = base_on(base, cuda)
+    engines = [Engine.load(shared, store, "a" * 16, cuda) for _ in range(2)]
+    engines[0].warm_up()
+    batch = sequences([4, 9, 48], base.shape.vocabulary)
+    logits = engines[0].predict(batch)
+    assert logits.device == CPU
+    torch.testing.assert_close(logits, engine_of(base, sparsity=0.5).predict(batch), atol=1e-3, rtol=0)
+    assert engines[0].model.word.weight.data_ptr() == engines[1].model.word.weight.data_ptr()
 
 
 def test_inference_parts_import_without_ray() -> None:

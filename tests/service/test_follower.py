@@ -119,7 +119,7 @@ def make_parts() -> Parts:
 
 @asynccontextmanager
 async def started(parts: Parts) -> AsyncIterator[Parts]:
-    await parts.follower.start(5.0)
+    await parts.follower.start(60.0)
     try:
         yield parts
     finally:
@@ -303,7 +303,7 @@ async def test_starting_waits_for_the_committed_variant() -> None:
     parts = make_parts()
     parts.holder.gate.clear()
     parts.link.wish(generation=3, variant_id="more")
-    starting = asyncio.create_task(parts.follower.start(5.0))
+    starting = asyncio.create_task(parts.follower.start(60.0))
     await until(lambda: parts.holder.log == ["stage more"])
     assert not starting.done()
     parts.holder.gate.set()
@@ -324,7 +324,7 @@ async def test_a_newborn_replica_asks_until_it_is_answered() -> None:
     link = make_parts().link
     link.down = True
     asking = asyncio.create_task(
-        first_desired(link, replica_id="new", metrics_address="127.0.0.1:1", timeout_s=5.0, retry_s=0.01)
+        first_desired(link, replica_id="new", metrics_address="127.0.0.1:1", timeout_s=60.0, retry_s=0.01)
     )
     await asyncio.sleep(0.03)
     link.down = False
@@ -339,7 +339,7 @@ async def test_two_followers_and_a_real_controller_swap_and_roll_back(tmp_path: 
     control = make_control(tmp_path, poll_s=0.1)
     await control.controller.start()
     control.clock.now += 4.0
-    first = await first_desired(control.controller, replica_id="r1", metrics_address="", timeout_s=5.0)
+    first = await first_desired(control.controller, replica_id="r1", metrics_address="", timeout_s=60.0)
     holders = [FakeHolder(variant_id=first.variant_id, loaded={first.variant_id}) for _ in range(2)]
     followers = [
         Follower(replica_id=f"r{index}", metrics_address=f"127.0.0.1:{index}", link=control.controller, holder=holder)
@@ -347,13 +347,13 @@ async def test_two_followers_and_a_real_controller_swap_and_roll_back(tmp_path: 
     ]
     try:
         for follower in followers:
-            await follower.start(5.0)
+            await follower.start(60.0)
         operation = await control.controller.request_change(PruneSpec(sparsity=0.5))
-        operation = await control.controller.wait(operation.id, 10.0)
+        operation = await control.controller.wait(operation.id, 60.0)
         assert (operation.phase, [holder.generation for holder in holders]) == (Phase.COMMITTED, [2, 2])
         assert [peer.replica_id for peer in followers[0].peers] == ["control", "r0", "r1"]
         operation = await control.controller.request_rollback()
-        operation = await control.controller.wait(operation.id, 10.0)
+        operation = await control.controller.wait(operation.id, 60.0)
         assert (operation.generation, {holder.variant_id for holder in holders}) == (3, {first.variant_id})
     finally:
         for follower in followers:

@@ -1,0 +1,1 @@
+"""How to run and watch the service: containers, Prometheus, Grafana, Kubernetes."""

@@ -1,0 +1,1 @@
+"""The dashboard and the code that makes it."""

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from pruning.encoder import BaseModel
+from pruning.errors import SpecError
+from pruning.scores import SCORERS, scorer_named
+from tests.pruning.parts import random_calibration
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_scorer_is_found_under_its_own_name(name: str) -> None:
+    assert scorer_named(name).name == name
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_scorer_gives_one_finite_score_to_every_structure(base: BaseModel, name: str) -> None:
+    scores = scorer_named(name).structures(base, random_calibration(base))
+    assert tuple(scores.heads_LN.shape) == (2, 4)
+    assert tuple(scores.neurons_LF.shape) == (2, 64)
+    assert torch.isfinite(scores.heads_LN).all()
+    assert torch.isfinite(scores.neurons_LF).all()
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_scorer_gives_one_finite_score_to_every_prunable_weight(base: BaseModel, name: str) -> None:
+    scores = scorer_named(name).weights(base, random_calibration(base))
+    shapes = {tensor: weight.shape for tensor, weight in base.prunable_weights().items()}
+    assert {tensor: part.shape for tensor, part in scores.items()} == shapes
+    assert all(torch.isfinite(part).all() for part in scores.values())
+
+
+def test_an_unknown_scorer_is_refused_naming_the_known_ones() -> None:
+    with pytest.raises(SpecError, match=r"unknown scorer 'fischer'; known: .*fisher.*magnitude.*taylor"):
+        scorer_named("fischer")

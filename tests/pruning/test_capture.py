@@ -1,0 +1,199 @@
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import BertForSequenceClassification
+
+from pruning.capture import BATCH_ROWS, Captured, capture
+from pruning.data import LabelledSet
+from pruning.encoder import LAYER_SLOTS, PRUNABLE_SLOTS, BaseModel
+from pruning.errors import CacheError
+from pruning.slim.bert import Site
+from tests.pruning.parts import reference_model
+
+CANCELLING = torch.tensor([1e12, -1e12])
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+def captured_of(base: BaseModel, rows: LabelledSet, *, micro_batch: int = 1) -> Captured:
+    return capture(base, rows, micro_batch=micro_batch, progress=silent)
+
+
+def library_losses(model: BertForSequenceClassification, rows: LabelledSet) -> Iterator[Tensor]:
+    """Yield the loss of each row by transformers, one row a batch."""
+    for sequence, label in zip(rows.sequences, rows.labels, strict=True):
+        logits = model(input_ids=torch.tensor([sequence.ids]), token_type_ids=torch.tensor([sequence.type_ids])).logits
+        yield functional.cross_entropy(logits, label[None])
+
+
+def weights_by_slot(model: BertForSequenceClassification) -> dict[str, nn.Parameter]:
+    """Return the library's prunable weights under our names."""
+    parameters = dict(model.named_parameters())
+    return {
+        f"layers.{layer}.{slot}.weight": parameters[f"bert.encoder.layer.{layer}.{LAYER_SLOTS[slot]}.weight"]
+        for layer in range(model.config.num_hidden_layers)
+        for slot in PRUNABLE_SLOTS
+    }
+
+
+@contextmanager
+def captured_inputs(modules: Sequence[nn.Module]) -> Iterator[list[list[Tensor]]]:
+    """Collect what goes into each module, call by call."""
+    seen: list[list[Tensor]] = [[] for _ in modules]
+    handles = [
+        module.register_forward_pre_hook(lambda _, inputs, kept=kept: kept.append(inputs[0].detach()))
+        for module, kept in zip(modules, seen, strict=True)
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.fixture(scope="module")
+def few(train: LabelledSet) -> LabelledSet:
+    """Nine rows of different lengths."""
+    return train.subset(range(0, 36, 4))
+
+
+def test_a_mask_gradient_is_the_sum_of_weight_times_gradient_over_the_structures_output_weights(
+    base: BaseModel, few: LabelledSet
+) -> None:
+    captured = captured_of(base, few, micro_batch=len(few))
+    model = reference_model(base)
+    sum(library_losses(model, few), torch.zeros(())).backward()
+    for layer in range(base.shape.num_layers):
+        weights = weights_by_slot(model)
+        products = {}
+        for slot in ("attention_output", "ffn_out"):
+            weight = weights[f"layers.{layer}.{slot}.weight"]
+            assert weight.grad is not None
+            products[slot] = (weight * weight.grad).sum(0).detach()
+        heads = products["attention_output"].view(base.shape.num_heads, -1).sum(1)
+        torch.testing.assert_close(captured.head_gradients_LN[0][layer], heads, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(captured.neuron_gradients_LF[0][layer], products["ffn_out"], rtol=1e-3, atol=1e-5)
+
+
+def test_the_mean_weight_gradients_are_those_of_the_mean_loss(base: BaseModel, few: LabelledSet) -> None:
+    captured = captured_of(base, few)
+    model = reference_model(base)
+    (sum(library_losses(model, few), torch.zeros(())) / len(few)).backward()
+    for name, weight in weights_by_slot(model).items():
+        torch.testing.assert_close(captured.weight_means[name], weight.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_the_squared_weight_gradients_are_of_whole_batches(base: BaseModel, train: LabelledSet) -> None:
+    captured = captured_of(base, train)
+    model = reference_model(base)
+    squares: dict[str, Tensor] = {}
+    for start in range(0, len(train), BATCH_ROWS):
+        model.zero_grad()
+        batch = train.subset(range(start, min(start + BATCH_ROWS, len(train))))
+        sum(library_losses(model, batch), torch.zeros(())).backward()
+        for name, weight in weights_by_slot(model).items():
+            assert weight.grad is not None
+            squares[name] = squares.get(name, torch.zeros(())) + weight.grad.square() / len(train)
+    for name, square in squares.items():
+        torch.testing.assert_close(captured.weight_squares[name], square, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("site", Site)
+def test_a_gram_matrix_is_the_product_of_the_inputs_with_themselves(
+    base: BaseModel, few: LabelledSet, layer: int, site: Site
+) -> None:
+    model = reference_model(base)
+    block = model.bert.encoder.layer[layer]
+    projection = block.attention.output.dense if site is Site.ATTENTION else block.output.dense
+    with captured_inputs([projection]) as (inputs,), torch.inference_mode():
+        for _ in library_losses(model, few):
+            pass
+    # Of the last layer the head reads the first token alone.
+    rows_RW = torch.cat([part[0, :1] if layer == 1 else part[0] for part in inputs])
+    expected = rows_RW.double().T @ rows_RW.double()
+    torch.testing.assert_close(
+        captured_of(base, few).grams[layer, site].double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+    )
+
+
+def test_mask_gradients_do_not_depend_on_the_order_of_the_rows(base: BaseModel, train: LabelledSet) -> None:
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
+    straight = torch.stack(captured_of(base, train).neuron_gradients_LF)
+    shuffled = torch.stack(captured_of(base, train.subset(order)).neuron_gradients_LF)
+    torch.testing.assert_close(shuffled, straight[order], rtol=1e-3, atol=1e-6)
+
+
+def test_mask_gradients_do_not_depend_on_who_shares_the_batch(base: BaseModel, few: LabelledSet) -> None:
+    together = captured_of(base, few)
+    for index in range(len(few)):
+        alone = captured_of(base, few.subset([index]))
+        torch.testing.assert_close(together.head_gradients_LN[index], alone.head_gradients_LN[0], rtol=1e-3, atol=1e-6)
+
+
+def test_gram_matrices_do_not_depend_on_the_order_of_the_rows(base: BaseModel, train: LabelledSet) -> None:
+    straight, reversed_ = captured_of(base, train), captured_of(base, train.subset(range(len(train) - 1, -1, -1)))
+    for place, gram in straight.grams.items():
+        torch.testing.assert_close(reversed_.grams[place], gram, rtol=1e-4, atol=1e-5 * float(gram.abs().max()))
+
+
+def test_a_micro_batch_is_the_sum_over_its_rows(base: BaseModel, train: LabelledSet) -> None:
+    single = torch.stack(captured_of(base, train, micro_batch=1).head_gradients_LN)
+    fours = torch.stack(captured_of(base, train, micro_batch=4).head_gradients_LN)
+    torch.testing.assert_close(fours, single.view(10, 4, *single.shape[1:]).sum(1), rtol=1e-4, atol=1e-6)
+
+
+def test_the_pass_leaves_the_base_model_as_it_was(base: BaseModel, few: LabelledSet) -> None:
+    before = {name: tensor.clone() for name, tensor in base.tensors.items()}
+    captured_of(base, few)
+    assert all(torch.equal(base.tensors[name], tensor) for name, tensor in before.items())
+    assert not any(tensor.requires_grad for tensor in base.tensors.values())
+
+
+def test_the_same_pass_twice_gives_the_same_numbers(base: BaseModel, few: LabelledSet) -> None:
+    one, two = captured_of(base, few), captured_of(base, few)
+    assert torch.equal(torch.stack(one.neuron_gradients_LF), torch.stack(two.neuron_gradients_LF))
+    assert all(torch.equal(one.grams[place], two.grams[place]) for place in one.grams)
+    assert all(torch.equal(one.weight_squares[name], two.weight_squares[name]) for name in one.weight_squares)
+
+
+def test_progress_counts_the_rows_to_the_last(base: BaseModel, train: LabelledSet) -> None:
+    seen: list[tuple[int, int]] = []
+    capture(base, train, micro_batch=4, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(32, 40), (40, 40)]
+
+
+def spoiled(base: BaseModel, name: str, change: Any) -> BaseModel:
+    tensors = dict(base.tensors)
+    tensors[name] = tensors[name].clone()
+    change(tensors[name])
+    return replace(base, tensors=tensors)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_naming_the_rows(base: BaseModel, train: LabelledSet) -> None:
+    # A token that stands in the last row alone, so that only the second batch is spoiled.
+    last = train.sequences[-1]
+    odd = replace(last, ids=[1, *last.ids[1:]])
+    rows = replace(train, sequences=(*train.sequences[:-1], odd))
+    bad = spoiled(base, "embeddings.word.weight", lambda table: table[1].fill_(float("nan")))
+    with pytest.raises(CacheError, match="rows 32 to 39 is not finite in layer 0"):
+        captured_of(bad, rows)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_naming_the_layer(base: BaseModel, few: LabelledSet) -> None:
+    # Two neurons of the last layer that cancel each other: the output stays finite, and so does all that comes
+    # before, but their own mask gradients, activation times weight times gradient, overflow.
+    bad = spoiled(base, "layers.1.ffn_in.weight", lambda weight: weight[3:5].fill_(0.0))
+    bad = spoiled(bad, "layers.1.ffn_in.bias", lambda bias: bias[3:5].fill_(1e26))
+    bad = spoiled(bad, "layers.1.ffn_out.weight", lambda weight: weight[:, 3:5].fill_(0.0)[0].copy_(CANCELLING))
+    bad = spoiled(bad, "classifier.weight", lambda weight: weight.mul_(1e4))
+    with pytest.raises(CacheError, match="not finite in layer 1; check these rows and the checkpoint"):
+        captured_of(bad, few)

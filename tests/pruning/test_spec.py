@@ -1,0 +1,79 @@
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pruning.errors import SpecError
+from pruning.spec import Pattern, PruneSpec, Recover
+
+specs = st.builds(
+    PruneSpec,
+    sparsity=st.floats(min_value=0, max_value=1, exclude_max=True),
+    pattern=st.sampled_from(Pattern),
+    scorer=st.sampled_from(["fisher", "taylor", "magnitude"]),
+    recover=st.sampled_from([None, Recover.NONE]),
+)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, -1e-12, 1, 1.0, 1.5, math.nan, math.inf, -math.inf, 10**400])
+def test_a_sparsity_outside_zero_to_one_is_refused(sparsity: float) -> None:
+    with pytest.raises(SpecError, match=r"sparsity must lie in \[0, 1\)"):
+        PruneSpec(sparsity=sparsity)
+
+
+@pytest.mark.parametrize("sparsity", ["0.5", True, False, None, [0.5]])
+def test_a_sparsity_that_is_no_number_is_refused(sparsity: Any) -> None:
+    with pytest.raises(SpecError, match="sparsity must be a number"):
+        PruneSpec(sparsity=sparsity)
+
+
+@pytest.mark.parametrize("field", ["pattern", "recover"])
+def test_an_unknown_choice_is_refused_naming_the_known_ones(field: str) -> None:
+    choices: dict[str, Any] = {field: "diagonal"}
+    with pytest.raises(SpecError, match=f"unknown {field} 'diagonal'; known: .*(unstructured|reconstruct)"):
+        PruneSpec(sparsity=0.5, **choices)
+
+
+def test_reconstruction_of_single_weights_is_refused_with_the_remedy() -> None:
+    with pytest.raises(SpecError, match="use recover='none'"):
+        PruneSpec(sparsity=0.5, pattern=Pattern.UNSTRUCTURED, recover=Recover.RECONSTRUCT)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "usual"), [(Pattern.STRUCTURED, Recover.RECONSTRUCT), (Pattern.UNSTRUCTURED, Recover.NONE)]
+)
+def test_recovery_left_open_becomes_the_usual_one_of_the_pattern(pattern: Pattern, usual: Recover) -> None:
+    assert PruneSpec(sparsity=0.5, pattern=pattern).recover is usual
+
+
+def test_plain_strings_and_enum_members_build_equal_specs() -> None:
+    plain: dict[str, Any] = {"pattern": "structured", "recover": "none"}
+    assert PruneSpec(sparsity=0.5, **plain) == PruneSpec(sparsity=0.5, pattern=Pattern.STRUCTURED, recover=Recover.NONE)
+
+
+def test_every_way_to_write_zero_is_one_spec() -> None:
+    written = {str(PruneSpec(sparsity=zero).as_dict()) for zero in (0, 0.0, -0.0)}
+    assert written == {str(PruneSpec(sparsity=0.0).as_dict())}
+
+
+@given(spec=specs)
+def test_a_spec_survives_its_dictionary(spec: PruneSpec) -> None:
+    assert PruneSpec.from_dict(spec.as_dict()) == spec
+
+
+def test_an_unknown_key_is_refused_by_name() -> None:
+    with pytest.raises(SpecError, match="unknown keys in a prune spec: sparcity"):
+        PruneSpec.from_dict({"sparsity": 0.5, "sparcity": 0.6})
+
+
+def test_a_dictionary_without_sparsity_is_refused_by_name() -> None:
+    with pytest.raises(SpecError, match="sparsity"):
+        PruneSpec.from_dict({"scorer": "fisher"})
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PruneSpec(sparsity=0.5).sparsity = 0.6  # type: ignore[misc]

@@ -1,0 +1,43 @@
+import asyncio
+
+import pytest
+
+from service.inflight import InFlight
+from service.metrics import ReplicaMetrics
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, "ok"),
+        (400, "client_error"),
+        (401, "client_error"),
+        (413, "client_error"),
+        (422, "client_error"),
+        (429, "overloaded"),
+        (500, "error"),
+        (503, "draining"),
+        (504, "timeout"),
+        (None, "client_error"),
+    ],
+)
+def test_every_status_has_its_outcome(status: int | None, outcome: str) -> None:
+    metrics = ReplicaMetrics("1.0", 100)
+    with InFlight(metrics).track("/") as exchange:
+        exchange.status = status
+    assert f'sparsedial_requests_total{{outcome="{outcome}",route="/"}} 1.0' in metrics.page()
+    assert 'sparsedial_request_duration_seconds_count{route="/"} 1.0' in metrics.page()
+
+
+async def test_waiting_for_none_ends_with_the_last_even_after_an_error() -> None:
+    inflight = InFlight(ReplicaMetrics("1.0", 100))
+    await inflight.none()
+    with inflight.track("/"):
+        with pytest.raises(RuntimeError), inflight.track("/predict"):
+            raise RuntimeError
+        assert inflight.count == 1
+        waiting = asyncio.create_task(inflight.none())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await waiting
+    assert inflight.count == 0

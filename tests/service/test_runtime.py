@@ -1,0 +1,223 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from pruning.encoder import BaseModel, load_base_model
+from pruning.errors import StoreError
+from pruning.tokenization import Direction, Text, TextTokenizer
+from service.classification import Ranking
+from service.engine import Engine, Live
+from service.errors import DeadlineExceeded, InferenceFailed, Invalid, NotReady, TooLarge
+from service.metrics import ReplicaMetrics, serve_metrics
+from service.protocol import EngineHolder, Peer
+from service.runtime import InferenceRuntime
+from service.schemas import Query
+from service.settings import Settings
+from service.shelf import EngineShelf
+from tests.service.inference_parts import CARD, breaking_on, engine_of, runtime_of
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model_dir: Path) -> BaseModel:
+    return load_base_model(tiny_model_dir)
+
+
+def query(*texts: Text, **changes: Any) -> Query:
+    defaults = {"nested": True, "truncate": True, "direction": Direction.RIGHT, "ranking": Ranking()}
+    return Query(texts=list(texts), **{**defaults, **changes})
+
+
+@asynccontextmanager
+async def running(engine: Engine, model_dir: Path, settings: Settings | None = None) -> AsyncIterator[InferenceRuntime]:
+    runtime = runtime_of(engine, model_dir, settings)
+    runtime.start()
+    yield runtime
+    await runtime.stop()
+
+
+async def test_an_answer_holds_scores_variant_and_times(base: BaseModel, tiny_model_dir: Path) -> None:
+    async with running(engine_of(base, "a" * 16, 0.5), tiny_model_dir) as runtime:
+        answer = await runtime.classify(query("the film was good", ("we liked", "the food")))
+    (first, second) = orjson.loads(answer.body)
+    assert {entry["label"] for entry in first} == {"negative", "positive"}
+    assert sum(entry["score"] for entry in second) == pytest.approx(1.0)
+    assert answer.headers["x-generation"] == "1"
+    assert answer.headers["x-variant"] == "a" * 16
+    assert answer.headers["x-sparsity"] == "0.5000"
+    assert answer.headers["x-truncated"] == "0"
+    assert answer.headers["x-compute-tokens"] == str(6 + 7)
+    times = {name: float(answer.headers[f"x-{name}-time"]) for name in ("tokenization", "queue", "inference", "total")}
+    assert times["total"] >= times["tokenization"] + times["queue"] + times["inference"] - 0.002
+
+
+async def test_a_text_is_answered_alike_alone_and_in_a_batch(base: BaseModel, tiny_model_dir: Path) -> None:
+    texts = ["good", "the film was not very good", "bad food", "we hated it"]
+    async with running(engine_of(base), tiny_model_dir) as runtime:
+        together = orjson.loads((await runtime.classify(query(*texts))).body)
+        alone = [orjson.loads((await runtime.classify(query(text, nested=False))).body) for text in texts]
+    for one, other in zip(together, alone, strict=True):
+        assert [entry["label"] for entry in one] == [entry["label"] for entry in other]
+        assert [entry["score"] for entry in one] == pytest.approx([entry["score"] for entry in other], abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["good " * 60, "good " * 5000])
+async def test_long_texts_are_cut_and_the_answer_says_so(base: BaseModel, tiny_model_dir: Path, text: str) -> None:
+    async with running(engine_of(base), tiny_model_dir) as runtime:
+        answer = await runtime.classify(query(text, "good"))
+        with pytest.raises(Invalid, match="Text 0 has"):
+            await runtime.classify(query(text, "good", truncate=False))
+        assert 'sparsedial_truncated_texts_total{replica="r1"} 1.0' in await runtime.metrics_page()
+    assert answer.headers["x-truncated"] == "1"
+    assert answer.headers["x-compute-tokens"] == str(48 + 3)
+
+
+@pytest.mark.parametrize("nan", [True, False])
+async def test_a_request_that_breaks_the_engine_fails_alone(base: BaseModel, tiny_model_dir: Path, nan: bool) -> None:
+    async with running(breaking_on(base, "good", nan=nan), tiny_model_dir) as runtime:
+        results = await asyncio.gather(
+            *(runtime.classify(query(text)) for text in ("bad", "bad food", "good", "dull")), return_exceptions=True
+        )
+    assert [isinstance(result, InferenceFailed) for result in results] == [False, False, True, False]
+
+
+async def test_a_request_larger_than_the_queue_is_too_large(base: BaseModel, tiny_model_dir: Path) -> None:
+    async with running(engine_of(base), tiny_model_dir, Settings(max_queue_tokens=20)) as runtime:
+        with pytest.raises(TooLarge, match="30 tokens; at most 20"):
+            await runtime.classify(query(*["good"] * 10))
+
+
+async def test_no_answer_in_time_is_a_deadline_exceeded_and_frees_the_queue(
+    base: BaseModel, tiny_model_dir: Path
+) -> None:
+    runtime = runtime_of(engine_of(base), tiny_model_dir, Settings(request_timeout_s=0.01))
+    with pytest.raises(DeadlineExceeded, match=r"0\.01 s"):
+        await runtime.classify(query("good"))
+    assert 'sparsedial_queue_tokens{replica="r1"} 0.0' in await runtime.metrics_page()
+    await runtime.stop()
+
+
+async def test_readiness_follows_start_and_drain(base: BaseModel, tiny_model_dir: Path) -> None:
+    runtime = runtime_of(engine_of(base), tiny_model_dir)
+    with pytest.raises(NotReady):
+        runtime.check_ready()
+    runtime.start()
+    runtime.check_ready()
+    runtime.start_draining()
+    with pytest.raises(NotReady) as refused:
+        runtime.check_ready()
+    assert refused.value.retry_after_s == 1
+    await runtime.stop()
+    assert not runtime.serving
+
+
+async def test_draining_answers_what_is_in_flight(base: BaseModel, tiny_model_dir: Path) -> None:
+    runtime = runtime_of(engine_of(base), tiny_model_dir)
+    runtime.start()
+
+    async def ask() -> None:
+        with runtime.track("/"):
+            await runtime.classify(query("good"))
+
+    asked = [asyncio.create_task(ask()) for _ in range(20)]
+    await asyncio.sleep(0)
+    runtime.start_draining()
+    assert runtime.inflight == 20
+    await runtime.drained()
+    assert [task.exception() for task in asked] == [None] * 20
+    await runtime.stop()
+
+
+async def test_a_swap_under_requests_loses_none_and_never_mixes_engines(base: BaseModel, tiny_model_dir: Path) -> None:
+    engines = {f"{level}": engine_of(base, f"{level}", level / 10) for level in range(0, 8)}
+    settings = Settings()
+    runtime = InferenceRuntime(
+        EngineShelf(engines.__getitem__, Live(1, engines["0"])),
+        TextTokenizer.load(tiny_model_dir),
+        ReplicaMetrics("1.0", settings.max_queue_tokens),
+        settings,
+        replica_id="r1",
+    )
+    runtime.start()
+    expected = {
+        name: [
+            round(value, 5)
+            for value in engine.predict(TextTokenizer.load(tiny_model_dir).encode(["good"], max_length=48))[0].tolist()
+        ]
+        for name, engine in engines.items()
+    }
+    raw = Ranking(activation="none")  # type: ignore[arg-type]
+    done = False
+    generations: list[int] = []
+
+    async def ask() -> None:
+        while not done:
+            answer = await runtime.classify(query("good", ranking=raw))
+            scores = {entry["label"]: entry["score"] for entry in orjson.loads(answer.body)[0]}
+            wanted = expected[answer.headers["x-variant"]]
+            assert [scores["negative"], scores["positive"]] == pytest.approx(wanted, abs=1e-4)
+            assert int(answer.headers["x-generation"]) % 8 == (int(answer.headers["x-variant"]) + 1) % 8
+            generations.append(int(answer.headers["x-generation"]))
+
+    asking = [asyncio.create_task(ask()) for _ in range(4)]
+    for generation in range(2, 34):
+        variant = str((generation - 1) % 8)
+        await runtime.stage(variant)
+        runtime.commit(generation, variant)
+        await asyncio.sleep(0.001)
+    done = True
+    await asyncio.gather(*asking)
+    assert max(generations) > 1
+    page = await runtime.metrics_page()
+    assert 'sparsedial_replica_swaps_total{replica="r1",outcome="committed"} 32.0' in page
+    assert 'sparsedial_generation{replica="r1"} 33.0' in page
+    await runtime.stop()
+
+
+async def test_failed_and_dropped_stages_are_counted(base: BaseModel, tiny_model_dir: Path) -> None:
+    def load(variant_id: str) -> Engine:
+        if variant_id == "bad":
+            raise StoreError("no variant bad")
+        return engine_of(base, variant_id)
+
+    runtime = InferenceRuntime(
+        EngineShelf(load, Live(1, engine_of(base, "first"))),
+        TextTokenizer.load(tiny_model_dir),
+        ReplicaMetrics("1.0", 100),
+        Settings(),
+        replica_id="r1",
+    )
+    holder: EngineHolder = runtime
+    with pytest.raises(StoreError):
+        await holder.stage("bad")
+    await holder.stage("second")
+    holder.drop_staged()
+    holder.drop_staged()
+    page = await runtime.metrics_page()
+    assert 'sparsedial_replica_swaps_total{replica="r1",outcome="failed"} 1.0' in page
+    assert 'sparsedial_replica_swaps_total{replica="r1",outcome="dropped"} 1.0' in page
+    assert (holder.generation, holder.variant_id) == (1, "first")
+    await runtime.stop()
+
+
+async def test_the_page_merges_peers_and_counts_those_that_do_not_answer(base: BaseModel, tiny_model_dir: Path) -> None:
+    other = ReplicaMetrics(CARD.version, 55)
+    server, address = serve_metrics(other.registry, "127.0.0.1")
+    peers = [
+        Peer(replica_id="r1", metrics_address="127.0.0.1:1"),
+        Peer(replica_id="r2", metrics_address=address),
+        Peer(replica_id="gone", metrics_address="127.0.0.1:1"),
+    ]
+    runtime = runtime_of(engine_of(base), tiny_model_dir, peers=lambda: peers)
+    page = await runtime.metrics_page()
+    server.shutdown()
+    server.server_close()
+    assert 'sparsedial_queue_limit_tokens{replica="r1"} 32768.0' in page
+    assert 'sparsedial_queue_limit_tokens{replica="r2"} 55.0' in page
+    assert 'sparsedial_metrics_peer_failures_total{replica="r1"} 1.0' in page
+    assert "gone" not in page
+    await runtime.stop()
