@@ -47,7 +47,12 @@ class CalibrationCache:
         tensors = {
             "head_gradients_MLN": torch.stack(captured.head_gradients_LN),
             "neuron_gradients_MLF": torch.stack(captured.neuron_gradients_LF),
-        } | {f"gram.{layer}.{site.value}": gram for (layer, site), gram in captured.grams.items()}
+            "tokens_L": torch.tensor([captured.tokens[layer] for layer in sorted(captured.tokens)]),
+        }
+        for (layer, site), gram in captured.grams.items():
+            tensors[f"gram.{layer}.{site.value}"] = gram
+            total = captured.output_gradient_squares[layer, site]
+            tensors[f"sensitivity.{layer}.{site.value}"] = (total / captured.tokens[layer]).float()
         means = {f"mean.{name}": total.contiguous() for name, total in captured.weight_means.items()}
         squares = {f"square.{name}": total.contiguous() for name, total in captured.weight_squares.items()}
         try:
@@ -76,16 +81,13 @@ class CalibrationCache:
                 f"{folder / KEY} is damaged ({'; '.join(key.differences(stored))}); delete {folder} and prepare again"
             )
         tensors = _read(folder / GRADIENTS, checksums[GRADIENTS])
-        grams = {}
-        for name, tensor in tensors.items():
-            if name.startswith("gram."):
-                _, layer, site = name.split(".")
-                grams[int(layer), Site(site)] = tensor
         return Calibration(
             key=key,
             head_gradients_MLN=tensors["head_gradients_MLN"],
             neuron_gradients_MLF=tensors["neuron_gradients_MLF"],
-            grams=grams,
+            grams=_per_site("gram", tensors),
+            sensitivity=_per_site("sensitivity", tensors),
+            tokens_L=tensors["tokens_L"],
             load_weight_gradients=partial(_read, folder / WEIGHT_GRADIENTS, checksums[WEIGHT_GRADIENTS]),
         )
 
@@ -109,6 +111,16 @@ def _record(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         return dict(values["key"]), {name: str(values["sha256"][name]) for name in (GRADIENTS, WEIGHT_GRADIENTS)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CacheError(f"{path} is damaged; delete {path.parent} and prepare again") from error
+
+
+def _per_site(what: str, tensors: Mapping[str, Tensor]) -> dict[tuple[int, Site], Tensor]:
+    """Return the tensors named ``<what>.<layer>.<site>`` by layer and site."""
+    found = {}
+    for name, tensor in tensors.items():
+        kind, *place = name.split(".")
+        if kind == what:
+            found[int(place[0]), Site(place[1])] = tensor
+    return found
 
 
 def _read(path: Path, checksum: str) -> Mapping[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pruning.files import digest_of
 from pruning.slim.bert import Site
 
-CAPTURE_VERSION = 1
+CAPTURE_VERSION = 2
 """Raised whenever the pass itself changes what it collects."""
 
 
@@ -48,7 +48,7 @@ class CalibrationKey:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Mask gradients, Gram matrices and, read only when asked for, weight gradients. All float32 on the CPU."""
+    """Mask gradients, Gram matrices, sensitivities and, read only when asked for, weight gradients. On the CPU."""
 
     key: CalibrationKey
     head_gradients_MLN: Tensor
@@ -57,6 +57,10 @@ class Calibration:
     """The same for each FFN neuron."""
     grams: Mapping[tuple[int, Site], Tensor]
     """``X^T X`` [W, W] over all tokens that the layer computes, X the input of the output projection."""
+    sensitivity: Mapping[tuple[int, Site], Tensor]
+    """Mean squared norm of the loss gradient at the sublayer's output, over the tokens that the layer computes."""
+    tokens_L: Tensor
+    """Tokens that each layer computed."""
     load_weight_gradients: Callable[[], Mapping[str, Tensor]]
     """Reads ``mean.<tensor>`` and ``square.<tensor>``: mean and mean square of the batch gradients."""
 

@@ -1,4 +1,4 @@
-"""The one pass over the calibration rows: mask gradients, weight gradients and Gram matrices, together.
+"""The one pass over the calibration rows: mask and weight gradients, Gram matrices and sensitivities, together.
 
 The model is frozen and in eval mode; sums are float32. Padding never enters, since there is none; of the last layer
 only the first token of each sequence does, since nothing else is computed there.
@@ -6,6 +6,7 @@ only the first token of each sequence does, since nothing else is computed there
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,13 +26,22 @@ Progress = Callable[[int, int], None]
 BATCH_ROWS = 32
 
 
+GATED = (Site.ATTENTION, Site.FFN)
+INPUT_OF = {Site.ATTENTION_OUTPUT: Site.ATTENTION, Site.FFN_OUTPUT: Site.FFN}
+
+
 @dataclass(slots=True)
 class Captured:
     """The growing sums of one pass."""
 
     head_gradients_LN: list[Tensor] = field(default_factory=list)
+    """One [L, N] per micro-batch."""
     neuron_gradients_LF: list[Tensor] = field(default_factory=list)
+    """One [L, F] per micro-batch."""
     grams: dict[tuple[int, Site], Tensor] = field(default_factory=dict)
+    output_gradient_squares: dict[tuple[int, Site], Tensor] = field(default_factory=dict)
+    """Sum over tokens of the squared norm of the gradient at a sublayer's output."""
+    tokens: dict[int, int] = field(default_factory=dict)
     weight_means: dict[str, Tensor] = field(default_factory=dict)
     weight_squares: dict[str, Tensor] = field(default_factory=dict)
 
@@ -39,23 +49,31 @@ class Captured:
 class Gates:
     """Masks of ones, one per sequence and structure, multiplied into every output projection's input."""
 
-    def __init__(self, shape: Shape, num_sequences: int, grams: dict[tuple[int, Site], Tensor]) -> None:
-        """Make the gates of one batch; Gram matrices are added to ``grams`` in place."""
+    def __init__(self, shape: Shape, num_sequences: int, captured: Captured) -> None:
+        """Make the gates of one batch; Gram matrices and output gradients are added to ``captured`` in place."""
         self._head_dim = shape.head_dim
-        self._grams = grams
-        self.heads_LBN = [
-            torch.ones(num_sequences, shape.num_heads, requires_grad=True) for _ in range(shape.num_layers)
-        ]
-        self.neurons_LBF = [torch.ones(num_sequences, shape.ffn, requires_grad=True) for _ in range(shape.num_layers)]
+        self._captured = captured
+        layers = range(shape.num_layers)
+        self.heads_LBN = [torch.ones(num_sequences, shape.num_heads, requires_grad=True) for _ in layers]
+        self.neurons_LBF = [torch.ones(num_sequences, shape.ffn, requires_grad=True) for _ in layers]
 
-    def tap(self, layer: int, site: Site, inputs_RW: Tensor, sequence_R: Tensor) -> Tensor:
-        """Add to the Gram matrix and pass the inputs through the gates of their sequences."""
-        seen = inputs_RW.detach()
-        gram = self._grams.setdefault((layer, site), torch.zeros(seen.shape[1], seen.shape[1]))
+    def tap(self, layer: int, site: Site, values_RW: Tensor, sequence_R: Tensor) -> Tensor:
+        """Add to the sums of this site, and pass inputs of output projections through the gates of their sequences."""
+        if site not in GATED:
+            values_RW.register_hook(partial(self._add_output_gradient, layer, INPUT_OF[site]))
+            return values_RW
+        seen = values_RW.detach()
+        gram = self._captured.grams.setdefault((layer, site), torch.zeros(seen.shape[1], seen.shape[1]))
         gram.addmm_(seen.T, seen)
         if site is Site.FFN:
-            return inputs_RW * self.neurons_LBF[layer][sequence_R]
-        return inputs_RW * self.heads_LBN[layer][sequence_R].repeat_interleave(self._head_dim, dim=1)
+            self._captured.tokens[layer] = self._captured.tokens.get(layer, 0) + seen.shape[0]
+            return values_RW * self.neurons_LBF[layer][sequence_R]
+        return values_RW * self.heads_LBN[layer][sequence_R].repeat_interleave(self._head_dim, dim=1)
+
+    def _add_output_gradient(self, layer: int, site: Site, gradient_RD: Tensor) -> None:
+        sums = self._captured.output_gradient_squares
+        total = sums.setdefault((layer, site), torch.zeros((), dtype=torch.float64))
+        total += gradient_RD.double().square().sum()
 
     def gradients(self, micro_batch: int) -> tuple[Tensor, Tensor]:
         """Return head gradients [m, L, N] and neuron gradients [m, L, F], summed over micro-batches of rows."""
@@ -81,7 +99,7 @@ def capture(base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: P
     trained = _require_weight_gradients(model)
     for start in range(0, len(rows), BATCH_ROWS):
         stop = min(start + BATCH_ROWS, len(rows))
-        gates = Gates(base.shape, stop - start, captured.grams)
+        gates = Gates(base.shape, stop - start, captured)
         logits = model(PackedBatch.from_sequences(rows.sequences[start:stop]), gates.tap)
         functional.cross_entropy(logits, rows.labels[start:stop], reduction="sum").backward()
         heads_mLN, neurons_mLF = gates.gradients(micro_batch)

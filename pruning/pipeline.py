@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from pruning.cost import Cost, structured_cost
+from pruning.curves import CURVES_VERSION
 from pruning.evaluation import evaluate, predict_logits
 from pruning.files import digest_of
 from pruning.masks.structures import structure_mask
@@ -81,8 +82,7 @@ def cut(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, flo
         cost = structured_cost(shape, dense_heads, dense_neurons)
         return zeroed_layers(base, weight_mask), _less_zeros(cost, weight_mask), mask_sparsity(weight_mask)
 
-    scores = scorer.structures(base, calibration)
-    mask = structure_mask(scores.heads_LN, scores.neurons_LF, shape, spec.sparsity)
+    mask = structure_mask(bench.curves(scorer), shape, spec.sparsity)
     outputs = reconstruct(base, calibration, mask) if spec.recover is Recover.RECONSTRUCT else None
     cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
     return slim_layers(base, mask, outputs), cost, mask.sparsity(shape)
@@ -99,6 +99,7 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
         identity |= spec.as_dict() | {
             "calibration": bench.key.digest,
             "scorer_version": scorer_named(spec.scorer).version,
+            "curves_version": CURVES_VERSION,
             "reconstruction_version": RECONSTRUCTION_VERSION if spec.recover is Recover.RECONSTRUCT else None,
         }
     return digest_of(identity)[:16]

@@ -51,7 +51,9 @@ def reconstruct(base: BaseModel, calibration: Calibration, mask: StructureMask) 
 
 
 def least_squares(weight_DW: Tensor, gram_WW: Tensor, kept: Tensor, ridge: float = RIDGE) -> Tensor:
-    """Return the ridge solution [D, K] over the ``kept`` inputs."""
+    """Return the ridge solution [D, K] over the ``kept`` inputs; of inputs that were never active, the cut."""
+    if not gram_WW.any():  # such a Gram has no ridge either: nothing could be solved
+        return weight_DW[:, kept].contiguous()
     strength = ridge * gram_WW.diagonal().mean()
     gram_KK = gram_WW[kept][:, kept]
     gram_KK.diagonal().add_(strength)

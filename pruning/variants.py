@@ -112,7 +112,7 @@ class VariantStore:
             claimed = values.pop("manifest_sha256")
         except FileNotFoundError:
             raise StoreError(f"no variant {variant_id} in {self.folder}") from None
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ChecksumError(f"{path} is damaged (not the JSON that was written); {_remedy(variant_id)}") from None
         if digest_of(values) != claimed:
             raise ChecksumError(f"{path} does not match its checksum {claimed[:12]}; {_remedy(variant_id)}")

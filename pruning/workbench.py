@@ -1,5 +1,6 @@
 """Everything a build needs, opened once: base model, rows, calibration, store."""
 
+import json
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,11 +13,15 @@ from torch import Tensor
 from pruning.cache import CalibrationCache
 from pruning.calibration import Calibration, CalibrationKey
 from pruning.capture import BATCH_ROWS, Progress, capture
+from pruning.curve_cache import CurveCache
+from pruning.curves import cost_curves
 from pruning.data import MAX_TOKENS, LabelledSet, calibration_sample, encode_rows, read_rows
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import CacheError, StoreError
 from pruning.evaluation import predict_logits
-from pruning.files import digest_of
+from pruning.files import digest_of, new_folder, sha256_of, write_json
+from pruning.masks.structures import CostCurve
+from pruning.scores import Scorer
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
@@ -24,6 +29,7 @@ from pruning.variants import VariantStore
 CALIBRATION_ROWS = 2048
 MICRO_BATCH = 4
 SEED = 0
+LOGITS, CHECKSUM = "logits.safetensors", "sha256.json"
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +45,7 @@ class Workbench:
     root: Path
     store: VariantStore = field(init=False)
     cache: CalibrationCache = field(init=False)
+    _curves: dict[str, list[CostCurve]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Open the folders; nothing is written yet."""
@@ -55,8 +62,9 @@ class Workbench:
         """
         base = load_base_model(model)
         tokenizer = TextTokenizer.load(model)
-        rows = encode_rows(read_rows(train, base.labels), tokenizer)
-        judged = encode_rows(read_rows(evaluation, base.labels), tokenizer)
+        longest = min(MAX_TOKENS, base.max_length)
+        rows = encode_rows(read_rows(train, base.labels), tokenizer, longest)
+        judged = encode_rows(read_rows(evaluation, base.labels), tokenizer, longest)
         return cls(base, calibration_sample(rows, CALIBRATION_ROWS, SEED), judged, root)
 
     @cached_property
@@ -68,7 +76,7 @@ class Workbench:
             architecture=digest_of([str(self.base.shape), self.base.activation, self.base.norm_eps])[:16],
             rows=self.train.digest,
             num_rows=len(self.train),
-            max_length=MAX_TOKENS,
+            max_length=min(MAX_TOKENS, self.base.max_length),
             loss="cross_entropy",
             micro_batch=MICRO_BATCH,
             batch=BATCH_ROWS,
@@ -85,6 +93,16 @@ class Workbench:
         """
         return self.cache.get(self.key)
 
+    def curves(self, scorer: Scorer) -> list[CostCurve]:
+        """Return the cost curves along a scorer's order: kept in memory, else on disk, else solved now (seconds)."""
+        if scorer.name not in self._curves:
+            self._curves[scorer.name] = CurveCache(self.root).get_or_solve(
+                self.key.digest,
+                scorer,
+                lambda: cost_curves(self.base, self.calibration, scorer.structures(self.base, self.calibration)),
+            )
+        return self._curves[scorer.name]
+
     def calibrate(self, progress: Progress = lambda done, total: None) -> bool:
         """Make the calibration unless it is cached; return whether it was made now."""
         if self.key in self.cache:
@@ -98,22 +116,29 @@ class Workbench:
 
     @cached_property
     def _reference(self) -> Tensor:
-        path = self.root / "references" / f"{digest_of([self.base.digest, self.evaluation.digest])[:16]}.safetensors"
-        try:
-            stored: Tensor = load_file(path)["logits"]
-            return stored
-        except FileNotFoundError:
-            pass
-        except (SafetensorError, KeyError) as error:
-            raise CacheError(f"{path} is damaged: {error}; delete it") from error
+        folder = self.root / "references" / digest_of([self.base.digest, self.evaluation.digest])[:16]
+        if folder.is_dir():
+            return self._stored_reference(folder)
         logits, _ = predict_logits(
             build_slim(self.base, slim_layers(self.base, dense_mask(self.base.shape))), self.evaluation.sequences
         )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"logits": logits}, path)
+            with new_folder(folder) as aside:
+                save_file({"logits": logits}, aside / LOGITS)
+                write_json(aside / CHECKSUM, sha256_of(aside / LOGITS))
         except (OSError, SafetensorError) as error:
             raise StoreError(
-                f"{path} could not be written: {error}; free space or choose a writable --store"
+                f"{folder} could not be written: {error}; free space or choose a writable --store"
             ) from error
+        return logits
+
+    def _stored_reference(self, folder: Path) -> Tensor:
+        """Return the logits of a folder whose bytes are the ones written."""
+        try:
+            intact = sha256_of(folder / LOGITS) == json.loads((folder / CHECKSUM).read_text(encoding="utf-8"))
+            logits: Tensor | None = load_file(folder / LOGITS)["logits"] if intact else None
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise CacheError(f"{folder} is damaged: {error}; delete it") from error
+        if logits is None:
+            raise CacheError(f"{folder / LOGITS} is damaged: it does not match its checksum; delete {folder}")
         return logits

@@ -99,3 +99,4 @@ class Control:
         """Stop keeping time; a running operation is taken up at the next start."""
         await self._controller.stop()
         self._metrics_server.shutdown()
+        self._metrics_server.server_close()

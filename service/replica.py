@@ -11,7 +11,7 @@ from pruning.encoder import load_base_model
 from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
 from service.cluster import RayControlLink, assigned_device, node_ip, replica_id
-from service.engine import Engine, Live
+from service.engine import Engine, Live, base_on
 from service.errors import NotReady
 from service.follower import Follower, first_desired
 from service.info import ModelCard
@@ -42,7 +42,7 @@ class ModelReplica:
         torch.set_num_threads(threads)
         self._name = replica_id()
         device = assigned_device(settings.device)
-        base = await asyncio.to_thread(load_base_model, sources.model)
+        base = base_on(await asyncio.to_thread(load_base_model, sources.model), device)
         store = VariantStore(sources.store)
 
         def load(variant_id: str) -> Engine:
@@ -103,3 +103,4 @@ class ModelReplica:
         await self._follower.stop()
         await self._runtime.stop()
         self._metrics_server.shutdown()
+        self._metrics_server.server_close()

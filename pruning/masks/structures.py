@@ -1,14 +1,21 @@
-"""Choose the heads and neurons to keep under a budget of weights (Kwon et al., 2022, section 3.2, made exact).
+"""Choose the heads and neurons to keep under a budget of weights.
 
-Heads and neurons are ranked apart, each globally over the layers. For every possible number of heads the rest of
-the budget is spent on neurons; the combination that keeps the most importance wins. Neurons come in blocks of
-``round_to`` per layer, so widths are rounded inside the search. Departure from the paper: the budget is counted in
-prunable weights instead of MACs, and neurons in blocks instead of one by one.
+Inside a sublayer an importance score says *which* structures go first. How many go from each sublayer is decided by
+what their going costs: every sublayer has a curve of cost over structures removed, and the budget is spent where the
+curves are cheapest (a knapsack over their lower convex hulls, solved by taking hull segments in order of slope).
+Neurons go in blocks of ``ROUND_TO``, so widths are rounded inside the search.
+
+Why not one global ranking of all scores (Kwon et al., 2022)? A sum of scores cannot see that the last heads and
+neurons of a layer are worth more than its first: on the embedded model such a ranking empties whole layers from
+70 % on. The cost curves rise steeply there.
 
 Letters: L layers, N heads, F neurons.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -18,6 +25,42 @@ from pruning.errors import SpecError
 
 ROUND_TO = 16
 """Neurons per block: one cache line of float32, a multiple of what the matrix kernels unroll by."""
+
+
+class Kind(StrEnum):
+    """The two kinds of structure."""
+
+    HEAD = "head"
+    NEURON = "neuron"
+
+
+@dataclass(frozen=True, slots=True)
+class CostCurve:
+    """What it costs to remove the least important structures of one sublayer."""
+
+    layer: int
+    kind: Kind
+    order: Tensor
+    """All structures of the sublayer, least important first."""
+    step: int
+    """Structures that go together: 1 head, or a block of neurons."""
+    costs: tuple[float, ...]
+    """Cost after 0, 1, 2, ... steps; never falls."""
+
+    def gone_after(self, steps: int) -> int:
+        """Return the structures gone after so many steps. What is left is a whole number of steps, or everything."""
+        return removed_after(steps, self.order.numel(), self.step)
+
+    def weights_after(self, steps: int, shape: Shape) -> int:
+        """Return the prunable weights gone after so many steps."""
+        return self.gone_after(steps) * (shape.head_weights if self.kind is Kind.HEAD else shape.neuron_weights)
+
+
+def removed_after(steps: int, structures: int, step: int) -> int:
+    """Return how many of ``structures`` are gone after ``steps``: the first step takes what does not fill a step."""
+    if steps == 0:
+        return 0
+    return structures - max(0, -(-structures // step) - steps) * step
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,76 +94,56 @@ class StructureMask:
         return 1.0 - kept / shape.prunable_weights
 
 
-def structure_mask(
-    heads_LN: Tensor, neurons_LF: Tensor, shape: Shape, sparsity: float, *, round_to: int = ROUND_TO
-) -> StructureMask:
-    """Return the heads and neurons that keep the most importance at ``sparsity``.
+def structure_mask(curves: Sequence[CostCurve], shape: Shape, sparsity: float) -> StructureMask:
+    """Return the mask that removes ``sparsity`` of the prunable weights where the ``curves`` say it costs least.
 
-    ``heads_LN`` and ``neurons_LF`` are importance scores on one scale, larger = keep.
-
-    The achieved sparsity differs from the request by at most half a block of neurons, or half a head where no
-    neuron is left to fill the gap. Ties are broken by layer, then index: the lower one is kept.
+    A sparser mask never keeps what a denser one removed. The achieved sparsity differs from the request by at most
+    half a step of the sublayer where the budget ran out. Ties are broken by the order of the curves.
 
     Raises:
-        SpecError: the sparsity is so high that not one head or block of neurons fits.
+        SpecError: the sparsity is so high that nothing would be left.
     """
-    block_scores_LK, order_LF = _blocks(neurons_LF, round_to)
-    head_order = _descending(heads_LN.flatten())
-    block_order = _descending(block_scores_LK.flatten())
-    num_heads, num_blocks = _best_split(
-        _running_sum(heads_LN.flatten()[head_order]),
-        _running_sum(block_scores_LK.flatten()[block_order]),
-        shape,
-        sparsity,
-        round_to,
+    heads_LN = torch.ones(shape.num_layers, shape.num_heads, dtype=torch.bool)
+    neurons_LF = torch.ones(shape.num_layers, shape.ffn, dtype=torch.bool)
+    for curve, steps in zip(curves, _steps_to_remove(curves, shape, sparsity), strict=True):
+        kept = heads_LN if curve.kind is Kind.HEAD else neurons_LF
+        kept[curve.layer, curve.order[: curve.gone_after(steps)]] = False
+    if not heads_LN.any() and not neurons_LF.any():
+        raise SpecError(f"sparsity {sparsity} leaves no head and no block of {ROUND_TO} neurons; ask for less")
+    return StructureMask(heads_LN, neurons_LF)
+
+
+def _steps_to_remove(curves: Sequence[CostCurve], shape: Shape, sparsity: float) -> list[int]:
+    """Return the steps to take on every curve: cheapest hull segments first, until the budget is met."""
+    budget = sparsity * shape.prunable_weights
+    segments = sorted(
+        (_slope(curve, start, stop, shape), index, start, stop)
+        for index, curve in enumerate(curves)
+        for start, stop in pairwise(_hull(curve, shape))
     )
-    kept_heads = torch.zeros(heads_LN.numel(), dtype=torch.bool)
-    kept_heads[head_order[:num_heads]] = True
-    kept_blocks = torch.zeros(block_scores_LK.numel(), dtype=torch.bool)
-    kept_blocks[block_order[:num_blocks]] = True
-    counts_L = (kept_blocks.view_as(block_scores_LK).sum(1) * round_to).clamp(max=shape.ffn)
-    kept_neurons = torch.zeros(neurons_LF.shape, dtype=torch.bool)
-    for layer, count in enumerate(counts_L.tolist()):
-        kept_neurons[layer, order_LF[layer, :count]] = True
-    return StructureMask(kept_heads.view_as(heads_LN), kept_neurons)
+    steps = [0] * len(curves)
+    removed = 0
+    for _, index, start, stop in segments:
+        for step in range(start, stop):
+            weights = curves[index].weights_after(step + 1, shape) - curves[index].weights_after(step, shape)
+            if removed + weights / 2 > budget:
+                return steps
+            removed += weights
+            steps[index] = step + 1
+    return steps
 
 
-def _descending(values: Tensor) -> Tensor:
-    """Return the order from largest to smallest, equal values by index."""
-    return torch.sort(values, descending=True, stable=True).indices
+def _slope(curve: CostCurve, start: int, stop: int, shape: Shape) -> float:
+    """Return the cost per weight removed between two points of a curve."""
+    weights = curve.weights_after(stop, shape) - curve.weights_after(start, shape)
+    return (curve.costs[stop] - curve.costs[start]) / weights
 
 
-def _running_sum(values: Tensor) -> Tensor:
-    return torch.cat([torch.zeros(1, dtype=torch.float64), values.double().cumsum(0)])
-
-
-def _blocks(neurons_LF: Tensor, round_to: int) -> tuple[Tensor, Tensor]:
-    """Return block scores [L, K] and each layer's neuron order: block k holds ranks k*round_to and on.
-
-    Within a layer block scores never rise, so the best blocks of a layer are always its first ones.
-    """
-    order_LF = torch.stack([_descending(row) for row in neurons_LF])
-    sorted_LF = torch.gather(neurons_LF, 1, order_LF).double()
-    missing = -sorted_LF.shape[1] % round_to
-    padded = torch.nn.functional.pad(sorted_LF, (0, missing))
-    return padded.view(padded.shape[0], -1, round_to).sum(2), order_LF
-
-
-def _best_split(head_gain: Tensor, block_gain: Tensor, shape: Shape, sparsity: float, round_to: int) -> tuple[int, int]:
-    """Return (heads, neuron blocks) to keep: on budget first, then the most importance."""
-    budget = (1.0 - sparsity) * shape.prunable_weights
-    block_weights = shape.neuron_weights * round_to
-    best: tuple[float, float, int, int] | None = None
-    for num_heads in range(head_gain.numel()):
-        left = budget - num_heads * shape.head_weights
-        num_blocks = min(max(round(left / block_weights), 0), block_gain.numel() - 1)
-        miss = abs(left - num_blocks * block_weights)
-        # Combinations within half a block of the budget are equally good; beyond that, closer is better.
-        beyond = max(0.0, miss - block_weights / 2)
-        gain = float(head_gain[num_heads] + block_gain[num_blocks])
-        candidate = (beyond, -gain, num_heads, num_blocks)
-        if best is None or candidate < best:
-            best = candidate
-    if best is None or (best[2] == 0 and best[3] == 0):
-        raise SpecError(f"sparsity {sparsity} leaves no head and no block of {round_to} neurons; ask for less")
-    return best[2], best[3]
+def _hull(curve: CostCurve, shape: Shape) -> list[int]:
+    """Return the points of the curve's lower convex hull, from 0 to its end."""
+    hull: list[int] = []
+    for point in range(len(curve.costs)):
+        while len(hull) >= 2 and _slope(curve, hull[-2], hull[-1], shape) >= _slope(curve, hull[-1], point, shape):
+            hull.pop()
+        hull.append(point)
+    return hull

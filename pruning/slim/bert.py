@@ -26,16 +26,20 @@ ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Site(StrEnum):
-    """The two places where structures end: the input of a sublayer's output projection."""
+    """The places of a layer where a tap may look: where structures end, and what a sublayer adds to the residual."""
 
     ATTENTION = "attention"
     """Input of the attention output projection, [R, N*H]: head outputs side by side."""
     FFN = "ffn"
     """Input of the second FFN matrix, [R, F]: neuron activations."""
+    ATTENTION_OUTPUT = "attention_output"
+    """Output of the attention sublayer, [R, D]."""
+    FFN_OUTPUT = "ffn_output"
+    """Output of the FFN sublayer, [R, D]."""
 
 
 Tap = Callable[[int, Site, Tensor, Tensor], Tensor]
-"""(layer, site, input of the output projection [R, width], sequence of each row [R]) -> the input to go on with."""
+"""(layer, site, values there [R, width], sequence of each row [R]) -> the values to go on with."""
 
 Visit = Callable[[Site, Tensor], Tensor]
 """A tap that already knows its layer and the rows' sequences."""
@@ -92,8 +96,7 @@ class SlimLayer(nn.Module):
         else:
             query_RW, key_TW, value_TW = self.qkv(hidden_TD).split(self.width, dim=1)
         context_RW = self._context(query_RW, key_TW, value_TW, batch.runs, first_only)
-        output_RD: Tensor = self.attention_output(visit(Site.ATTENTION, context_RW))
-        return output_RD
+        return visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RW)))
 
     def _context(
         self, query_RW: Tensor, key_TW: Tensor, value_TW: Tensor, runs: Sequence[Run], first_only: bool
@@ -117,8 +120,7 @@ class SlimLayer(nn.Module):
         if self.num_neurons == 0:
             return self.ffn_out.bias
         neurons_RF = self.activation(self.ffn_in(middle_RD))
-        output_RD: Tensor = self.ffn_out(visit(Site.FFN, neurons_RF))
-        return output_RD
+        return visit(Site.FFN_OUTPUT, self.ffn_out(visit(Site.FFN, neurons_RF)))
 
 
 class SlimBert(nn.Module):
@@ -141,7 +143,7 @@ class SlimBert(nn.Module):
         self.classifier = Linear(shape.hidden, shape.labels)
 
     def forward(self, batch: PackedBatch, tap: Tap | None = None) -> Tensor:
-        """Return logits [B, labels]; ``tap`` sees, and may replace, the input of every output projection."""
+        """Return logits [B, labels]; ``tap`` sees, and may replace, the values at every site."""
         hidden = self.word(batch.ids_T) + self.position(batch.positions_T) + self.token_type(batch.type_ids_T)
         hidden = self.embedding_norm(hidden)
         last = len(self.layers) - 1
@@ -153,6 +155,6 @@ class SlimBert(nn.Module):
 
 def _visit(tap: Tap | None, layer: int, batch: PackedBatch, first_only: bool) -> Visit:
     if tap is None:
-        return lambda site, inputs_RW: inputs_RW
+        return lambda site, values_RW: values_RW
     sequence_R = torch.arange(batch.num_sequences, device=batch.sequence_T.device) if first_only else batch.sequence_T
-    return lambda site, inputs_RW: tap(layer, site, inputs_RW, sequence_R)
+    return lambda site, values_RW: tap(layer, site, values_RW, sequence_R)

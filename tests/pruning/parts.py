@@ -56,6 +56,8 @@ def masking(mask: StructureMask, head_dim: int) -> Tap:
     """Return a tap that zeroes what ``mask`` does not keep."""
 
     def tap(layer: int, site: Site, inputs_RW: Tensor, sequence_R: Tensor) -> Tensor:
+        if site not in (Site.ATTENTION, Site.FFN):
+            return inputs_RW
         kept = mask.heads_LN[layer].repeat_interleave(head_dim) if site is Site.ATTENTION else mask.neurons_LF[layer]
         return inputs_RW * kept
 
@@ -107,5 +109,7 @@ def random_calibration(base: BaseModel, *, micro_batches: int = 3, seed: int = 0
         head_gradients_MLN=numbers(micro_batches, shape.num_layers, shape.num_heads),
         neuron_gradients_MLF=numbers(micro_batches, shape.num_layers, shape.ffn),
         grams={place: inputs_RW.T @ inputs_RW for place, inputs_RW in inputs.items()},
+        sensitivity={place: numbers(1).square().squeeze() for place in inputs},
+        tokens_L=torch.full((shape.num_layers,), 100),
         load_weight_gradients=lambda: gradients,
     )

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertForSequenceClassification
 
-from pruning.capture import BATCH_ROWS, Captured, capture
+from pruning.capture import BATCH_ROWS, GATED, Captured, capture
 from pruning.data import LabelledSet
 from pruning.encoder import LAYER_SLOTS, PRUNABLE_SLOTS, BaseModel
 from pruning.errors import CacheError
 from pruning.slim.bert import Site
-from tests.pruning.parts import reference_model
+from pruning.slim.packed import PackedBatch
+from tests.pruning.parts import dense_model, reference_model
 
-CANCELLING = torch.tensor([1e12, -1e12])
+CANCELLING = torch.tensor([2.0**40, -(2.0**40)])
 
 
 def silent(done: int, total: int) -> None:
@@ -107,7 +108,7 @@ def test_the_squared_weight_gradients_are_of_whole_batches(base: BaseModel, trai
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-@pytest.mark.parametrize("site", Site)
+@pytest.mark.parametrize("site", GATED)
 def test_a_gram_matrix_is_the_product_of_the_inputs_with_themselves(
     base: BaseModel, few: LabelledSet, layer: int, site: Site
 ) -> None:
@@ -123,6 +124,37 @@ def test_a_gram_matrix_is_the_product_of_the_inputs_with_themselves(
     torch.testing.assert_close(
         captured_of(base, few).grams[layer, site].double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
     )
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("site", GATED)
+def test_the_output_gradient_is_that_of_the_sublayers_output(
+    base: BaseModel, few: LabelledSet, layer: int, site: Site
+) -> None:
+    model = reference_model(base)
+    block = model.bert.encoder.layer[layer]
+    outputs: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: object, output: Tensor) -> None:
+        output.retain_grad()
+        outputs.append(output)
+
+    handle = (block.attention.output.dense if site is Site.ATTENTION else block.output.dense).register_forward_hook(
+        keep
+    )
+    sum(library_losses(model, few), torch.zeros(())).backward()
+    handle.remove()
+    gradients = [output.grad[0] for output in outputs if output.grad is not None]
+    # Of the last layer the head reads the first token alone: the library's other tokens have no gradient.
+    expected = torch.cat(gradients).double().square().sum()
+    torch.testing.assert_close(
+        captured_of(base, few).output_gradient_squares[layer, site], expected, rtol=1e-3, atol=1e-9
+    )
+
+
+def test_the_last_layer_computes_one_token_a_row_and_the_others_all(base: BaseModel, few: LabelledSet) -> None:
+    tokens = sum(len(sequence.ids) for sequence in few.sequences)
+    assert captured_of(base, few).tokens == {0: tokens, 1: len(few)}
 
 
 def test_mask_gradients_do_not_depend_on_the_order_of_the_rows(base: BaseModel, train: LabelledSet) -> None:
@@ -189,11 +221,35 @@ def test_a_gradient_that_is_not_finite_is_refused_naming_the_rows(base: BaseMode
 
 
 def test_a_gradient_that_is_not_finite_is_refused_naming_the_layer(base: BaseModel, few: LabelledSet) -> None:
-    # Two neurons of the last layer that cancel each other: the output stays finite, and so does all that comes
-    # before, but their own mask gradients, activation times weight times gradient, overflow.
-    bad = spoiled(base, "layers.1.ffn_in.weight", lambda weight: weight[3:5].fill_(0.0))
-    bad = spoiled(bad, "layers.1.ffn_in.bias", lambda bias: bias[3:5].fill_(1e26))
+    # Two neurons of the last layer that cancel each other exactly: the output stays finite, and so does all that
+    # comes before, but their own mask gradients, activation times weight times gradient, overflow.
+    bad = spoiled(replace(base, activation="relu"), "layers.1.ffn_in.weight", lambda weight: weight[3:5].fill_(0.0))
+    bad = spoiled(bad, "layers.1.ffn_in.bias", lambda bias: bias[3:5].fill_(2.0**86))
     bad = spoiled(bad, "layers.1.ffn_out.weight", lambda weight: weight[:, 3:5].fill_(0.0)[0].copy_(CANCELLING))
     bad = spoiled(bad, "classifier.weight", lambda weight: weight.mul_(1e4))
+    # Every text with either label, so that half of the rows are surely wrong and have a gradient.
+    both = replace(few, sequences=few.sequences * 2, labels=torch.tensor([0] * len(few) + [1] * len(few)))
     with pytest.raises(CacheError, match="not finite in layer 1; check these rows and the checkpoint"):
-        captured_of(bad, few)
+        captured_of(bad, both)
+
+
+def test_sensitivity_is_the_mean_squared_gradient_at_a_sublayers_output(base: BaseModel, few: LabelledSet) -> None:
+    model = dense_model(base).requires_grad_(True)
+    outputs: dict[tuple[int, Site], Tensor] = {}
+
+    def keep(layer: int, site: Site, values_RW: Tensor, sequence_R: Tensor) -> Tensor:
+        if site in (Site.ATTENTION_OUTPUT, Site.FFN_OUTPUT):
+            values_RW.retain_grad()
+            outputs[layer, site] = values_RW
+        return values_RW
+
+    logits = model(PackedBatch.from_sequences(few.sequences), keep)
+    torch.nn.functional.cross_entropy(logits, few.labels, reduction="sum").backward()
+    captured = captured_of(base, few)
+    for (layer, site), values_RW in outputs.items():
+        gate = Site.ATTENTION if site is Site.ATTENTION_OUTPUT else Site.FFN
+        gradient_RD = values_RW.grad
+        assert gradient_RD is not None
+        assert captured.tokens[layer] == gradient_RD.shape[0]
+        total = captured.output_gradient_squares[layer, gate]
+        torch.testing.assert_close(total, gradient_RD.double().square().sum(), rtol=1e-4, atol=1e-12)

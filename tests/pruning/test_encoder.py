@@ -144,6 +144,12 @@ def test_heads_that_do_not_divide_the_hidden_size_are_refused(copy: Path) -> Non
         load_base_model(copy)
 
 
+def test_labels_with_a_gap_in_their_numbers_are_refused(copy: Path) -> None:
+    change_config(copy, id2label={"0": "no", "2": "yes"}, label2id={"no": 0, "yes": 2})
+    with pytest.raises(ModelError, match=r"id2label must number the labels 0 to n-1; got \[0, 2\]"):
+        load_base_model(copy)
+
+
 def test_a_directory_without_weights_is_refused(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="has no weights"):

@@ -238,6 +238,20 @@ async def test_a_cancelled_request_leaves_the_queue_with_its_tokens_and_is_never
         assert [requests_of(batch) for batch in b.model.batches] == [[0], [2]]
 
 
+async def test_a_batch_that_forms_in_the_moment_of_a_cancellation_leaves_that_request_out() -> None:
+    async with bench() as b:
+        busy = b.send(0, 1)
+        await settle()
+        leaving, staying = b.send(1, 5), b.send(2, 3)
+        await settle()
+        leaving.cancel()
+        assert [item.tokens for item in b.batcher._form_batch()] == [3]
+        assert b.batcher.queue_tokens == 0
+        staying.cancel()
+        await b.run_out()
+        await busy
+
+
 async def test_draining_refuses_new_requests_and_waits_for_the_accepted_ones() -> None:
     async with bench() as b:
         accepted = [b.send(0, 1), b.send(1, 1)]

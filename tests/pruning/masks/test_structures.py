@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pruning.cost import Shape
 from pruning.errors import SpecError
-from pruning.masks.structures import ROUND_TO, StructureMask, structure_mask
+from pruning.masks.structures import ROUND_TO, CostCurve, Kind, StructureMask, removed_after, structure_mask
 
 # One block of neurons weighs as much as one head, so the budget can always be met to half a block.
 SHAPE = Shape(
@@ -22,6 +22,8 @@ sparsities = st.floats(min_value=0.0, max_value=0.9)
 
 @dataclass(frozen=True)
 class Scores:
+    """What orders the structures of each sublayer, and what their going costs."""
+
     heads_LN: Tensor
     neurons_LF: Tensor
 
@@ -37,8 +39,21 @@ def distinct_scores(seed: int, shape: Shape = SHAPE) -> Scores:
     )
 
 
+def curves_of(scores: Scores) -> list[CostCurve]:
+    """Return curves whose cost is the sum of the scores that are gone."""
+    curves = []
+    for layer in range(scores.heads_LN.shape[0]):
+        for kind, values, step in ((Kind.HEAD, scores.heads_LN, 1), (Kind.NEURON, scores.neurons_LF, ROUND_TO)):
+            order = torch.sort(values[layer], descending=True, stable=True).indices.flip(0)
+            total = torch.cat([torch.zeros(1), values[layer][order].cumsum(0)])
+            steps = range(-(-order.numel() // step) + 1)
+            costs = tuple(float(total[removed_after(count, order.numel(), step)]) for count in steps)
+            curves.append(CostCurve(layer=layer, kind=kind, order=order, step=step, costs=costs))
+    return curves
+
+
 def mask_at(scores: Scores, sparsity: float, shape: Shape = SHAPE) -> StructureMask:
-    return structure_mask(scores.heads_LN, scores.neurons_LF, shape, sparsity)
+    return structure_mask(curves_of(scores), shape, sparsity)
 
 
 seeds = st.integers(min_value=0, max_value=2**32)
@@ -54,6 +69,16 @@ def test_sparsity_zero_keeps_everything() -> None:
 def test_the_achieved_sparsity_is_within_half_a_block_of_the_request(seed: int, sparsity: float) -> None:
     block = ROUND_TO * SHAPE.neuron_weights / SHAPE.prunable_weights
     achieved = mask_at(distinct_scores(seed), sparsity).sparsity(SHAPE)
+    assert abs(achieved - sparsity) <= block / 2 + 1e-9
+
+
+@given(seed=seeds, sparsity=sparsities, ffn=st.sampled_from([40, 60, 100]))
+def test_a_layer_that_is_no_whole_number_of_blocks_wide_is_counted_as_it_is(
+    seed: int, sparsity: float, ffn: int
+) -> None:
+    shape = replace(SHAPE, ffn=ffn)
+    block = ROUND_TO * shape.neuron_weights / shape.prunable_weights
+    achieved = mask_at(distinct_scores(seed, shape), sparsity, shape).sparsity(shape)
     assert abs(achieved - sparsity) <= block / 2 + 1e-9
 
 
@@ -118,6 +143,26 @@ def test_the_same_scores_give_the_same_mask(seed: int, sparsity: float) -> None:
     one, two = mask_at(distinct_scores(seed), sparsity), mask_at(distinct_scores(seed), sparsity)
     assert torch.equal(one.heads_LN, two.heads_LN)
     assert torch.equal(one.neurons_LF, two.neurons_LF)
+
+
+@given(seed=seeds, some=st.lists(sparsities, min_size=2, max_size=2))
+def test_a_sparser_mask_keeps_nothing_that_a_denser_one_removed(seed: int, some: list[float]) -> None:
+    scores = distinct_scores(seed)
+    denser, sparser = (mask_at(scores, sparsity) for sparsity in sorted(some))
+    assert not (sparser.heads_LN & ~denser.heads_LN).any()
+    assert not (sparser.neurons_LF & ~denser.neurons_LF).any()
+
+
+def test_a_sublayer_whose_last_head_is_dear_keeps_it() -> None:
+    cheap, dear = ((0.0, 1.0, 2.0, 3.0, 4.0), (0.0, 1.0, 2.0, 3.0, 400.0))
+    neurons = tuple(1e6 * count for count in range(5))
+    curves = [
+        CostCurve(layer=layer, kind=kind, order=torch.arange(size), step=step, costs=costs)
+        for layer, heads in enumerate((cheap, dear, cheap))
+        for kind, size, step, costs in ((Kind.HEAD, 4, 1, heads), (Kind.NEURON, 64, ROUND_TO, neurons))
+    ]
+    mask = structure_mask(curves, SHAPE, 11 * SHAPE.head_weights / SHAPE.prunable_weights)
+    assert mask.head_counts == [0, 1, 0]
 
 
 def test_worthless_heads_go_before_worthwhile_neurons() -> None:

@@ -1,0 +1,74 @@
+"""Cost curves on disk: solved once per calibration and scorer, a small JSON document each.
+
+<root>/curves/<calibration key>-<scorer>-<versions>.json
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pruning.curves import CURVES_VERSION
+from pruning.errors import CacheError
+from pruning.files import digest_of, write_json
+from pruning.masks.structures import CostCurve, Kind
+from pruning.scores import Scorer
+
+
+class CurveCache:
+    """Cost curves under one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        """Use ``root``; it is made when the first curves are written."""
+        self.folder = root / "curves"
+
+    def get_or_solve(
+        self, calibration_digest: str, scorer: Scorer, solve: Callable[[], Sequence[CostCurve]]
+    ) -> list[CostCurve]:
+        """Return the curves of this calibration and scorer, from disk or solved and written now.
+
+        Raises:
+            CacheError: the stored curves were altered, or new ones cannot be written.
+        """
+        path = self.folder / f"{calibration_digest}-{scorer.name}-{scorer.version}.{CURVES_VERSION}.json"
+        if path.is_file():
+            return _read(path)
+        curves = list(solve())
+        values = [_as_plain(curve) for curve in curves]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"curves": values, "sha256": digest_of(values)})
+        except OSError as error:
+            raise CacheError(f"{path} could not be written: {error}; free space or choose another --store") from error
+        return curves
+
+
+def _as_plain(curve: CostCurve) -> dict[str, Any]:
+    return {
+        "layer": curve.layer,
+        "kind": curve.kind.value,
+        "order": curve.order.tolist(),
+        "step": curve.step,
+        "costs": list(curve.costs),
+    }
+
+
+def _read(path: Path) -> list[CostCurve]:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if digest_of(stored["curves"]) != stored["sha256"]:
+            raise CacheError(f"{path} does not match its checksum {stored['sha256'][:12]}; delete it")
+        return [
+            CostCurve(
+                layer=values["layer"],
+                kind=Kind(values["kind"]),
+                order=torch.tensor(values["order"]),
+                step=values["step"],
+                costs=tuple(values["costs"]),
+            )
+            for values in stored["curves"]
+        ]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CacheError(f"{path} is damaged ({error}); delete it") from error

@@ -1,0 +1,116 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pruning.frontier import ROUNDS, frontier_rows, measure_side_by_side
+from pruning.pipeline import build_variant
+from pruning.spec import Pattern, PruneSpec
+from pruning.variants import Manifest, VariantStore
+from pruning.workbench import Workbench
+
+KEYS = {
+    "variant",
+    "requested_sparsity",
+    "achieved_sparsity",
+    "pattern",
+    "scorer",
+    "recover",
+    "accuracy",
+    "accuracy_interval",
+    "accuracy_rows",
+    "agreement",
+    "parameters",
+    "prunable_parameters",
+    "macs",
+    "macs_length",
+    "bytes",
+    "latency_p50_ms",
+    "items_per_s",
+    "speedup",
+    "ideal_speedup",
+    "heads",
+    "neurons",
+    "build_seconds",
+}
+LADDER = [PruneSpec(sparsity=sparsity) for sparsity in (0.5, 0.0, 0.3)]
+
+
+@pytest.fixture
+def ladder(bench: Workbench) -> list[Manifest]:
+    return [build_variant(bench, spec) for spec in LADDER]
+
+
+def test_there_is_one_row_per_variant_least_sparse_first(bench: Workbench, ladder: list[Manifest]) -> None:
+    assert [row["requested_sparsity"] for row in frontier_rows(bench.store)] == [0.0, 0.3, 0.5]
+
+
+def test_every_row_has_every_number_that_a_report_needs(bench: Workbench, ladder: list[Manifest]) -> None:
+    assert all(set(row) >= KEYS for row in frontier_rows(bench.store))
+
+
+def test_a_row_repeats_what_its_manifest_says(bench: Workbench) -> None:
+    manifest = build_variant(bench, PruneSpec(sparsity=0.5, pattern=Pattern.UNSTRUCTURED, scorer="taylor"))
+    (row,) = frontier_rows(bench.store)
+    assert (row["variant"], row["pattern"], row["scorer"], row["recover"]) == (
+        manifest.variant_id,
+        "unstructured",
+        "taylor",
+        "none",
+    )
+    assert row["accuracy_interval"] == [manifest.evaluation.accuracy_low, manifest.evaluation.accuracy_high]
+    assert (row["macs"], row["bytes"]) == (manifest.cost.macs, manifest.cost.bytes)
+
+
+def test_the_dense_variant_is_the_measure_of_speed(bench: Workbench, ladder: list[Manifest]) -> None:
+    dense = frontier_rows(bench.store)[0]
+    assert (dense["speedup"], dense["ideal_speedup"]) == (1.0, 1.0)
+
+
+def test_the_ideal_speedup_is_the_share_of_the_macs(bench: Workbench, ladder: list[Manifest]) -> None:
+    rows = frontier_rows(bench.store)
+    assert all(row["ideal_speedup"] == rows[0]["macs"] / row["macs"] for row in rows)
+    assert rows[0]["ideal_speedup"] < rows[1]["ideal_speedup"] < rows[2]["ideal_speedup"]
+
+
+def test_without_a_dense_variant_no_speedup_is_claimed(bench: Workbench) -> None:
+    build_variant(bench, PruneSpec(sparsity=0.5))
+    (row,) = frontier_rows(bench.store)
+    assert (row["speedup"], row["ideal_speedup"]) == (None, None)
+
+
+def test_an_empty_store_has_no_frontier(tmp_path: Path) -> None:
+    assert frontier_rows(VariantStore(tmp_path)) == []
+
+
+def test_only_the_variants_of_the_base_model_asked_for_are_shown(bench: Workbench, ladder: list[Manifest]) -> None:
+    other = replace(ladder[0], variant_id="f" * 16, base_digest="other")
+    bench.store.put(bench.store.load(ladder[0].variant_id)[1], other)
+    assert len(frontier_rows(bench.store)) == 4
+    assert [row["variant"] for row in frontier_rows(bench.store, "other")] == ["f" * 16]
+
+
+def test_speeds_measured_side_by_side_take_the_place_of_those_of_the_build(
+    bench: Workbench, ladder: list[Manifest]
+) -> None:
+    speeds = measure_side_by_side(bench, ladder)
+    assert set(speeds) == {manifest.variant_id for manifest in ladder}
+    rows = {row["variant"]: row for row in frontier_rows(bench.store)}
+    for variant_id, speed in speeds.items():
+        assert (rows[variant_id]["latency_p50_ms"], rows[variant_id]["items_per_s"]) == (
+            speed.latency_p50_ms,
+            speed.items_per_s,
+        )
+
+
+def test_measuring_some_keeps_the_speeds_of_the_others(bench: Workbench, ladder: list[Manifest]) -> None:
+    first = measure_side_by_side(bench, ladder[:2])
+    measure_side_by_side(bench, ladder[2:])
+    rows = {row["variant"]: row for row in frontier_rows(bench.store)}
+    assert all(rows[variant_id]["items_per_s"] == speed.items_per_s for variant_id, speed in first.items())
+
+
+def test_progress_counts_the_rounds_to_the_last(bench: Workbench, ladder: list[Manifest]) -> None:
+    seen: list[tuple[int, int]] = []
+    measure_side_by_side(bench, ladder[:1], lambda done, total: seen.append((done, total)))
+    assert seen == [(done, ROUNDS) for done in range(1, ROUNDS + 1)]

@@ -1,0 +1,285 @@
+"""The worked example first; then the laws of a build."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import pruning.pipeline
+import pruning.scores
+from pruning.data import LabelledSet
+from pruning.encoder import BaseModel
+from pruning.errors import CacheError, ChecksumError, SpecError, StoreError
+from pruning.evaluation import predict_logits
+from pruning.masks.structures import ROUND_TO
+from pruning.pipeline import build_variant, cut, identify
+from pruning.scores import Fisher
+from pruning.slim.convert import build_slim
+from pruning.slim.packed import PackedBatch
+from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.variants import WEIGHTS, Manifest, VariantStore
+from pruning.workbench import Workbench
+from tests.pruning.parts import dense_model, flip_byte, logits_of, mask_of, masking
+
+UNSTRUCTURED = Pattern.UNSTRUCTURED
+SPECS = [
+    PruneSpec(sparsity=0.0),
+    PruneSpec(sparsity=0.5),
+    PruneSpec(sparsity=0.5, recover=Recover.NONE),
+    PruneSpec(sparsity=0.5, scorer="taylor"),
+    PruneSpec(sparsity=0.5, scorer="magnitude"),
+    PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED),
+    PruneSpec(sparsity=0.6),
+]
+
+
+def test_from_a_checkpoint_and_two_files_of_rows_to_a_variant_that_answers(
+    tiny_model_dir: Path, tiny_rows: tuple[Path, Path], tmp_path: Path
+) -> None:
+    bench = Workbench.open(tiny_model_dir, *tiny_rows, tmp_path / "store")
+    bench.calibrate()
+    manifest = build_variant(bench, PruneSpec(sparsity=0.5, scorer="fisher"))
+    assert manifest.achieved_sparsity == pytest.approx(0.5, abs=half_a_block(bench.base))
+    assert manifest.evaluation.rows == 30
+
+    # Whoever serves it needs the base model and the store, nothing else.
+    _, layers = VariantStore(tmp_path / "store").load(manifest.variant_id)
+    logits, _ = predict_logits(build_slim(bench.base, layers), bench.evaluation.sequences)
+    assert float((logits.argmax(1) == bench.evaluation.labels).double().mean()) == manifest.evaluation.accuracy
+
+
+def half_a_block(base: BaseModel) -> float:
+    return ROUND_TO * base.shape.neuron_weights / base.shape.prunable_weights / 2 + 1e-9
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise AssertionError("nothing should be built")
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_the_same_spec_twice_is_one_variant_and_nothing_is_rebuilt(
+    bench: Workbench, spec: PruneSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build_variant(bench, spec)
+    monkeypatch.setattr(pruning.pipeline, "cut", refuse)
+    assert build_variant(bench, spec) == first
+    assert bench.store.list() == [first]
+
+
+def test_a_built_variant_is_found_without_the_calibration(
+    base: BaseModel, train: LabelledSet, judged: LabelledSet, bench: Workbench
+) -> None:
+    first = build_variant(bench, PruneSpec(sparsity=0.5))
+    shutil.rmtree(bench.cache.folder)
+    assert build_variant(Workbench(base, train, judged, bench.root), PruneSpec(sparsity=0.5)) == first
+
+
+def test_every_spec_has_an_id_of_its_own(bench: Workbench) -> None:
+    assert len({identify(bench, spec) for spec in SPECS}) == len(SPECS)
+
+
+def test_all_specs_of_sparsity_zero_are_the_dense_variant(bench: Workbench) -> None:
+    specs = [
+        PruneSpec(sparsity=0.0),
+        PruneSpec(sparsity=0, scorer="taylor"),
+        PruneSpec(sparsity=0, pattern=UNSTRUCTURED),
+    ]
+    assert len({identify(bench, spec) for spec in specs}) == 1
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+def test_other_evaluation_rows_make_another_variant(bench: Workbench, sparsity: float) -> None:
+    other = Workbench(bench.base, bench.train, bench.evaluation.subset(range(29)), bench.root)
+    spec = PruneSpec(sparsity=sparsity)
+    assert identify(other, spec) != identify(bench, spec)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+def test_another_base_model_makes_another_variant(bench: Workbench, sparsity: float) -> None:
+    other = Workbench(replace(bench.base, weights_digest="other"), bench.train, bench.evaluation, bench.root)
+    spec = PruneSpec(sparsity=sparsity)
+    assert identify(other, spec) != identify(bench, spec)
+
+
+def test_other_calibration_rows_make_another_variant(bench: Workbench) -> None:
+    other = Workbench(bench.base, bench.train.subset(range(39)), bench.evaluation, bench.root)
+    assert identify(other, PruneSpec(sparsity=0.5)) != identify(bench, PruneSpec(sparsity=0.5))
+
+
+def test_a_new_version_of_a_scorer_makes_another_variant(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identify(bench, PruneSpec(sparsity=0.5))
+    monkeypatch.setattr(Fisher, "version", Fisher.version + 1)
+    assert identify(bench, PruneSpec(sparsity=0.5)) != before
+
+
+def test_sparsity_zero_is_the_dense_model_exactly(bench: Workbench) -> None:
+    layers, cost, achieved = cut(bench, PruneSpec(sparsity=0.0))
+    assert achieved == 0.0
+    assert cost.prunable_parameters == bench.base.shape.prunable_weights
+    sequences = bench.evaluation.sequences
+    assert torch.equal(
+        logits_of(build_slim(bench.base, layers), sequences), logits_of(dense_model(bench.base), sequences)
+    )
+
+
+@pytest.mark.parametrize("pattern", Pattern)
+def test_the_dense_variant_agrees_with_itself_entirely(bench: Workbench, pattern: Pattern) -> None:
+    assert build_variant(bench, PruneSpec(sparsity=0.0, pattern=pattern)).evaluation.agreement == 1.0
+
+
+def test_the_dense_variant_needs_no_calibration(
+    base: BaseModel, train: LabelledSet, judged: LabelledSet, tmp_path: Path
+) -> None:
+    bare = Workbench(base, train, judged, tmp_path)
+    assert build_variant(bare, PruneSpec(sparsity=0.0)).achieved_sparsity == 0.0
+
+
+# The workbench is only read from: no example can disturb the next.
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sparsity=st.floats(min_value=0, max_value=0.9), scorer=st.sampled_from(sorted(pruning.scores.SCORERS)))
+def test_a_structured_cut_is_within_half_a_block_of_the_request(bench: Workbench, sparsity: float, scorer: str) -> None:
+    layers, cost, achieved = cut(bench, PruneSpec(sparsity=sparsity, scorer=scorer))
+    prunable = bench.base.shape.prunable_weights
+    assert abs(achieved - sparsity) <= half_a_block(bench.base)
+    assert achieved == pytest.approx(1 - cost.prunable_parameters / prunable, abs=1e-12)
+    matrices = sum(part.numel() for name, part in layers.items() if part.ndim == 2)
+    assert matrices == cost.prunable_parameters
+
+
+def test_a_mask_without_recovery_gives_the_masked_models_logits(bench: Workbench) -> None:
+    layers, _, _ = cut(bench, PruneSpec(sparsity=0.5, recover=Recover.NONE))
+    mask = mask_of(bench.base.shape, *kept_units(bench.base, layers))
+    batch = PackedBatch.from_sequences(bench.evaluation.sequences)
+    with torch.inference_mode():
+        masked = dense_model(bench.base)(batch, masking(mask, bench.base.shape.head_dim))
+    slim = logits_of(build_slim(bench.base, layers), bench.evaluation.sequences)
+    torch.testing.assert_close(slim, masked, atol=1e-4, rtol=0)
+
+
+def kept_units(base: BaseModel, layers: Mapping[str, Tensor]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the heads and the neurons of each layer that a cut kept, found by their output columns."""
+
+    def places(layer: int, slot: str, width: int) -> list[int]:
+        own, whole = layers[f"layers.{layer}.{slot}.weight"], base.tensors[f"layers.{layer}.{slot}.weight"]
+        kept = own.split(width, dim=1) if own.numel() else ()
+        return [i for i, unit in enumerate(whole.split(width, dim=1)) if any(torch.equal(unit, one) for one in kept)]
+
+    heads = [places(layer, "attention_output", base.shape.head_dim) for layer in range(base.shape.num_layers)]
+    return heads, [places(layer, "ffn_out", 1) for layer in range(base.shape.num_layers)]
+
+
+@pytest.mark.parametrize("scorer", sorted(pruning.scores.SCORERS))
+@pytest.mark.parametrize("sparsity", [0.25, 0.5, 0.9])
+def test_an_unstructured_variant_has_exactly_the_zeros_asked_for(
+    bench: Workbench, scorer: str, sparsity: float
+) -> None:
+    manifest = build_variant(bench, PruneSpec(sparsity=sparsity, pattern=UNSTRUCTURED, scorer=scorer))
+    _, layers = bench.store.load(manifest.variant_id)
+    total = bench.base.shape.prunable_weights
+    zeros = sum(int((part == 0).sum()) for part in layers.values() if part.ndim == 2)
+    assert zeros == total - round((1 - sparsity) * total)
+    assert manifest.achieved_sparsity == pytest.approx(zeros / total, abs=1e-12)
+    assert manifest.cost.prunable_parameters == total - zeros
+
+
+def test_an_unstructured_variant_claims_no_saved_work_or_memory(bench: Workbench) -> None:
+    dense = build_variant(bench, PruneSpec(sparsity=0.0)).cost
+    sparse = build_variant(bench, PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED)).cost
+    assert (sparse.macs, sparse.bytes) == (dense.macs, dense.bytes)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_a_rebuild_gives_the_identical_weights_file(bench: Workbench, tmp_path: Path, spec: PruneSpec) -> None:
+    other_root = tmp_path / "other"
+    shutil.copytree(bench.root / "calibration", other_root / "calibration")
+    again = build_variant(Workbench(bench.base, bench.train, bench.evaluation, other_root), spec)
+    assert again.weights_sha256 == build_variant(bench, spec).weights_sha256
+
+
+def test_a_calibration_made_anew_gives_the_identical_variant(
+    base: BaseModel, train: LabelledSet, judged: LabelledSet, bench: Workbench, tmp_path: Path
+) -> None:
+    anew = Workbench(base, train, judged, tmp_path / "anew")
+    anew.calibrate()
+    first, second = (build_variant(each, PruneSpec(sparsity=0.5)) for each in (bench, anew))
+    assert (first.variant_id, first.weights_sha256) == (second.variant_id, second.weights_sha256)
+
+
+def test_the_widths_in_the_manifest_are_those_of_the_weights(bench: Workbench) -> None:
+    manifest = build_variant(bench, PruneSpec(sparsity=0.6))
+    _, layers = bench.store.load(manifest.variant_id)
+    assert manifest.heads == [layers[f"layers.{i}.attention_output.weight"].shape[1] // 8 for i in (0, 1)]
+    assert manifest.neurons == [layers[f"layers.{i}.ffn_out.weight"].shape[1] for i in (0, 1)]
+
+
+def test_the_steps_are_told_as_they_begin_and_timed(bench: Workbench) -> None:
+    steps: list[str] = []
+    manifest = build_variant(bench, PruneSpec(sparsity=0.5), steps.append)
+    assert steps == ["cut", "evaluate", "time", "write"]
+    assert set(manifest.build_seconds) == {"cut", "evaluate", "time"}
+    assert all(seconds >= 0 for seconds in manifest.build_seconds.values())
+
+
+def test_an_unknown_scorer_is_refused_before_anything_is_built(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning.pipeline, "cut", refuse)
+    with pytest.raises(SpecError, match="unknown scorer 'fischer'"):
+        build_variant(bench, PruneSpec(sparsity=0.5, scorer="fischer"))
+
+
+def test_a_sparsity_that_leaves_nothing_is_refused_and_stores_nothing(bench: Workbench) -> None:
+    with pytest.raises(SpecError, match=r"0\.999"):
+        build_variant(bench, PruneSpec(sparsity=0.999))
+    assert bench.store.list() == []
+
+
+def test_a_cut_without_calibration_is_refused(
+    base: BaseModel, train: LabelledSet, judged: LabelledSet, tmp_path: Path
+) -> None:
+    with pytest.raises(CacheError, match="run 'sparsedial prepare' first"):
+        build_variant(Workbench(base, train, judged, tmp_path), PruneSpec(sparsity=0.5))
+
+
+def test_a_full_disk_loses_the_variant_and_nothing_else(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    kept = build_variant(bench, PruneSpec(sparsity=0.3))
+    with monkeypatch.context() as full:
+        full.setattr("pruning.variants.save_file", no_space)
+        with pytest.raises(StoreError, match="No space left on device"):
+            build_variant(bench, PruneSpec(sparsity=0.5))
+    assert bench.store.list() == [kept]
+    assert build_variant(bench, PruneSpec(sparsity=0.5)).spec.sparsity == 0.5
+
+
+def test_altered_weights_are_never_served(bench: Workbench) -> None:
+    manifest = build_variant(bench, PruneSpec(sparsity=0.5))
+    flip_byte(bench.store.folder / manifest.variant_id / WEIGHTS)
+    with pytest.raises(ChecksumError, match="delete the folder"):
+        bench.store.load(manifest.variant_id)
+
+
+def test_reconstruction_brings_the_output_closer_to_the_dense_one(bench: Workbench) -> None:
+    dense = logits_of(dense_model(bench.base), bench.train.sequences)
+    distance: dict[Recover, float] = {}
+    for recover in Recover:
+        layers, _, _ = cut(bench, PruneSpec(sparsity=0.5, recover=recover))
+        logits = logits_of(build_slim(bench.base, layers), bench.train.sequences)
+        distance[recover] = float((logits - dense).square().mean())
+    assert distance[Recover.RECONSTRUCT] < distance[Recover.NONE]
+
+
+def test_the_manifest_says_what_it_is_of(bench: Workbench) -> None:
+    manifest: Manifest = build_variant(bench, PruneSpec(sparsity=0.5))
+    assert manifest.base_digest == bench.base.digest
+    assert manifest.spec == PruneSpec(sparsity=0.5)
+    assert manifest.variant_id == identify(bench, manifest.spec)

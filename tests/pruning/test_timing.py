@@ -1,0 +1,27 @@
+from pruning.encoder import BaseModel
+from pruning.slim.packed import PackedBatch
+from pruning.timing import median_latency, single_text_latencies
+from tests.pruning.parts import dense_model, sequences_of
+
+
+def test_every_repeat_gives_a_reading_and_the_first_passes_none(base: BaseModel) -> None:
+    sequences = sequences_of([5, 3, 9], vocabulary=base.shape.vocabulary)
+    readings = single_text_latencies(dense_model(base), sequences, repeats=4)
+    assert len(readings) == 4
+    assert min(readings) > 0
+
+
+def test_the_text_that_is_timed_has_the_median_length(base: BaseModel) -> None:
+    timed: list[int] = []
+    model = dense_model(base)
+    model.register_forward_pre_hook(lambda _, inputs: timed.append(inputs[0].num_tokens))
+    assert median_latency(model, sequences_of([40, 3, 9, 1, 30], vocabulary=base.shape.vocabulary), repeats=2) > 0
+    assert set(timed) == {9}
+
+
+def test_one_text_is_timed_at_a_time(base: BaseModel) -> None:
+    seen: list[PackedBatch] = []
+    model = dense_model(base)
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    single_text_latencies(model, sequences_of([4, 4], vocabulary=base.shape.vocabulary), repeats=1)
+    assert {batch.num_sequences for batch in seen} == {1}
