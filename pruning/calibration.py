@@ -62,7 +62,7 @@ class Calibration:
     tokens_L: Tensor
     """Tokens that each layer computed."""
     load_weight_gradients: Callable[[], Mapping[str, Tensor]]
-    """Reads ``mean.<tensor>`` and ``square.<tensor>``: mean and mean square of the batch gradients."""
+    """Reads ``mean.<tensor>`` and ``square.<tensor>``: mean gradient of a row, mean square of a batch's."""
 
     def weight_gradient_means(self) -> dict[str, Tensor]:
         """Return the mean gradient of every prunable weight, by tensor name."""

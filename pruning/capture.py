@@ -108,9 +108,11 @@ def capture(base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: P
         captured.neuron_gradients_LF += list(neurons_mLF)
         _add_weight_gradients(captured, trained)
         progress(stop, len(rows))
-    for sums in (captured.weight_means, captured.weight_squares):
-        for total in sums.values():
-            total /= len(rows)
+    num_batches = -(-len(rows) // BATCH_ROWS)
+    for total in captured.weight_means.values():
+        total /= len(rows)
+    for total in captured.weight_squares.values():
+        total /= num_batches
     return captured
 
 

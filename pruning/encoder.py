@@ -123,6 +123,8 @@ def _read_config(path: Path) -> PretrainedConfig:
         raise ModelError(f"{path} uses the activation {config.hidden_act!r}; known: {', '.join(ACTIVATIONS)}")
     if sorted(config.id2label) != list(range(len(config.id2label))):
         raise ModelError(f"{path}: id2label must number the labels 0 to n-1; got {sorted(config.id2label)}")
+    if len(config.id2label) < 2:
+        raise ModelError(f"{path} has {len(config.id2label)} label; this version serves classifiers of two and more")
     if config.hidden_size % config.num_attention_heads:
         raise ModelError(
             f"{path}: a hidden size of {config.hidden_size} cannot be shared by {config.num_attention_heads} heads"

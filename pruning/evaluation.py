@@ -30,6 +30,8 @@ class Evaluation:
     agreement: float
     """Share of rows with the dense model's predicted label."""
     rows: int
+    rows_digest: str = ""
+    """Which rows: accuracies on other rows are not comparable."""
 
 
 def wilson_interval(successes: int, total: int, z: float = Z_95) -> tuple[float, float]:
@@ -72,4 +74,5 @@ def evaluate(logits: Tensor, reference: Tensor, rows: LabelledSet) -> Evaluation
         accuracy_high=high,
         agreement=float((predicted == reference.argmax(1)).double().mean()),
         rows=len(rows),
+        rows_digest=rows.digest,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pruning.errors import StoreError
 from pruning.evaluation import BATCH_SEQUENCES
 from pruning.files import write_json
 from pruning.slim.convert import build_slim
@@ -68,7 +69,7 @@ def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[d
     manifests = [m for m in store.list() if base_digest is None or m.base_digest == base_digest]
     stored = _stored_speeds(store.root / SPEEDS)
     speeds = {m.variant_id: Speed(**stored[m.variant_id]) if m.variant_id in stored else m.speed for m in manifests}
-    dense = next((m for m in manifests if m.spec.sparsity == 0.0), None)
+    denses = {m.evaluation.rows_digest: m for m in manifests if m.spec.sparsity == 0.0}
     rows = []
     for manifest in manifests:
         speed, evaluation, cost = speeds[manifest.variant_id], manifest.evaluation, manifest.cost
@@ -96,6 +97,7 @@ def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[d
             "neurons": manifest.neurons,
             "build_seconds": manifest.build_seconds,
         }
+        dense = denses.get(evaluation.rows_digest)
         if dense is not None:
             row["speedup"] = speed.items_per_s / speeds[dense.variant_id].items_per_s
             row["ideal_speedup"] = dense.cost.macs / cost.macs
@@ -106,5 +108,8 @@ def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[d
 def _stored_speeds(path: Path) -> dict[str, dict[str, float]]:
     if not path.is_file():
         return {}
-    speeds: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        speeds: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); delete it and run 'sparsedial prepare' again") from None
     return speeds

@@ -56,7 +56,16 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuild from ``as_dict``."""
+        """Rebuild from ``as_dict``.
+
+        Raises:
+            StoreError: it was written by another version of this program.
+        """
+        if values.get("format") != FORMAT:
+            raise StoreError(
+                f"variant {values.get('variant_id')} has format {values.get('format')!r}, this version reads {FORMAT}; "
+                "build it again"
+            )
         plain = {name: value for name, value in values.items() if name != "format"}
         return cls(
             **plain
@@ -139,14 +148,14 @@ class VariantStore:
         return manifest, load_file(path)
 
     def list(self) -> list[Manifest]:
-        """Return every readable manifest, least sparse first; damaged ones are logged and left out."""
+        """Return every readable manifest, least sparse first; others are logged and left out."""
         manifests = []
         for path in sorted(self.folder.glob(f"*/{MANIFEST}")):
             if path.parent.name.startswith("."):
                 continue
             try:
                 manifests.append(self.manifest(path.parent.name))
-            except ChecksumError as error:
+            except StoreError as error:
                 logger.warning("variant left out: %s", error)
         return sorted(manifests, key=lambda m: (m.spec.sparsity, m.spec.pattern, m.spec.scorer, m.variant_id))
 

@@ -1,6 +1,5 @@
 """A real service, started as a user starts it, on a tiny trained model."""
 
-import json
 import os
 import signal
 import socket

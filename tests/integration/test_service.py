@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.conftest import LiveService, Start
+from tests.integration.conftest import LiveService, Start, free_port
 
 pytestmark = pytest.mark.ray
 
@@ -153,8 +153,10 @@ def test_bad_bodies_are_refused_and_the_next_request_is_answered(
 def test_metrics_of_every_replica_stand_on_one_page(live_service: LiveService) -> None:
     live_service.ask()
     page = httpx.get(f"{live_service.url}/metrics").text
-    assert 'sparsedial_requests_total{outcome="ok",replica="' in page
-    assert "sparsedial_level_accuracy_ratio{" in page
+    families = {family.name: family.samples for family in text_string_to_metric_families(page)}
+    answered = [sample for sample in families["sparsedial_requests"] if sample.labels["outcome"] == "ok"]
+    assert {"replica", "route"} <= set(answered[0].labels)
+    assert {sample.labels["sparsity"] for sample in families["sparsedial_level_accuracy_ratio"]} == {"0", "0.3", "0.5"}
     targets = httpx.get(f"{live_service.url}/admin/prometheus/targets").json()
     assert {target["labels"]["deployment"] for target in targets} == {"model", "control"}
     for target in targets:
@@ -162,9 +164,9 @@ def test_metrics_of_every_replica_stand_on_one_page(live_service: LiveService) -
 
 
 def test_a_second_service_on_the_same_store_is_refused(live_service: LiveService) -> None:
-    command = [*live_service.command, "--port", "1"]
-    command[command.index("--port") + 1] = "29999"
-    ended = subprocess.run(command[:-2], env=live_service.environment, capture_output=True, text=True, timeout=120)
+    command = list(live_service.command)
+    command[command.index("--port") + 1] = str(free_port())
+    ended = subprocess.run(command, env=live_service.environment, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
     assert "another service is using the store" in ended.stderr
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from pruning.errors import StoreError
 from pruning.frontier import ROUNDS, frontier_rows, measure_side_by_side
 from pruning.pipeline import build_variant
 from pruning.spec import Pattern, PruneSpec
@@ -114,3 +115,9 @@ def test_progress_counts_the_rounds_to_the_last(bench: Workbench, ladder: list[M
     seen: list[tuple[int, int]] = []
     measure_side_by_side(bench, ladder[:1], lambda done, total: seen.append((done, total)))
     assert seen == [(done, ROUNDS) for done in range(1, ROUNDS + 1)]
+
+
+def test_damaged_speeds_are_refused_by_name(bench: Workbench) -> None:
+    (bench.root / "speeds.json").write_text("{")
+    with pytest.raises(StoreError, match=r"speeds\.json is damaged"):
+        frontier_rows(bench.store)
