@@ -5,40 +5,71 @@ from typing import Any
 import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+REFUSED, BAD_INPUT, NO_SERVICE = 1, 2, 3
+"""Exit codes of what went wrong; 0 is done."""
+
+_UNFINISHED = ("building", "preparing")
 
 
 class AdminError(Exception):
-    """The service refused, or cannot be reached; ``exit_code`` is what the command ends with."""
+    """The service refused, or cannot be reached."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        """Keep the words and the exit code."""
+    def __init__(self, message: str, exit_code: int, document: dict[str, Any] | None = None) -> None:
+        """Keep the words, the exit code of the command, and what the service answered, if it did."""
         super().__init__(message)
         self.exit_code = exit_code
+        self.document = document
 
 
 class AdminClient:
     """One service's admin routes."""
 
-    def __init__(self, url: str, token: str) -> None:
-        """Talk to the service at ``url`` with its admin ``token``."""
+    def __init__(self, url: str, token: str | None) -> None:
+        """Talk to the service at ``url`` with its admin ``token``; without one it refuses."""
         self._url = url.rstrip("/")
-        self._headers = {"authorization": f"Bearer {token}"}
+        self._headers = {} if token is None else {b"authorization": f"Bearer {token}".encode()}
 
     def status(self) -> dict[str, Any]:
         """Return the state of the dial."""
-        return self._call("GET", "/admin/sparsity")
+        return self._call("GET", "/admin/sparsity", "generation")
 
     def dial(self, change: dict[str, Any], wait_s: float) -> dict[str, Any]:
-        """Ask for a change; return its operation, finished if it finishes within ``wait_s``."""
-        return self._call("PUT", "/admin/sparsity", body=change, wait_s=wait_s)
+        """Ask for a change; return its operation, committed unless ``wait_s`` is 0.
+
+        Raises:
+            AdminError: it was refused, it failed, or it is still running after ``wait_s``.
+        """
+        return self._finished(self._call("PUT", "/admin/sparsity", "phase", body=change, wait_s=wait_s), wait_s)
 
     def rollback(self, wait_s: float) -> dict[str, Any]:
-        """Ask for the previous variant; return the operation."""
-        return self._call("POST", "/admin/rollback", wait_s=wait_s)
+        """Ask for the previous variant; return the operation, committed unless ``wait_s`` is 0.
+
+        Raises:
+            AdminError: it was refused, it failed, or it is still running after ``wait_s``.
+        """
+        return self._finished(self._call("POST", "/admin/rollback", "phase", wait_s=wait_s), wait_s)
+
+    @staticmethod
+    def _finished(operation: dict[str, Any], wait_s: float) -> dict[str, Any]:
+        if wait_s > 0 and operation["phase"] in _UNFINISHED:
+            raise AdminError(
+                f"operation {operation['id']} is still {operation['phase']} after {wait_s:g} s and goes on; "
+                "'sparsedial status' shows it, --wait gives it longer",
+                REFUSED,
+                operation,
+            )
+        return operation
 
     def _call(
-        self, method: str, path: str, *, body: dict[str, Any] | None = None, wait_s: float | None = None
+        self,
+        method: str,
+        path: str,
+        member: str,
+        *,
+        body: dict[str, Any] | None = None,
+        wait_s: float | None = None,
     ) -> dict[str, Any]:
+        """Return the JSON object that the service answers, which must have ``member``."""
         params = None if wait_s is None else {"wait": wait_s}
         try:
             answer = httpx.request(
@@ -50,14 +81,39 @@ class AdminClient:
                 timeout=10 + (wait_s or 0),
                 trust_env=False,
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise AdminError(
-                f"no service answers at {self._url} ({error}); start one with 'sparsedial serve'", 3
+                f"no service answers at {self._url} ({error}); start one with 'sparsedial serve'", NO_SERVICE
             ) from None
-        try:
-            values: dict[str, Any] = answer.json()
-        except ValueError:
-            raise AdminError(f"{self._url} answered {answer.status_code} without JSON; is it SparseDial?", 3) from None
-        if answer.is_error:
-            raise AdminError(str(values.get("detail", values)), 2 if answer.status_code in (401, 422) else 1)
-        return values
+        document = _json_object(answer)
+        if document is None or (answer.is_success and member not in document):
+            raise AdminError(
+                f"{self._url} answered {answer.status_code}, but not as SparseDial does; check --url", NO_SERVICE
+            )
+        if not answer.is_success:
+            raise _refusal(answer.status_code, document)
+        return document
+
+
+def _json_object(answer: httpx.Response) -> dict[str, Any] | None:
+    """Return the body if it is a JSON object."""
+    try:
+        document = answer.json()
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _refusal(status: int, document: dict[str, Any]) -> AdminError:
+    """Return what an error answer means for the command: whose fault, in which words."""
+    detail = str(document.get("detail", document))
+    if status == 401:
+        return AdminError(
+            "no admin token that the service accepts; give --token or set SPARSEDIAL_ADMIN_TOKEN (a service for which "
+            "none was set keeps one in the file admin.token of its store)",
+            BAD_INPUT,
+            document,
+        )
+    # A change that ended badly is a 422 too, but it has an operation's members: the wish itself was sound.
+    is_bad_input = status == 422 and "phase" not in document
+    return AdminError(detail, BAD_INPUT if is_bad_input else REFUSED, document)

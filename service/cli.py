@@ -1,92 +1,66 @@
 """The ``sparsedial`` command: every subcommand, thin over the pipeline and the admin API.
 
-Exit codes: 0 done; 1 the service refused or a change failed; 2 bad input; 3 no service answers.
+Exit codes: 0 done; 1 the service refused, or the change failed or is not over; 2 bad input: an option, file, model,
+store or token that cannot be used; 3 no service answers.
+
+What needs torch or Ray is imported by the command that needs it: ``status`` and ``dial`` answer at once.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
-from pruning.encoder import load_base_model
-from pruning.errors import PruningError
-from pruning.frontier import frontier_rows, measure_side_by_side
-from pruning.pipeline import build_variant
 from pruning.spec import PruneSpec
-from pruning.variants import VariantStore
-from pruning.workbench import Workbench
-from service.admin_client import DEFAULT_URL, AdminClient, AdminError
-from service.ladder import ladder_specs, prepare_ladder
+from service.admin_client import DEFAULT_URL, AdminClient
+from service.options import (
+    AsJson,
+    Eval,
+    Levels,
+    Model,
+    ModelOption,
+    NumberCommand,
+    PatternOption,
+    RecoverOption,
+    Scorer,
+    Sparsity,
+    Store,
+    Token,
+    Train,
+    Url,
+    Wait,
+    number_of,
+    refusals,
+    settings_of,
+)
 from service.running import find_token
-from service.settings import Device, Ingress, Settings
-from service.sources import default_store, model_dir, rows_of
-from service.terminal import frontier_table, print_json, progress_bar, spinner, stderr
+from service.settings import Device, Ingress
+from service.terminal import frontier_table, print_json, print_table, say, spinner
+from service.version import VERSION
 
 app = typer.Typer(
     name="sparsedial",
-    help="Serve a BERT classifier whose cost is a live dial.",
     epilog="Start with 'sparsedial serve': it serves the embedded model and prints what to try next.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Model = Annotated[str, typer.Argument(help="Model directory, hub id, or 'embedded'.", envvar="SPARSEDIAL_MODEL")]
-Train = Annotated[Path | None, typer.Option(help="Labelled rows that score the model.", envvar="SPARSEDIAL_TRAIN")]
-Eval = Annotated[Path | None, typer.Option(help="Other labelled rows that judge its cuts.", envvar="SPARSEDIAL_EVAL")]
-Store = Annotated[Path | None, typer.Option(help="Folder of scores and variants.", envvar="SPARSEDIAL_STORE")]
-Levels = Annotated[
-    str | None, typer.Option(help="Ladder of sparsities, such as 0,0.3,0.5.", envvar="SPARSEDIAL_LEVELS")
-]
-Scorer = Annotated[
-    str, typer.Option(help="Importance scorer: fisher, taylor or magnitude.", envvar="SPARSEDIAL_SCORER")
-]
-PatternOption = Annotated[
-    str, typer.Option("--pattern", help="structured or unstructured.", envvar="SPARSEDIAL_PATTERN")
-]
-RecoverOption = Annotated[
-    str | None, typer.Option("--recover", help="reconstruct or none. Default: the pattern's usual one.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Url = Annotated[str, typer.Option(help="Address of the service.", envvar="SPARSEDIAL_URL")]
-Token = Annotated[
-    str | None,
-    typer.Option(
-        help="Admin token. Default: found for a service of this user and machine.", envvar="SPARSEDIAL_ADMIN_TOKEN"
-    ),
-]
-Wait = Annotated[float, typer.Option(help="Seconds to wait for the change to be committed.", min=0, max=300)]
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(VERSION)
+        raise typer.Exit
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn typed errors into one line on stderr and an exit code."""
-    try:
-        yield
-    except (PruningError, ValidationError) as error:
-        stderr.print(f"sparsedial: {error}", style="red", markup=False)
-        raise typer.Exit(2) from None
-    except AdminError as error:
-        stderr.print(f"sparsedial: {error}", style="red", markup=False)
-        raise typer.Exit(error.exit_code) from None
-
-
-def _settings(**given: Any) -> Settings:
-    """Return settings from the options that were given; the rest comes from the environment and defaults."""
-    return Settings(**{name: value for name, value in given.items() if value is not None})
-
-
-def _open(model: str, train: Path | None, evaluation: Path | None, store: Path | None) -> Workbench:
-    folder = model_dir(model)
-    return Workbench.open(folder, *rows_of(folder, train, evaluation), store or default_store(folder))
-
-
-def _calibrated(bench: Workbench) -> None:
-    with progress_bar("scoring the model") as update:
-        bench.calibrate(update)
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Serve a BERT classifier whose cost is a live dial."""
 
 
 @app.command()
@@ -103,29 +77,26 @@ def prepare(
 ) -> None:
     """Score a model once and build its ladder of variants.
 
-    Everything dear happens here and is cached: run it again and it only builds what is missing. Example:
+    Everything dear happens here and is cached: run it again and it builds only what is missing, and times all levels
+    anew. A model of your own needs labelled rows of its own, each with 'text' and 'label'. Example:
 
-        sparsedial prepare ./my-bert --train train.jsonl --eval dev.jsonl --store ./store --levels 0,0.3,0.5,0.7
+    \b
+      sparsedial prepare ./my-bert --train train.jsonl --eval dev.jsonl \\
+          --store ./store --levels 0,0.3,0.5,0.7
     """
-    with _refusals():
-        settings = _settings(levels=levels, scorer=scorer, pattern=pattern)
-        specs = ladder_specs(settings.levels, scorer, pattern, recover)
-        bench = _open(model, train, eval, store)
-        _calibrated(bench)
-        manifests = prepare_ladder(bench, specs)
-        with progress_bar("timing the levels side by side") as update:
-            measure_side_by_side(bench, manifests, update)
-        wanted = {manifest.variant_id for manifest in manifests}
-        rows = [row for row in frontier_rows(bench.store, bench.base.digest) if row["variant"] in wanted]
-        _show(rows, as_json, bench.root)
+    with refusals():
+        settings = settings_of(levels=levels, scorer=scorer, pattern=pattern)
+        from service.store_commands import Place, prepare_model
+
+        place = Place(model=model, train=train, evaluation=eval, store=store)
+        folder, rows = prepare_model(place, settings.levels, scorer, pattern, recover)
+        _show(rows, as_json, folder)
 
 
-@app.command()
+@app.command(cls=NumberCommand)
 def prune(
-    sparsity: Annotated[float, typer.Argument(help="Share of encoder weights to remove, in [0, 1).")],
-    model: Annotated[
-        str, typer.Option(help="Model directory, hub id, or 'embedded'.", envvar="SPARSEDIAL_MODEL")
-    ] = "embedded",
+    sparsity: Sparsity,
+    model: ModelOption = "embedded",
     train: Train = None,
     eval: Eval = None,
     store: Store = None,
@@ -134,21 +105,24 @@ def prune(
     recover: RecoverOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cut a prepared model to one sparsity, from the cached scores, and store the variant.
+    """Cut a prepared model to one sparsity and store the variant.
 
-    Takes seconds; needs 'sparsedial prepare' (or a first 'serve') once before. Example: sparsedial prune 0.55
+    Takes seconds, from the scores that 'sparsedial prepare' or 'serve' has cached for the same rows before. Example:
+
+    \b
+      sparsedial prune 0.55
+      sparsedial prune 0.6 --model ./my-bert --train train.jsonl --eval dev.jsonl --store ./store
     """
-    with _refusals():
-        spec = PruneSpec(sparsity=sparsity, scorer=scorer, pattern=pattern, recover=recover)  # type: ignore[arg-type]
-        bench = _open(model, train, eval, store)
-        with spinner(f"cutting {bench.base.name} to {sparsity:g}") as tell:
-            manifest = build_variant(bench, spec, tell)
-        rows = [row for row in frontier_rows(bench.store, bench.base.digest) if row["variant"] == manifest.variant_id]
+    with refusals():
+        spec = PruneSpec(sparsity=number_of(sparsity), scorer=scorer, pattern=pattern, recover=recover)  # type: ignore[arg-type]
+        from service.store_commands import Place, prune_model
+
+        folder, rows = prune_model(Place(model=model, train=train, evaluation=eval, store=store), spec)
         if as_json:
             print_json(rows[0])
         else:
-            stderr.print(frontier_table(rows))
-            stderr.print(f"variant {manifest.variant_id} in {bench.store.folder / manifest.variant_id}", markup=False)
+            print_table(frontier_table(rows))
+            say(f"variant in {folder}")
 
 
 @app.command()
@@ -158,20 +132,20 @@ def frontier(
     plot: Annotated[Path | None, typer.Option(help="Also write the picture to this PNG file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what each stored level costs in accuracy and buys in speed on this machine."""
-    with _refusals():
-        folder = model_dir(model)
-        base = load_base_model(folder)
-        root = store or default_store(folder)
-        rows = frontier_rows(VariantStore(root), base.digest)
-        if not rows:
-            raise PruningError(f"no variants of {base.name} in {root}; run 'sparsedial prepare' first")
-        if plot is not None:
-            from pruning.plot import plot_frontier
+    """Show what each stored level costs in accuracy and buys in speed.
 
-            plot_frontier(rows, plot, f"{base.name}: the frontier on this machine")
-            stderr.print(f"picture in {plot}", markup=False)
-        _show(rows, as_json, root)
+    Nothing is computed: it reads what 'sparsedial prepare' and 'serve' have measured on this machine. Example:
+
+    \b
+      sparsedial frontier --plot frontier.png
+    """
+    with refusals():
+        from service.store_commands import stored_frontier
+
+        folder, rows = stored_frontier(model, store, plot)
+        if plot is not None:
+            say(f"picture in {plot}")
+        _show(rows, as_json, folder)
 
 
 @app.command()
@@ -197,24 +171,30 @@ def serve(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a model; the first start scores it, later ones are immediate. Stop with Ctrl-C: requests in flight finish.
+    """Serve a model over HTTP, its sparsity a live dial.
 
-    Every setting is also a SPARSEDIAL_* variable. Example: sparsedial serve --port 9000 --sparsity 0.5
+    The first start scores the model and builds its ladder; later ones are immediate, and come back on the variant
+    that was committed last. Stop with Ctrl-C or SIGTERM: requests in flight are finished. Every setting, those
+    without a flag too, is a SPARSEDIAL_* variable; a flag goes before its variable. Example:
+
+    \b
+      sparsedial serve --port 9000 --sparsity 0.5
+      SPARSEDIAL_ACCURACY_FLOOR=0.88 sparsedial serve ./my-bert --train train.jsonl --eval dev.jsonl
     """
-    from service.launcher import launch
-
-    with _refusals():
-        settings = _settings(
+    with refusals():
+        settings = settings_of(
             model=model, host=host, port=port, replicas=replicas, store=store, sparsity=sparsity, device=device,
             train=train, eval=eval, levels=levels, max_batch_tokens=max_batch_tokens, ingress=ingress, address=address,
         )  # fmt: skip
+        from service.launcher import launch
+
         raise typer.Exit(launch(settings, as_json=as_json))
 
 
-@app.command()
+@app.command(cls=NumberCommand)
 def dial(
-    sparsity: Annotated[float, typer.Argument(help="Sparsity to serve, in [0, 1).")],
-    scorer: Annotated[str | None, typer.Option(help="Importance scorer.")] = None,
+    sparsity: Sparsity,
+    scorer: Annotated[str | None, typer.Option(help="Importance scorer: fisher, taylor or magnitude.")] = None,
     pattern: Annotated[str | None, typer.Option(help="structured or unstructured.")] = None,
     recover: RecoverOption = None,
     url: Url = DEFAULT_URL,
@@ -222,63 +202,85 @@ def dial(
     wait: Wait = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Turn the dial of a running service and wait until every replica answers with the new variant."""
-    change = {"sparsity": sparsity, "scorer": scorer, "pattern": pattern, "recover": recover}
-    _change(
-        lambda client: client.dial({key: value for key, value in change.items() if value is not None}, wait),
-        url, token, as_json,
-    )  # fmt: skip
+    """Turn the dial of a running service.
+
+    Waits until every replica answers with the new variant; no request is dropped meanwhile. A level that is not
+    stored yet is built first, in seconds; one below the accuracy floor is refused, and nothing changes. Example:
+
+    \b
+      sparsedial dial 0.5
+      sparsedial dial 0 --url http://10.0.0.7:8000 --token "$(cat admin.token)"
+    """
+    with refusals(as_json=as_json):
+        wish = {"sparsity": number_of(sparsity), "scorer": scorer, "pattern": pattern, "recover": recover}
+        change = {name: value for name, value in wish.items() if value is not None}
+        PruneSpec.from_dict(change)  # refused here in the same words, and NaN could not even be sent
+        _change(lambda client: client.dial(change, wait), url, token, as_json)
 
 
 @app.command()
 def rollback(url: Url = DEFAULT_URL, token: Token = None, wait: Wait = 60.0, as_json: AsJson = False) -> None:
-    """Return a running service to the variant it served before the last change."""
-    _change(lambda client: client.rollback(wait), url, token, as_json)
+    """Return a running service to the variant before the last change.
+
+    It is still loaded, so this takes no time; a second rollback takes the first one back. Example:
+
+    \b
+      sparsedial rollback
+    """
+    with refusals(as_json=as_json):
+        _change(lambda client: client.rollback(wait), url, token, as_json)
 
 
 @app.command()
 def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False) -> None:
-    """Show what a running service serves now."""
-    with _refusals():
+    """Show what a running service serves now.
+
+    Sparsity, generation, variant, accuracy, replicas, and the change that runs, if one does. Example:
+
+    \b
+      sparsedial status --json
+    """
+    with refusals(as_json=as_json):
         state = _client(url, token).status()
         if as_json:
             print_json(state)
             return
-        stderr.print(
+        low, high = state["accuracy_interval"]
+        typer.echo(
             f"sparsity {state['sparsity']:g} (achieved {state['achieved_sparsity']:.3f}), generation "
-            f"{state['generation']}, variant {state['variant']}, accuracy {state['accuracy']:.1%}, "
-            f"{len(state['replicas'])} replicas",
-            markup=False,
+            f"{state['generation']}, variant {state['variant']}\n"
+            f"accuracy {state['accuracy']:.1%} ({low:.1%} to {high:.1%}), floor {state['accuracy_floor']:.1%}, "
+            f"{len(state['replicas'])} replicas"
         )
         if state["operation"]:
-            stderr.print(f"changing: {state['operation']['id']} is {state['operation']['phase']}", markup=False)
+            typer.echo(f"changing: operation {state['operation']['id']} is {state['operation']['phase']}")
 
 
 def _change(call: Callable[[AdminClient], dict[str, Any]], url: str, token: str | None, as_json: bool) -> None:
-    with _refusals():
-        with spinner("waiting for every replica"):
-            operation = call(_client(url, token))
-        if as_json:
-            print_json(operation)
-        else:
-            stderr.print(
-                f"{operation['phase']}: generation {operation['generation']}, variant {operation['variant']}",
-                markup=False,
-            )
+    client = _client(url, token)
+    with spinner("waiting for every replica"):
+        operation = call(client)
+    if as_json:
+        print_json(operation)
+    elif operation["phase"] == "committed":
+        typer.echo(
+            f"committed: generation {operation['generation']}, variant {operation['variant']}, accuracy "
+            f"{operation['accuracy']:.1%}"
+        )
+    else:
+        typer.echo(f"{operation['phase']}: operation {operation['id']}; 'sparsedial status' shows how it goes")
 
 
 def _client(url: str, token: str | None) -> AdminClient:
-    token = token or find_token(url)
-    if token is None:
-        raise AdminError(f"no admin token for {url}; give --token or set SPARSEDIAL_ADMIN_TOKEN", 2)
-    return AdminClient(url, token)
+    return AdminClient(url, token or find_token(url))
 
 
-def _show(rows: list[dict[str, Any]], as_json: bool, root: Path) -> None:
+def _show(rows: list[dict[str, Any]], as_json: bool, store: Path) -> None:
     if as_json:
-        print_json({"store": str(root), "levels": rows})
+        print_json({"store": str(store), "levels": rows})
     else:
-        stderr.print(frontier_table(rows))
+        print_table(frontier_table(rows))
+        say(f"store: {store}")
 
 
 def main() -> None:

@@ -80,9 +80,10 @@ def replica_id() -> str:
     return str(serve.get_replica_context().replica_id.unique_id)
 
 
-def node_ip() -> str:
-    """Return the address under which other nodes reach this one; loopback on a local cluster."""
-    return str(ray.util.get_node_ip_address())
+def page_host(host: str) -> str:
+    """Return where a metrics page listens: on loopback if the service does, else where other nodes reach this one."""
+    local = host == "localhost" or host.startswith("127.") or host == "::1"
+    return "127.0.0.1" if local else str(ray.util.get_node_ip_address())
 
 
 def assigned_device(wanted: Device) -> torch.device:

@@ -8,7 +8,7 @@ from pruning.frontier import frontier_rows
 from pruning.scores import SCORERS
 from pruning.variants import VariantStore
 from service.admin import build_admin_api
-from service.cluster import RayBuilder, node_ip
+from service.cluster import RayBuilder, page_host
 from service.control_metrics import ControlMetrics
 from service.controller import VariantController
 from service.ladder import ladder_specs
@@ -47,7 +47,7 @@ class Control:
         dense_accuracy = store.manifest(ladder.variant_ids[0]).evaluation.accuracy
         floor = dense_accuracy - DEFAULT_ACCURACY_DROP if settings.accuracy_floor is None else settings.accuracy_floor
         metrics = ControlMetrics()
-        self._metrics_server, address = serve_metrics(metrics.registry, node_ip())
+        self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
         self._controller = VariantController(
             limits=ControlLimits(accuracy_floor=floor),
             builder=builder,

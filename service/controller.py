@@ -24,7 +24,7 @@ from service.events import (
 )
 from service.fleet import Fleet
 from service.limits import Clock, ControlLimits
-from service.operations import Choice, Operation, Phase, RolloutState
+from service.operations import Operation, Phase, RolloutState
 from service.protocol import Builder, Desired, ReplicaReport
 from service.state import StateFile, StateUnwritable
 from service.tasks import Tasks
@@ -288,15 +288,7 @@ class VariantController:
         return self.operation(operation_id).finished and not spreading
 
     def _first_state(self) -> RolloutState:
-        manifest = self._store.manifest(self._initial_variant)
-        committed = Choice(
-            variant_id=manifest.variant_id,
-            spec=manifest.spec,
-            achieved_sparsity=manifest.achieved_sparsity,
-            accuracy=manifest.evaluation.accuracy,
-            operation_id=None,
-        )
-        return RolloutState(version=1, generation=1, committed=committed)
+        return RolloutState.first(self._store.manifest(self._initial_variant))
 
     def _restarted(self, state: RolloutState) -> Restarted:
         limits, now = self._limits, self._clock.wall()

@@ -5,16 +5,22 @@ each one is for.
 """
 
 import os
+import secrets
 import socket
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from service.settings import Ingress
 
+SOCKET_LIMIT = 96
+"""Longest path of a socket: 107 bytes, less what HAProxy appends while it binds."""
+RAY_FOLDER = 56
+"""Length of the node id that Ray puts between the folder and the name of HAProxy's socket."""
+
 COMMON = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",
     "RAY_worker_niceness": "0",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
@@ -29,26 +35,49 @@ HAPROXY = {
 }
 
 
-def set_environment(ingress: Ingress, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set what is not set yet; a variable that the user has set stays as it is."""
+@contextmanager
+def socket_folder() -> Iterator[Path]:
+    """Give the block a folder of its own, under a path short enough for HAProxy's socket; it vanishes afterwards."""
+    parent = tempfile.gettempdir()
+    longest = len(f"{parent}/sd-12345678/") + RAY_FOLDER + len("/admin.sock")
+    with tempfile.TemporaryDirectory(
+        prefix="sd-", dir=parent if longest <= SOCKET_LIMIT else "/tmp", ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
+
+
+def set_environment(
+    ingress: Ingress, folder: Path, *, own_cluster: bool, environment: MutableMapping[str, str] = os.environ
+) -> None:
+    """Set what is not set yet; a variable that the user has set stays as it is.
+
+    Args:
+        ingress: the fast path, or Ray Serve's default one.
+        folder: where HAProxy keeps its files, from ``socket_folder``.
+        own_cluster: whether Ray is started here; its ports then ask for a token that nobody else knows.
+        environment: for tests.
+    """
     wanted = dict(COMMON)
+    if own_cluster:
+        wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     if ingress is Ingress.HAPROXY:
-        folder = Path(tempfile.mkdtemp(prefix="sd-"))
+        stats_port, metrics_port = free_ports(2)
         wanted |= HAPROXY | {
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         }
     for name, value in wanted.items():
         environment.setdefault(name, value)
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Return different ports of the loopback interface that are free now."""
+    with ExitStack() as held:  # until all are found, or the same one may be given twice
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]

@@ -8,17 +8,18 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from pruning.errors import PruningError
 from pruning.frontier import frontier_rows, measure_side_by_side
 from pruning.workbench import Workbench
-from service.fast_path import set_environment
+from service.fast_path import set_environment, socket_folder
 from service.ladder import ladder_specs, prepare_ladder
 from service.locks import sole_service
 from service.running import leave_note, remove_note
 from service.settings import Device, Settings
 from service.sources import Sources, admin_token, resolve
-from service.terminal import frontier_table, print_json, progress_bar, stderr
+from service.terminal import frontier_table, print_json, print_table, progress_bar, spinner, stderr
 
 OBJECT_STORE_BYTES = 200_000_000
 """Ray's shared memory: nothing large travels between our processes."""
@@ -32,24 +33,24 @@ def launch(settings: Settings, *, as_json: bool) -> int:
     """
     _check_port(settings.host, settings.port)
     sources = resolve(settings)
-    with sole_service(sources.store):
+    with sole_service(sources.store), socket_folder() as folder:
         token, token_file = admin_token(settings, sources.store)
         ladder_ids, initial = _prepare(settings, sources)
-        set_environment(settings.ingress)
-        stop = _stop_signal()
+        set_environment(settings.ingress, folder, own_cluster=settings.address is None)
         service = _Service(settings, sources, ladder_ids, initial)
         try:
-            with stderr.status("starting Ray and the replicas"):
-                service.start()
+            with spinner("starting Ray and the replicas"):
+                service.connect()
+                stop = _stop_signal()
+                service.deploy()
             url = _url(settings)
             leave_note(settings.port, url, token_file)
             _say_hello(url, token, token_file, sources.store, as_json)
             stop.wait()
             stderr.print("stopping: requests in flight are finished first")
-            service.drain(settings.drain_timeout_s)
         finally:
             remove_note(settings.port)
-            service.stop()
+            service.stop(settings.drain_timeout_s)
     return 0
 
 
@@ -65,7 +66,8 @@ def _prepare(settings: Settings, sources: Sources) -> tuple[tuple[str, ...], str
         with progress_bar("timing the levels side by side") as update:
             measure_side_by_side(bench, manifests, update)
     ids = tuple(manifest.variant_id for manifest in manifests)
-    stderr.print(frontier_table([r for r in frontier_rows(bench.store, bench.base.digest) if r["variant"] in ids]))
+    rows = [row for row in frontier_rows(bench.store, bench.base.digest) if row["variant"] in ids]
+    print_table(frontier_table(rows), stderr)
     return ids, next(m.variant_id for m in manifests if m.spec.sparsity == settings.sparsity)
 
 
@@ -78,17 +80,14 @@ class _Service:
         self._ladder_ids = ladder_ids
         self._initial = initial
 
-    def start(self) -> None:
-        """Bring up a cluster (or join one), then control, then model; return when both serve."""
+    def connect(self) -> None:
+        """Bring up a cluster, or join one, with Serve on it."""
         import ray
         from ray import serve
 
-        from service.app import control_application, model_application
-        from service.cluster import CONTROL_APP, MODEL_APP
-        from service.control import Ladder
-
         settings = self._settings
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        for name in ("ray", "ray.serve"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         if settings.address is None:
             ray.init(
                 address="local",
@@ -106,6 +105,17 @@ class _Service:
                 "request_timeout_s": settings.request_timeout_s + 10,
             }
         )
+
+    def deploy(self) -> None:
+        """Start control, then model; return when both serve."""
+        import ray
+        from ray import serve
+
+        from service.app import control_application, model_application
+        from service.cluster import CONTROL_APP, MODEL_APP
+        from service.control import Ladder
+
+        settings = self._settings
         gpus = ray.cluster_resources().get("GPU", 0)
         wants_gpu = settings.device is Device.CUDA or (settings.device is Device.AUTO and gpus >= 1)
         ladder = Ladder(self._ladder_ids, self._initial)
@@ -114,25 +124,33 @@ class _Service:
             model_application(settings, self._sources, num_gpus=1 if wants_gpu else 0), name=MODEL_APP, route_prefix="/"
         )
 
-    def drain(self, timeout_s: float) -> None:
-        """Let every replica refuse new requests and finish what it has; give up after ``timeout_s``."""
-        asyncio.run(_drain(timeout_s))
-
-    def stop(self) -> None:
-        """End the applications and a cluster of our own."""
+    def stop(self, drain_s: float) -> None:
+        """Let requests in flight be answered, for at most ``drain_s``; then end our applications and our cluster."""
         import ray
-        from ray import serve
 
-        serve.shutdown()
+        if not ray.is_initialized():
+            return
+        asyncio.run(_drain_then_end(drain_s, own_cluster=self._settings.address is None))
         ray.shutdown()
 
 
-async def _drain(timeout_s: float) -> None:
+async def _drain_then_end(drain_s: float, *, own_cluster: bool) -> None:
+    """Drain and end in one event loop: a handle belongs to the loop that made it."""
     from ray import serve
 
-    from service.cluster import CONTROL_APP
+    from service.cluster import CONTROL_APP, MODEL_APP
 
-    control = serve.get_app_handle(CONTROL_APP)
+    if CONTROL_APP in serve.status().applications:
+        await _drain(serve.get_app_handle(CONTROL_APP), drain_s)
+    if own_cluster:
+        await serve.shutdown_async()
+    else:
+        for name in (MODEL_APP, CONTROL_APP):
+            await asyncio.to_thread(serve.delete, name)
+
+
+async def _drain(control: Any, timeout_s: float) -> None:
+    """Return once no replica has a request in flight, or after ``timeout_s``."""
     await control.drain.remote()
     deadline = time.monotonic() + timeout_s
     # A report may be a second old: two quiet looks in a row mean quiet.
@@ -143,7 +161,7 @@ async def _drain(timeout_s: float) -> None:
 
 
 def _stop_signal() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set."""
+    """Return an event that SIGTERM and SIGINT set. To be called after Ray has started: it takes SIGTERM for itself."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

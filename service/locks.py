@@ -28,6 +28,10 @@ def sole_service(store: Path) -> Iterator[None]:
             raise StoreError(
                 f"another service is using the store {store}; stop it first, or give this one its own --store"
             ) from None
+        except OSError as error:
+            raise StoreError(
+                f"the store {store} cannot be locked: {error}; choose a --store on a local disk"
+            ) from error
         yield
     finally:
         os.close(descriptor)

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from pruning.spec import PruneSpec
+from pruning.variants import Manifest
 
 HISTORY_LIMIT = 100
 """Finished operations that are remembered."""
@@ -114,6 +116,18 @@ class RolloutState:
     """Finished operations, oldest first, at most ``HISTORY_LIMIT``."""
     hold_until: float = 0.0
     """No commit before this moment, so that every live replica can be heard first."""
+
+    @classmethod
+    def first(cls, manifest: Manifest) -> Self:
+        """Return the state of a service where nothing but ``manifest``'s variant was ever committed."""
+        committed = Choice(
+            variant_id=manifest.variant_id,
+            spec=manifest.spec,
+            achieved_sparsity=manifest.achieved_sparsity,
+            accuracy=manifest.evaluation.accuracy,
+            operation_id=None,
+        )
+        return cls(version=1, generation=1, committed=committed)
 
     @property
     def phase(self) -> Phase | None:

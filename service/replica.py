@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pruning.encoder import load_base_model
 from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
-from service.cluster import RayControlLink, assigned_device, node_ip, replica_id
+from service.cluster import RayControlLink, assigned_device, page_host, replica_id
 from service.engine import Engine, Live, base_on
 from service.errors import NotReady
 from service.follower import Follower, first_desired
@@ -51,7 +51,7 @@ class ModelReplica:
             return engine
 
         metrics = ReplicaMetrics(VERSION, settings.max_queue_tokens)
-        self._metrics_server, address = serve_metrics(metrics.registry, node_ip())
+        self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
         link = RayControlLink()
         generation, variant_id = await self._committed(link, address, StateFile(sources.store / "state.json"))
         shelf = EngineShelf(load, Live(generation, await asyncio.to_thread(load, variant_id)))

@@ -1,13 +1,13 @@
-"""Settings of the service: each a command-line flag, a ``SPARSEDIAL_*`` variable and a field here."""
+"""Settings of the service: each a field here and a ``SPARSEDIAL_*`` variable; many are flags of ``serve`` too."""
 
-import math
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+ENV_PREFIX = "SPARSEDIAL_"
 DEFAULT_LEVELS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
@@ -29,10 +29,16 @@ class Ingress(StrEnum):
 class Settings(BaseSettings):
     """What one service needs to know. Precedence: flag, then ``SPARSEDIAL_<FIELD>``, then the default."""
 
-    model_config = SettingsConfigDict(env_prefix="SPARSEDIAL_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,  # how compose files and CI say "not set"
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # a secret may be part of it
+    )
 
     model: str = "embedded"
-    """Model directory (Hugging Face layout, safetensors), hub id in the local cache, or ``embedded``."""
+    """Model directory (Hugging Face layout, safetensors), hub id (fetched once), or ``embedded``."""
     host: str = "127.0.0.1"
     """Address to bind. Loopback unless told otherwise."""
     port: int = Field(default=8000, ge=1, le=65535)
@@ -48,13 +54,13 @@ class Settings(BaseSettings):
     train: Path | None = None
     """Labelled rows for scoring: JSON Lines, CSV, TSV or Parquet. The embedded model has its own."""
     eval: Path | None = None
-    """Labelled rows for evaluation, disjoint from ``train``."""
+    """Labelled rows for evaluation; not the file of ``train``."""
     levels: Annotated[tuple[float, ...], NoDecode] = DEFAULT_LEVELS
-    """The ladder: sparsities built ahead and kept loaded."""
+    """The ladder: sparsities built ahead and kept loaded; dense (0) is always among them."""
     scorer: str = "fisher"
-    """Importance scorer of the ladder."""
+    """Importance scorer of the ladder: ``fisher``, ``taylor`` or ``magnitude``."""
     pattern: str = "structured"
-    """Sparsity pattern of the ladder."""
+    """Sparsity pattern of the ladder: ``structured`` (smaller matrices) or ``unstructured`` (zeros, not faster)."""
     accuracy_floor: float | None = Field(default=None, ge=0.0, le=1.0)
     """Accuracy below which nothing is promoted. Default: dense accuracy less 0.05."""
     max_batch_tokens: int = Field(default=4096, ge=1)
@@ -67,9 +73,9 @@ class Settings(BaseSettings):
     """Characters in one text; longer ones are refused, shorter ones truncated to the model's positions."""
     max_body_bytes: int = Field(default=4_000_000, ge=1)
     """Bytes in one request body."""
-    request_timeout_s: float = Field(default=30.0, gt=0)
+    request_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds after which a request is answered with 504."""
-    drain_timeout_s: float = Field(default=20.0, ge=0)
+    drain_timeout_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     """Seconds that a stopping service gives to requests in flight."""
     threads: int | None = Field(default=None, ge=1)
     """Torch threads per replica. Default: the machine's cores shared out among the replicas."""
@@ -77,9 +83,9 @@ class Settings(BaseSettings):
     """``haproxy`` is the fast path; ``proxy`` goes back to Ray Serve's default one."""
     address: str | None = None
     """Ray cluster to join (``auto`` or host:port). Default: a local one of our own."""
-    admin_token: SecretStr | None = None
+    admin_token: SecretStr | None = Field(default=None, min_length=1)
     """Bearer token of ``/admin``. Default: made at first start and kept in the store, mode 0600."""
-    api_key: SecretStr | None = None
+    api_key: SecretStr | None = Field(default=None, min_length=1)
     """Bearer token of the inference routes. Default: none is asked for."""
 
     @field_validator("levels", mode="before")
@@ -87,10 +93,26 @@ class Settings(BaseSettings):
     def _split_levels(cls, value: object) -> object:
         """Accept ``0,0.3,0.5``; every level in [0, 1), dense always among them, sorted."""
         if isinstance(value, str):
-            value = [float(part) for part in value.split(",") if part.strip()]
-        if isinstance(value, (list, tuple)):
+            value = [part for part in value.split(",") if part.strip()]
+        if not isinstance(value, (list, tuple)):
+            return value
+        try:
             numbers = {float(number) for number in value} | {0.0}
-            if any(math.isnan(number) or not 0.0 <= number < 1.0 for number in numbers):
-                raise ValueError(f"levels must lie in [0, 1); got {sorted(numbers)}")
-            return tuple(sorted(numbers))
-        return value
+        except (TypeError, ValueError) as error:
+            raise ValueError("levels must be numbers in [0, 1), such as 0,0.3,0.5") from error
+        if not all(0.0 <= number < 1.0 for number in numbers):  # NaN is not
+            raise ValueError(f"levels must lie in [0, 1); got {sorted(numbers)}")
+        return tuple(sorted(numbers))
+
+    @field_validator("admin_token", "api_key", mode="before")
+    @classmethod
+    def _strip(cls, value: object) -> object:
+        """Drop the newline that a secret read from a file often ends with."""
+        return value.strip() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_secrets(self) -> Self:
+        """Refuse one secret for both: the inference key must never open ``/admin``."""
+        if self.admin_token is not None and self.admin_token == self.api_key:
+            raise ValueError("admin_token and api_key must differ: who may ask must not thereby turn the dial")
+        return self

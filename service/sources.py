@@ -5,7 +5,6 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruning.encoder import load_base_model
 from pruning.errors import DataError, ModelError, StoreError
 from service.settings import Settings
 
@@ -87,11 +86,15 @@ def cache_home() -> Path:
 
 
 def default_store(model: Path) -> Path:
-    """Return the store of a model for which none was named: one per model content."""
-    return (
-        cache_home()
-        / f"{model.parent.name if model.name == 'model' else model.name}-{load_base_model(model).digest[:8]}"
-    )
+    """Return the store of a model for which none was named: one per model content.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+    from pruning.encoder import load_base_model  # it brings torch, which dial and status can do without
+
+    name = model.parent.name if model.name == "model" else model.name
+    return cache_home() / f"{name}-{load_base_model(model).digest[:8]}"
 
 
 def admin_token(settings: Settings, store: Path) -> tuple[str, Path | None]:
@@ -113,7 +116,10 @@ def admin_token(settings: Settings, store: Path) -> tuple[str, Path | None]:
             raise StoreError(f"{path} can be read by others; run 'chmod 600 {path}'") from None
     except OSError as error:
         raise StoreError(f"no admin token can be kept in {store}: {error}; choose a writable --store") from error
-    token = path.read_text(encoding="ascii").strip()
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} cannot be read: {error}; delete it and start again") from None
     if not token:
         raise StoreError(f"{path} is empty; delete it and start again")
     return token, path

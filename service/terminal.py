@@ -1,4 +1,7 @@
-"""What commands show: tables and progress on stderr, results on stdout."""
+"""What commands show: results on stdout, words and progress on stderr.
+
+On a terminal progress moves in place. Anywhere else (a log, a pipe, a container) it is a plain line now and then.
+"""
 
 import json
 import sys
@@ -10,6 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+PLAIN_STEP = 10
+"""Percent between two plain lines of progress."""
+PLAIN_WIDTH = 160
+"""Columns of a table where no terminal sets a width."""
+
+stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
 
 
@@ -18,42 +27,87 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def print_table(table: Table, console: Console = stdout) -> None:
+    """Write a table, as wide as it needs to be where there is no terminal."""
+    if not console.is_terminal:
+        console = Console(file=console.file, width=PLAIN_WIDTH, highlight=False)
+    console.print(table)
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Write one line to stderr, unbroken, so that paths and commands in it can be copied."""
+    stderr.print(text, style=style, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr; the block gets ``update(done, total)``."""
+    """Show how far the work is, on stderr; the block gets ``update(done, total)``."""
+    if not stderr.is_terminal:
+        yield _plain_progress(what)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr) as bars:
         bar = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
+def _plain_progress(what: str) -> Callable[[int, int], None]:
+    """Return an ``update`` that writes a line at the first call and then at about every ``PLAIN_STEP`` percent."""
+    shown = -1
+
+    def update(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // max(total, 1)
+        if shown < 0 or percent // PLAIN_STEP > shown // PLAIN_STEP:
+            shown = percent
+            say(f"{what}: {percent} % ({done} of {total})")
+
+    return update
+
+
 @contextmanager
 def spinner(what: str) -> Iterator[Callable[[str], None]]:
-    """Show what is being done now; the block gets ``tell(text)``."""
+    """Show what is being done now, on stderr; the block gets ``tell(text)``."""
+    if not stderr.is_terminal:
+        say(what)
+        yield lambda text: say(f"{what}: {text}")
+        return
     with stderr.status(what) as status:
         yield lambda text: status.update(f"{what}: {text}")
 
 
 def frontier_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the frontier as a table: what each level costs and buys."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("sparsity", "achieved", "accuracy", "95 % interval", "agreement", "MACs", "p50 of one", "texts/s"):
+    """Return the frontier as a table, 80 columns wide if all levels were cut one way: what each costs and buys.
+
+    Speed is throughput against the dense model's, beside what the MACs would promise.
+    """
+    ways = sorted({_way(row) for row in rows if row["requested_sparsity"] > 0})
+    several = len(ways) > 1
+    caption = "latency: median of one text"
+    if len(ways) == 1:
+        caption = f"cut by {ways[0]}; {caption}"
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True, caption=caption)
+    for heading in ("sparsity", "achieved", "accuracy (95 %)", "agree", "MACs", "latency", "texts/s", "speed (ideal)"):
         table.add_column(heading, justify="right")
-    table.add_column("speed-up (ideal)", justify="right")
-    table.add_column("how")
+    if several:
+        table.add_column("cut by")
     for row in rows:
         low, high = row["accuracy_interval"]
-        speedup = "" if row["speedup"] is None else f"{row['speedup']:.2f} ({row['ideal_speedup']:.2f})"
-        table.add_row(
+        cells = [
             f"{row['requested_sparsity']:g}",
             f"{row['achieved_sparsity']:.3f}",
-            f"{row['accuracy']:.1%}",
-            f"{low:.1%} to {high:.1%}",
+            f"{row['accuracy']:.1%} ({100 * low:.1f}-{100 * high:.1f})",
             f"{row['agreement']:.1%}",
             f"{row['macs'] / 1e6:.0f} M",
             f"{row['latency_p50_ms']:.1f} ms",
             f"{row['items_per_s']:.0f}",
-            speedup,
-            "dense" if row["requested_sparsity"] == 0 else f"{row['scorer']}, {row['pattern']}, {row['recover']}",
-        )
+            "" if row["speedup"] is None else f"{row['speedup']:.2f} ({row['ideal_speedup']:.2f})",
+        ]
+        if several:
+            cells.append("" if row["requested_sparsity"] == 0 else _way(row))
+        table.add_row(*cells)
     return table
+
+
+def _way(row: Mapping[str, Any]) -> str:
+    return f"{row['scorer']}, {row['pattern']}, {row['recover']}"

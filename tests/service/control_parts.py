@@ -55,7 +55,7 @@ def choice_of(spec: PruneSpec = DENSE, *, accuracy: float = 0.9, operation_id: s
 
 
 def first_state() -> RolloutState:
-    return RolloutState(version=1, generation=1, committed=choice_of())
+    return RolloutState.first(manifest_of(DENSE))
 
 
 def report_of(

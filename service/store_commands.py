@@ -1,0 +1,104 @@
+"""What ``prepare``, ``prune`` and ``frontier`` do with a model and its store. Torch comes with this file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pruning.encoder import load_base_model
+from pruning.errors import SpecError, StoreError
+from pruning.frontier import frontier_rows, measure_side_by_side
+from pruning.pipeline import build_variant
+from pruning.plot import plot_frontier
+from pruning.spec import PruneSpec
+from pruning.variants import VariantStore
+from pruning.workbench import Workbench
+from service.ladder import ladder_specs, prepare_ladder
+from service.sources import default_store, model_dir, rows_of
+from service.terminal import progress_bar, spinner
+
+Rows = list[dict[str, Any]]
+"""Rows of the frontier, one per level."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The model, rows and store that a command was given."""
+
+    model: str
+    train: Path | None
+    evaluation: Path | None
+    store: Path | None
+
+    def open(self) -> Workbench:
+        """Return the workbench.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+            DataError: the rows are missing or cannot be used.
+        """
+        folder = model_dir(self.model)
+        rows = rows_of(folder, self.train, self.evaluation)
+        return Workbench.open(folder, *rows, self.store or default_store(folder))
+
+
+def prepare_model(
+    place: Place, levels: Sequence[float], scorer: str, pattern: str, recover: str | None
+) -> tuple[Path, Rows]:
+    """Score the model unless it was, build the levels that are missing, time all; return (store, their rows).
+
+    Raises:
+        PruningError: an unknown scorer, pattern or recovery, or a model, rows or store that cannot be used.
+    """
+    specs = ladder_specs(levels, scorer, pattern, recover)
+    bench = place.open()
+    with progress_bar("scoring the model") as update:
+        bench.calibrate(update)
+    manifests = prepare_ladder(bench, specs)
+    with progress_bar("timing the levels side by side") as update:
+        measure_side_by_side(bench, manifests, update)
+    return bench.root, _rows_of(bench, [manifest.variant_id for manifest in manifests])
+
+
+def prune_model(place: Place, spec: PruneSpec) -> tuple[Path, Rows]:
+    """Cut the model from its cached scores; return (the variant's folder, its row).
+
+    Raises:
+        PruningError: the model was not prepared, an unknown scorer, or files that cannot be used.
+    """
+    bench = place.open()
+    with spinner(f"cutting {bench.base.name} to {spec.sparsity:g}") as tell:
+        manifest = build_variant(bench, spec, tell)
+    return bench.store.folder / manifest.variant_id, _rows_of(bench, [manifest.variant_id])
+
+
+def stored_frontier(model: str, store: Path | None, plot: Path | None) -> tuple[Path, Rows]:
+    """Return (store, rows of the model's variants in it), drawn into ``plot`` where one is named.
+
+    Raises:
+        ModelError: no such model.
+        StoreError: no variant of it is in the store.
+        SpecError: ``plot`` is not a PNG file that can be written.
+    """
+    folder = model_dir(model)
+    base = load_base_model(folder)
+    root = store or default_store(folder)
+    rows = frontier_rows(VariantStore(root), base.digest)
+    if not rows:
+        raise StoreError(f"no variants of {model} in {root}; run 'sparsedial prepare' first")
+    if plot is not None:
+        _draw(rows, plot, f"{model}: the frontier on this machine")
+    return root, rows
+
+
+def _draw(rows: Rows, plot: Path, title: str) -> None:
+    if plot.suffix != ".png":
+        raise SpecError(f"--plot writes a PNG; name it so: {plot.with_suffix('.png')}, not {plot}")
+    try:
+        plot_frontier(rows, plot, title)
+    except OSError as error:
+        raise SpecError(f"--plot {plot} cannot be written: {error.strerror}") from error
+
+
+def _rows_of(bench: Workbench, variant_ids: Sequence[str]) -> Rows:
+    return [row for row in frontier_rows(bench.store, bench.base.digest) if row["variant"] in variant_ids]

@@ -1,0 +1,157 @@
+import ast
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from service import settings as module
+from service.settings import DEFAULT_LEVELS, Device, Ingress, Settings
+
+EXAMPLES: dict[str, tuple[str, Any]] = {
+    "model": ("./bert", "./bert"),
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("9000", 9000),
+    "replicas": ("2", 2),
+    "store": ("/s", Path("/s")),
+    "sparsity": ("0.5", 0.5),
+    "device": ("cuda", Device.CUDA),
+    "train": ("t.csv", Path("t.csv")),
+    "eval": ("e.csv", Path("e.csv")),
+    "levels": ("0.5, 0.2", (0.0, 0.2, 0.5)),
+    "scorer": ("taylor", "taylor"),
+    "pattern": ("unstructured", "unstructured"),
+    "accuracy_floor": ("0.9", 0.9),
+    "max_batch_tokens": ("8", 8),
+    "max_queue_tokens": ("9", 9),
+    "max_client_batch_size": ("10", 10),
+    "max_text_characters": ("11", 11),
+    "max_body_bytes": ("12", 12),
+    "request_timeout_s": ("1.5", 1.5),
+    "drain_timeout_s": ("0", 0.0),
+    "threads": ("3", 3),
+    "ingress": ("proxy", Ingress.PROXY),
+    "address": ("auto", "auto"),
+    "admin_token": ("t", "t"),
+    "api_key": ("k", "k"),
+}
+"""A value of each setting, as a variable holds it and as the service reads it."""
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("SPARSEDIAL_"):
+            monkeypatch.delenv(name)
+
+
+def test_every_field_says_what_it_means() -> None:
+    (body,) = [node.body for node in ast.parse(Path(module.__file__).read_text()).body if is_settings(node)]
+    documented = {
+        field.target.id
+        for field, below in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+    }
+    assert documented == set(Settings.model_fields)
+
+
+def is_settings(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ClassDef) and node.name == "Settings"
+
+
+@pytest.mark.parametrize("field", sorted(Settings.model_fields))
+def test_every_field_is_a_variable(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, expected = EXAMPLES[field]
+    assert getattr(Settings(), field) != expected
+    monkeypatch.setenv(f"SPARSEDIAL_{field.upper()}", text)
+    value = getattr(Settings(), field)
+    assert (value.get_secret_value() if field in ("admin_token", "api_key") else value) == expected
+
+
+@pytest.mark.parametrize("field", sorted(Settings.model_fields))
+def test_an_empty_variable_is_not_set(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SPARSEDIAL_{field.upper()}", "")
+    assert getattr(Settings(), field) == Settings.model_fields[field].default
+
+
+def test_a_value_given_goes_before_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSEDIAL_PORT", "9000")
+    assert Settings(port=9001).port == 9001
+
+
+@pytest.mark.parametrize("unknown", [{"prot": 1}, {"SPARSEDIAL_PORT": 1}, {"sparsedial_port": 1}])
+def test_an_unknown_field_is_refused(unknown: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(unknown))):
+        Settings(**unknown)
+
+
+def test_settings_never_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "levels"),
+    [
+        ("0,0.3,0.5", (0.0, 0.3, 0.5)),
+        ("0.5,0.3", (0.0, 0.3, 0.5)),
+        (" .3 , 0.3,", (0.0, 0.3)),
+        ("", (0.0,)),
+        ([0.9, "0.1"], (0.0, 0.1, 0.9)),
+        ((), (0.0,)),
+    ],
+)
+def test_levels_are_sorted_and_always_hold_dense(given: Any, levels: tuple[float, ...]) -> None:
+    assert Settings(levels=given).levels == levels
+
+
+def test_the_default_ladder_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().levels == DEFAULT_LEVELS == Settings(levels=DEFAULT_LEVELS).levels
+
+
+@pytest.mark.parametrize(
+    "given", ["1", "-0.1", "nan", "inf", "half", "0.3;0.5", [None], [[0.5]], 0.5, None, {"0.5": 1}, [1.5]]
+)
+def test_bad_levels_are_refused(given: Any) -> None:
+    with pytest.raises(ValidationError, match="levels"):
+        Settings(levels=given)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("sparsity", value) for value in (-0.1, 1, "nan", "half")),
+        *(("accuracy_floor", value) for value in (-0.1, 1.1, "nan")),
+        *(("port", value) for value in (0, 65536, "tcp://10.0.0.1:8000")),
+        *(("request_timeout_s", value) for value in (0, "inf", "nan")),
+        *(("drain_timeout_s", value) for value in (-1, "inf", "nan")),
+        *((field, 0) for field in ("replicas", "max_batch_tokens", "max_queue_tokens", "threads")),
+        *((field, 0) for field in ("max_client_batch_size", "max_text_characters", "max_body_bytes")),
+        *(("device", value) for value in ("tpu", "")),
+        ("ingress", "nginx"),
+        ("admin_token", ""),
+        ("admin_token", " \n"),
+        ("api_key", ""),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Settings(**{field: value})
+
+
+def test_secrets_are_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSEDIAL_ADMIN_TOKEN", "adm1n\n")
+    settings = Settings(api_key=" k3y ")
+    assert settings.admin_token is not None and settings.admin_token.get_secret_value() == "adm1n"
+    assert settings.api_key is not None and settings.api_key.get_secret_value() == "k3y"
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "adm1n" not in shown and "k3y" not in shown
+
+
+def test_the_key_that_asks_may_not_be_the_token_that_dials() -> None:
+    with pytest.raises(ValidationError, match="must differ") as caught:
+        Settings(api_key="s3cret", admin_token="s3cret ")
+    assert "s3cret" not in str(caught.value)

@@ -1,0 +1,119 @@
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import service.terminal
+from service.terminal import frontier_table, print_json, print_table, progress_bar, say, spinner
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is written to stderr where it is no terminal."""
+    written = io.StringIO()
+    monkeypatch.setattr(service.terminal, "stderr", Console(file=written, force_terminal=False, width=80))
+    return written
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    written = io.StringIO()
+    monkeypatch.setattr(service.terminal, "stderr", Console(file=written, force_terminal=True, width=80))
+    return written
+
+
+def row(sparsity: float = 0.5, **changes: Any) -> dict[str, Any]:
+    return {
+        "requested_sparsity": sparsity,
+        "achieved_sparsity": sparsity,
+        "accuracy": 0.901,
+        "accuracy_interval": [0.881, 0.922],
+        "agreement": 0.987,
+        "macs": 11_000_000_000,
+        "latency_p50_ms": 123.4,
+        "items_per_s": 12345.6,
+        "speedup": 10.0,
+        "ideal_speedup": 12.5,
+        "scorer": "magnitude",
+        "pattern": "structured",
+        "recover": "reconstruct",
+    } | changes
+
+
+def lines_of(rows: list[dict[str, Any]], width: int) -> list[str]:
+    written = io.StringIO()
+    Console(file=written, width=width).print(frontier_table(rows))
+    return [line.rstrip() for line in written.getvalue().splitlines()]
+
+
+def test_plain_progress_is_a_line_every_ten_percent(plain: io.StringIO) -> None:
+    with progress_bar("scoring") as update:
+        for done in range(1, 1001):
+            update(done, 1000)
+    lines = plain.getvalue().splitlines()
+    assert lines[0] == "scoring: 0 % (1 of 1000)"
+    assert lines[1:] == [f"scoring: {percent} % ({10 * percent} of 1000)" for percent in range(10, 101, 10)]
+
+
+def test_plain_progress_of_few_steps_shows_each(plain: io.StringIO) -> None:
+    with progress_bar("timing") as update:
+        for done in range(1, 4):
+            update(done, 3)
+    assert plain.getvalue().splitlines() == ["timing: 33 % (1 of 3)", "timing: 66 % (2 of 3)", "timing: 100 % (3 of 3)"]
+
+
+def test_progress_of_nothing_is_no_error(plain: io.StringIO) -> None:
+    with progress_bar("scoring") as update:
+        update(0, 0)
+
+
+def test_a_plain_spinner_tells_what_and_every_step(plain: io.StringIO) -> None:
+    with spinner("building") as tell:
+        tell("cut")
+    assert plain.getvalue().splitlines() == ["building", "building: cut"]
+
+
+def test_on_a_terminal_progress_moves_in_place(terminal: io.StringIO) -> None:
+    with progress_bar("scoring") as update:
+        update(3, 3)
+    with spinner("building") as tell:
+        tell("cut")
+    assert "\x1b[" in terminal.getvalue() and "3/3" in terminal.getvalue()
+
+
+def test_a_line_is_never_broken_and_its_brackets_are_no_markup(plain: io.StringIO) -> None:
+    path = "/a/[bold]/" + 200 * "x"
+    say(f"sparsedial: {path}")
+    assert plain.getvalue() == f"sparsedial: {path}\n"
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_table_of_one_ladder_fits_a_common_terminal(width: int) -> None:
+    header, dense, level, caption = lines_of([row(0.0), row(0.5)], width)
+    assert header.split()[0] == "sparsity" and header.endswith("speed (ideal)")
+    assert dense.split()[0] == "0"
+    assert level.split()[:2] == ["0.5", "0.500"] and level.endswith("10.00 (12.50)")
+    assert "90.1% (88.1-92.2)" in level and "11000 M" in level and "123.4 ms" in level
+    assert "cut by magnitude, structured, reconstruct" in caption
+    assert "…" not in header + dense + level
+
+
+def test_levels_cut_in_several_ways_say_which(plain: io.StringIO) -> None:
+    rows = [row(0.0), row(0.5), row(0.5, scorer="fisher", recover="none", speedup=None)]
+    header, dense, first, second, _ = lines_of(rows, 160)
+    assert header.endswith("cut by") and "magnitude" not in dense
+    assert first.endswith("magnitude, structured, reconstruct") and second.endswith("fisher, structured, none")
+
+
+def test_a_piped_table_is_as_wide_as_it_needs(plain: io.StringIO) -> None:
+    narrow = io.StringIO()
+    print_table(frontier_table([row(0.5), row(0.5, scorer="fisher")]), Console(file=narrow, width=20))
+    assert "magnitude, structured, reconstruct" in narrow.getvalue()
+
+
+def test_json_is_one_document_and_never_has_a_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"ä": [1.5]})
+    assert capsys.readouterr().out == '{\n  "\\u00e4": [\n    1.5\n  ]\n}\n'
+    with pytest.raises(ValueError, match="JSON"):
+        print_json(float("nan"))
