@@ -20,8 +20,8 @@ from pruning.variants import Manifest, VariantStore
 from pruning.workbench import Workbench
 
 SPEEDS = "speeds.json"
-ROUNDS = 7
-ROWS_PER_ROUND = 256
+ROUNDS = 5
+ROWS_PER_ROUND = 128
 
 
 @torch.inference_mode()

@@ -37,7 +37,7 @@ def single_text_latencies(
 
 
 def median_latency(
-    model: SlimBert, sequences: Sequence[TokenSequence], *, repeats: int = 21, device: torch.device | str = "cpu"
+    model: SlimBert, sequences: Sequence[TokenSequence], *, repeats: int = 11, device: torch.device | str = "cpu"
 ) -> float:
     """Return the median of ``single_text_latencies``, in milliseconds."""
     return statistics.median(single_text_latencies(model, sequences, repeats=repeats, device=device))

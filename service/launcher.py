@@ -119,9 +119,17 @@ class _Service:
         gpus = ray.cluster_resources().get("GPU", 0)
         wants_gpu = settings.device is Device.CUDA or (settings.device is Device.AUTO and gpus >= 1)
         ladder = Ladder(self._ladder_ids, self._initial)
-        serve.run(control_application(settings, self._sources, ladder), name=CONTROL_APP, route_prefix="/admin")
-        serve.run(
-            model_application(settings, self._sources, num_gpus=1 if wants_gpu else 0), name=MODEL_APP, route_prefix="/"
+        serve.run_many(  # together, for a replica waits for the controller by itself
+            [
+                serve.RunTarget(
+                    control_application(settings, self._sources, ladder), name=CONTROL_APP, route_prefix="/admin"
+                ),
+                serve.RunTarget(
+                    model_application(settings, self._sources, num_gpus=1 if wants_gpu else 0),
+                    name=MODEL_APP,
+                    route_prefix="/",
+                ),
+            ]
         )
 
     def stop(self, drain_s: float) -> None:
