@@ -127,8 +127,8 @@ class VariantStore:
             raise ChecksumError(f"{path} does not match its checksum {claimed[:12]}; {_remedy(variant_id)}")
         return Manifest.from_dict(values)
 
-    def load(self, variant_id: str) -> tuple[Manifest, dict[str, Tensor]]:
-        """Return manifest and encoder layers, checksums verified.
+    def verify(self, variant_id: str) -> Manifest:
+        """Return a variant's manifest once its weights are known to be the ones that were written.
 
         Raises:
             StoreError: there is no such variant.
@@ -145,7 +145,12 @@ class VariantStore:
                 f"{path} has checksum {actual[:12]}, its manifest says {manifest.weights_sha256[:12]}; "
                 f"{_remedy(variant_id)}"
             )
-        return manifest, load_file(path)
+        return manifest
+
+    def load(self, variant_id: str) -> tuple[Manifest, dict[str, Tensor]]:
+        """Return manifest and encoder layers, verified; raises what ``verify`` raises."""
+        manifest = self.verify(variant_id)
+        return manifest, load_file(self.folder / variant_id / WEIGHTS)
 
     def list(self) -> list[Manifest]:
         """Return every readable manifest, least sparse first; others are logged and left out."""

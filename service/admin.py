@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pruning.errors import PruningError, SpecError
 from pruning.spec import Pattern, PruneSpec, Recover
@@ -23,6 +24,7 @@ from service.documents import operation_document
 from service.errors import Invalid, NotReady, ServiceError, Unauthorized
 from service.operations import Operation, Phase
 from service.problems import install_problem_handlers, problem_response, shown
+from service.request_ids import HEADER, request_id_of
 
 MAX_BODY_BYTES = 65_536
 MAX_WAIT_S = 300.0
@@ -79,6 +81,7 @@ def build_admin_api(
     api.add_exception_handler(PruningError, _store_unreadable)
     install_problem_handlers(api)
     api.add_middleware(_BearerToken, token=admin_token)
+    api.add_middleware(_Identified)
     return api
 
 
@@ -183,6 +186,27 @@ def _body_schema(scorers: Collection[str]) -> dict[str, Any]:
 
 async def _store_unreadable(request: Request, error: Exception) -> Response:
     return problem_response(StoreUnreadable(f"{error}."), request)
+
+
+class _Identified:
+    """Gives every answer, refusals too, the id of its request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_of(scope)
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+
+        async def identified_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(raw=message["headers"])[HEADER] = request_id
+            await send(message)
+
+        await self._app(scope, receive, identified_send)
 
 
 class _BearerToken:

@@ -17,7 +17,7 @@ from service.metrics import serve_metrics
 from service.protocol import Desired, ReplicaReport
 from service.settings import Settings
 from service.sources import Sources, admin_token
-from service.state import StateFile
+from service.state import STATE, StateFile
 
 DEFAULT_ACCURACY_DROP = 0.05
 """The floor, where none is set: this much under the dense model's accuracy."""
@@ -51,7 +51,7 @@ class Control:
         self._controller = VariantController(
             limits=ControlLimits(accuracy_floor=floor),
             builder=builder,
-            state_file=StateFile(sources.store / "state.json"),
+            state_file=StateFile(sources.store / STATE),
             store=store,
             metrics=metrics,
             initial_variant=ladder.initial,

@@ -1,8 +1,6 @@
 """The inference routes, and the frame around every one of their answers."""
 
 import hmac
-import re
-import uuid
 from contextlib import nullcontext
 from typing import Annotated, Any
 
@@ -19,14 +17,13 @@ from service.errors import Unauthorized
 from service.inflight import Exchange
 from service.info import ModelCard, info
 from service.problems import install_problem_handlers
+from service.request_ids import HEADER, request_id_of
 from service.runtime import InferenceRuntime, variant_headers
 from service.schemas import HubRequest, LabelScore, TeiRequest, parse
 from service.settings import Settings
 
 TRACKED_ROUTES = {("POST", "/"): "/", ("POST", "/predict"): "/predict"}
 """Routes that count as requests in the metrics; their label."""
-
-_REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}", re.ASCII)
 
 
 def build_inference_api(
@@ -158,7 +155,7 @@ class _Frame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         route = TRACKED_ROUTES.get((scope["method"], scope["path"]))
         with nullcontext(Exchange()) if route is None else self._runtime.track(route) as exchange:
@@ -167,15 +164,9 @@ class _Frame:
                 if message["type"] == "http.response.start":
                     exchange.status = message["status"]
                     headers = MutableHeaders(raw=message["headers"])
-                    headers["x-request-id"] = request_id
+                    headers[HEADER] = request_id
                     if "x-generation" not in headers:
                         headers.update(variant_headers(self._runtime.live))
                 await send(message)
 
             await self._app(scope, receive, framed_send)
-
-
-def _request_id(scope: Scope) -> str:
-    """Return the caller's own request id if it is a sane one, else a new one."""
-    given: bytes = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -16,9 +16,11 @@ from pruning.workbench import Workbench
 from service.fast_path import set_environment, socket_folder
 from service.ladder import ladder_specs, prepare_ladder
 from service.locks import sole_service
+from service.preflight import check_store
 from service.running import leave_note, remove_note
 from service.settings import Device, Settings
 from service.sources import Sources, admin_token, resolve
+from service.state import STATE, StateFile
 from service.terminal import frontier_table, print_json, print_table, progress_bar, spinner, stderr
 
 OBJECT_STORE_BYTES = 200_000_000
@@ -66,6 +68,7 @@ def _prepare(settings: Settings, sources: Sources) -> tuple[tuple[str, ...], str
         with progress_bar("timing the levels side by side") as update:
             measure_side_by_side(bench, manifests, update)
     ids = tuple(manifest.variant_id for manifest in manifests)
+    check_store(bench, ids, StateFile(sources.store / STATE))
     rows = [row for row in frontier_rows(bench.store, bench.base.digest) if row["variant"] in ids]
     print_table(frontier_table(rows), stderr)
     return ids, next(m.variant_id for m in manifests if m.spec.sparsity == settings.sparsity)

@@ -22,7 +22,7 @@ from service.runtime import InferenceRuntime
 from service.settings import Settings
 from service.shelf import EngineShelf
 from service.sources import Sources
-from service.state import StateFile
+from service.state import STATE, StateFile
 from service.version import VERSION
 
 CONTROL_TIMEOUT_S = 20.0
@@ -53,7 +53,7 @@ class ModelReplica:
         metrics = ReplicaMetrics(VERSION, settings.max_queue_tokens)
         self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
         link = RayControlLink()
-        generation, variant_id = await self._committed(link, address, StateFile(sources.store / "state.json"))
+        generation, variant_id = await self._committed(link, address, StateFile(sources.store / STATE))
         shelf = EngineShelf(load, Live(generation, await asyncio.to_thread(load, variant_id)))
         self._runtime = InferenceRuntime(
             shelf,

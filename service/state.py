@@ -6,15 +6,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pruning.errors import StoreError
 from pruning.files import digest_of, write_json
 from pruning.spec import PruneSpec
 from service.operations import Cause, Choice, Kind, Operation, Phase, RolloutState
+
+STATE = "state.json"
+"""Name of the file in a store."""
 
 SCHEMA = 1
 """Raised whenever the file's members change."""
 
 
-class StateFileError(Exception):
+class StateFileError(StoreError):
     """The state file cannot be used; the message names it and the remedy."""
 
 

@@ -254,6 +254,15 @@ async def test_without_the_token_nothing_is_told_or_done(admin: Admin, headers: 
         assert TOKEN not in answer.text
 
 
+async def test_every_answer_carries_the_id_of_its_request(admin: Admin) -> None:
+    for path in ("/admin/sparsity", "/admin/nothing"):
+        answer = await admin.client.get(path, headers={"x-request-id": "mine-1"})
+        assert answer.headers["x-request-id"] == "mine-1"
+    refused = await admin.client.get("/admin/sparsity", headers={"authorization": "Bearer wrong"})
+    assert refused.status_code == 401
+    assert len(refused.headers["x-request-id"]) == 32
+
+
 async def test_the_scheme_is_read_in_any_case(admin: Admin) -> None:
     headers = {b"authorization": b"bearer " + TOKEN.encode()}
     assert (await admin.client.get("/admin/sparsity", headers=headers)).status_code == 200

@@ -1,0 +1,62 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pruning.errors import ChecksumError, StoreError
+from pruning.pipeline import build_variant
+from pruning.spec import PruneSpec
+from pruning.workbench import Workbench
+from service.operations import RolloutState
+from service.preflight import check_store
+from service.state import STATE, StateFile
+
+
+@pytest.fixture
+def bench(tiny_model_dir: Path, tiny_rows: tuple[Path, Path], tmp_path: Path) -> Workbench:
+    bench = Workbench.open(tiny_model_dir, *tiny_rows, tmp_path)
+    bench.calibrate()
+    return bench
+
+
+def committed(bench: Workbench, sparsity: float) -> StateFile:
+    """Return a state file that says this level was served last."""
+    file = StateFile(bench.root / STATE)
+    file.write(RolloutState.first(build_variant(bench, PruneSpec(sparsity=sparsity))))
+    return file
+
+
+def test_a_whole_store_of_this_model_passes(bench: Workbench) -> None:
+    file = committed(bench, 0.5)
+    check_store(bench, [build_variant(bench, PruneSpec(sparsity=0.0)).variant_id], file)
+
+
+def test_a_store_that_never_served_passes(bench: Workbench) -> None:
+    check_store(bench, [build_variant(bench, PruneSpec(sparsity=0.0)).variant_id], StateFile(bench.root / STATE))
+
+
+@pytest.mark.parametrize("where", ["ladder", "committed"])
+def test_an_altered_variant_that_would_be_served_is_refused_by_name(bench: Workbench, where: str) -> None:
+    file = committed(bench, 0.5)
+    dense = build_variant(bench, PruneSpec(sparsity=0.0)).variant_id
+    served = build_variant(bench, PruneSpec(sparsity=0.5)).variant_id
+    path = bench.store.folder / (dense if where == "ladder" else served) / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ChecksumError, match=path.parent.name):
+        check_store(bench, [dense], file)
+
+
+def test_a_store_of_another_model_is_refused(bench: Workbench) -> None:
+    file = committed(bench, 0.5)
+    other = Workbench(replace(bench.base, labels=("bad", "good")), bench.train, bench.evaluation, bench.root)
+    with pytest.raises(StoreError, match="of another model"):
+        check_store(other, [], file)
+
+
+def test_a_damaged_state_file_is_refused(bench: Workbench) -> None:
+    file = committed(bench, 0.5)
+    file.path.write_text(file.path.read_text()[:-20])
+    with pytest.raises(StoreError, match=r"state\.json"):
+        check_store(bench, [], file)
