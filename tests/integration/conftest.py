@@ -47,8 +47,16 @@ class LiveService:
         return httpx.post(self.url, json={"inputs": text}, timeout=60)
 
     def processes(self, title: str) -> list[int]:
-        """Return the ids of this service's processes whose title starts with ``title``."""
-        return [pid for pid, name in _descendants(self.process.pid) if name.startswith(title)]
+        """Return the ids of this service's processes whose title starts with ``title``, once there is one.
+
+        Ray sets a worker's title a moment after the worker has begun to serve.
+        """
+        deadline = time.monotonic() + 10
+        while True:
+            found = [pid for pid, name in _descendants(self.process.pid) if name.startswith(title)]
+            if found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.1)
 
     def stop(self) -> int:
         """Ask the service to stop and return its exit code."""
@@ -135,7 +143,10 @@ def _wait_until_ready(service: LiveService) -> None:
         if service.process.poll() is not None:
             pytest.fail(f"the service ended with {service.process.returncode}:\n{service.log.read_text()[-3000:]}")
         try:
-            if httpx.get(f"{service.url}/health", timeout=5).status_code == 200:
+            # The two applications come up side by side; either may be first.
+            if all(
+                httpx.get(service.url + path, timeout=5).status_code == 200 for path in ("/health", "/admin/health")
+            ):
                 return
         except httpx.TransportError:
             pass

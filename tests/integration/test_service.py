@@ -194,6 +194,7 @@ def test_a_controller_killed_in_the_middle_of_a_swap_takes_it_up_again(start_ser
     service = start_service()
     with Traffic(service) as traffic:
         operation = service.admin("PUT", "/sparsity", json={"sparsity": 0.42}).json()
+        assert operation["phase"] == "building"
         os.kill(service.processes("ray::ServeReplica:control:Control")[0], signal.SIGKILL)
         deadline = time.monotonic() + 90
         phase = ""
