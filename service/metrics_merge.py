@@ -74,8 +74,8 @@ class PeerPages:
 
     def __init__(self, timeout_s: float = PEER_TIMEOUT_S) -> None:
         """Nothing is opened before the first fetch."""
-        # Peers are addresses of our own: no proxy of the environment, no certificates.
-        self._client = httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=False)
+        # Peers are addresses of our own, over plain HTTP: no proxy of the environment.
+        self._client = httpx.AsyncClient(timeout=timeout_s, trust_env=False)
         self._timeout_s = timeout_s
 
     async def fetch(self, peers: Sequence[Peer]) -> dict[str, str]:
