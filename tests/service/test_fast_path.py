@@ -42,10 +42,10 @@ def test_a_cluster_of_our_own_asks_for_a_token_that_is_new_each_time(tmp_path: P
 def test_two_services_get_different_files_and_ports() -> None:
     with socket_folder() as one, socket_folder() as other:
         first, second = environment(one), environment(other)
-        own = [name for name in first if name not in COMMON and name not in HAPROXY and "AUTH" not in name]
+        own = [name for name in first if "HAPROXY" in name and name not in HAPROXY]
         assert len(own) == 6
         assert all(first[name] != second[name] for name in own)
-        ports = [value for name, value in first.items() if name.endswith("_PORT")]
+        ports = [first[name] for name in own if name.endswith("_PORT")]
         assert len(set(ports)) == len(ports) == 2
     assert not one.exists() and not other.exists()
 
@@ -76,3 +76,14 @@ def test_free_ports_differ_and_can_be_bound() -> None:
     for port in ports:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
+
+
+def test_each_service_gives_its_replicas_ports_that_nobody_answers_on(tmp_path: Path) -> None:
+    environment: dict[str, str] = {}
+    set_environment(Ingress.HAPROXY, tmp_path, own_cluster=True, environment=environment)
+    names = [f"RAY_SERVE_DIRECT_INGRESS_{end}_{kind}_PORT" for kind in ("HTTP", "GRPC") for end in ("MIN", "MAX")]
+    ports = [int(environment[name]) for name in names]
+    assert ports == sorted(ports)
+    assert ports[0] + 49 == ports[1] < 32_768
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", ports[0])) != 0
