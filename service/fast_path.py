@@ -61,7 +61,7 @@ def set_environment(
     if own_cluster:
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     if ingress is Ingress.HAPROXY:
-        wanted |= _replica_ports()
+        wanted |= _own_ports()
         stats_port, metrics_port = free_ports(2)
         wanted |= HAPROXY | {
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -75,20 +75,22 @@ def set_environment(
         environment.setdefault(name, value)
 
 
-def _replica_ports() -> dict[str, str]:
-    """Return ranges of ports for replicas that no other service on this machine uses.
+def _own_ports() -> dict[str, str]:
+    """Return ports, for replicas and for the proxy behind HAProxy, that no other service on this machine uses.
 
-    Every Ray cluster begins at the same port, and their servers share it without an error (SO_REUSEPORT): two services
-    on one machine would answer each other's requests.
+    Every Ray cluster begins at the same ones, and their servers share them without an error (SO_REUSEPORT): two
+    services on one machine would answer each other's requests.
     """
     while True:
         start = 20_000 + 100 * secrets.randbelow(120)
-        if all(_is_free(port) for port in range(start, start + 8)):
+        if all(_is_free(port) for port in (*range(start, start + 8), start + 98)):
             return {
                 "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(start),
-                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(start + 49),
-                "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(start + 50),
-                "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(start + 99),
+                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(start + 48),
+                "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(start + 49),
+                "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(start + 97),
+                "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(start + 98),
+                "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(start + 99),
             }
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,32 @@ class LiveService:
                 return found
             time.sleep(0.1)
 
+    def listening(self) -> set[int]:
+        """Return the TCP ports that this service's processes listen on."""
+        sockets = _listening_sockets()
+        found = set()
+        for pid in (self.process.pid, *(pid for pid, _ in _descendants(self.process.pid))):
+            with suppress(FileNotFoundError):
+                for descriptor in os.scandir(f"/proc/{pid}/fd"):
+                    with suppress(FileNotFoundError):
+                        found.add(sockets.get(os.readlink(descriptor)))
+        return {port for port in found if port is not None}
+
     def stop(self) -> int:
         """Ask the service to stop and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=90)
+
+
+def _listening_sockets() -> dict[str, int]:
+    """Return the port of every listening TCP socket of this machine, by the name that a descriptor's link shows."""
+    ports = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A":
+                ports[f"socket:[{inode}]"] = int(local.rpartition(":")[2], 16)
+    return ports
 
 
 def _descendants(root: int) -> list[tuple[int, str]]:

@@ -78,12 +78,13 @@ def test_free_ports_differ_and_can_be_bound() -> None:
             probe.bind(("127.0.0.1", port))
 
 
-def test_each_service_gives_its_replicas_ports_that_nobody_answers_on(tmp_path: Path) -> None:
+def test_each_service_has_ports_of_its_own_that_nobody_answers_on(tmp_path: Path) -> None:
     environment: dict[str, str] = {}
     set_environment(Ingress.HAPROXY, tmp_path, own_cluster=True, environment=environment)
     names = [f"RAY_SERVE_DIRECT_INGRESS_{end}_{kind}_PORT" for kind in ("HTTP", "GRPC") for end in ("MIN", "MAX")]
+    names += [f"RAY_SERVE_FALLBACK_PROXY_{kind}_PORT" for kind in ("HTTP", "GRPC")]
     ports = [int(environment[name]) for name in names]
-    assert ports == sorted(ports)
-    assert ports[0] + 49 == ports[1] < 32_768
+    assert ports == sorted(set(ports))
+    assert ports[0] + 99 == ports[-1] < 32_768
     with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", ports[0])) != 0
+        assert all(probe.connect_ex(("127.0.0.1", port)) != 0 for port in (ports[0], ports[-2]))
