@@ -1,18 +1,12 @@
 """What a variant is worth: accuracy with its interval, and agreement with the dense model."""
 
 import math
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pruning.data import LabelledSet
-from pruning.slim.bert import SlimBert
-from pruning.slim.packed import PackedBatch, TokenSequence
 
-BATCH_SEQUENCES = 32
 Z_95 = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
 
@@ -43,24 +37,6 @@ def wilson_interval(successes: int, total: int, z: float = Z_95) -> tuple[float,
     spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
-
-
-@torch.inference_mode()
-def predict_logits(
-    model: SlimBert, sequences: Sequence[TokenSequence], *, device: torch.device | str = "cpu"
-) -> tuple[Tensor, float]:
-    """Return (logits [n, labels] on the CPU in the order given, seconds spent in forward passes)."""
-    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
-    parts: list[Tensor] = []
-    seconds = 0.0
-    for start in range(0, len(order), BATCH_SEQUENCES):
-        chosen = [sequences[index] for index in order[start : start + BATCH_SEQUENCES]]
-        started = time.perf_counter()
-        parts.append(model(PackedBatch.from_sequences(chosen, device)).float().cpu())
-        seconds += time.perf_counter() - started
-    logits = torch.empty(len(order), parts[0].shape[1])
-    logits[torch.tensor(order)] = torch.cat(parts)
-    return logits, seconds
 
 
 def evaluate(logits: Tensor, reference: Tensor, rows: LabelledSet) -> Evaluation:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from pruning.errors import StoreError
-from pruning.evaluation import BATCH_SEQUENCES
 from pruning.files import write_json
+from pruning.prediction import BATCH_SEQUENCES
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
 from pruning.timing import Speed, single_text_latencies

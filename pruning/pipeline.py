@@ -12,15 +12,16 @@ from torch import Tensor
 
 from pruning.cost import Cost, structured_cost
 from pruning.curves import CURVES_VERSION
-from pruning.evaluation import evaluate, predict_logits
+from pruning.evaluation import evaluate
 from pruning.files import digest_of
 from pruning.masks.structures import structure_mask
 from pruning.masks.weights import mask_sparsity, unstructured_mask
+from pruning.prediction import multiplies_bfloat16, predict_logits, screened_logits
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.scores import scorer_named
 from pruning.slim.convert import build_slim, dense_mask, layer_widths, slim_layers, zeroed_layers
 from pruning.spec import Pattern, PruneSpec, Recover
-from pruning.timing import Speed, median_latency
+from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
@@ -45,12 +46,13 @@ def build_variant(bench: Workbench, spec: PruneSpec, step: Step = lambda name: N
         layers, cost, achieved = cut(bench, spec)
     with _timed(seconds, "evaluate", step):
         model = build_slim(bench.base, layers)
-        logits, forward_seconds = predict_logits(model, bench.evaluation.sequences)
+        predict = screened_logits if multiplies_bfloat16() else predict_logits
+        logits = predict(model, bench.evaluation.sequences)
         evaluation = evaluate(logits, bench.reference(), bench.evaluation)
     with _timed(seconds, "time", step):
         speed = Speed(
             latency_p50_ms=median_latency(model, bench.evaluation.sequences),
-            items_per_s=len(bench.evaluation) / forward_seconds,
+            items_per_s=items_per_second(model, bench.evaluation.sequences),
         )
     heads, neurons = layer_widths(layers, bench.base.shape)
     manifest = Manifest(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pruning.prediction import BATCH_SEQUENCES
 from pruning.slim.bert import SlimBert
 from pruning.slim.packed import PackedBatch, TokenSequence
 
@@ -18,7 +19,7 @@ class Speed:
     latency_p50_ms: float
     """Median milliseconds of one forward pass of one text of median length."""
     items_per_s: float
-    """Texts a second in length-sorted batches of 32."""
+    """Texts a second in length-sorted batches."""
 
 
 @torch.inference_mode()
@@ -41,3 +42,23 @@ def median_latency(
 ) -> float:
     """Return the median of ``single_text_latencies``, in milliseconds."""
     return statistics.median(single_text_latencies(model, sequences, repeats=repeats, device=device))
+
+
+@torch.inference_mode()
+def items_per_second(
+    model: SlimBert, sequences: Sequence[TokenSequence], *, device: torch.device | str = "cpu"
+) -> float:
+    """Return texts a second in forward passes of two batches of neighbours in length, about the quartiles.
+
+    A quick reading for one build; ``pruning.frontier`` compares levels over many rounds.
+    """
+    ordered = sorted(sequences, key=lambda sequence: len(sequence.ids))
+    seconds, count = 0.0, 0
+    for share in (0.25, 0.75):
+        start = max(0, min(int(share * len(ordered)) - BATCH_SEQUENCES // 2, len(ordered) - BATCH_SEQUENCES))
+        batch = PackedBatch.from_sequences(ordered[start : start + BATCH_SEQUENCES], device)
+        started = time.perf_counter()
+        model(batch).cpu()
+        seconds += time.perf_counter() - started
+        count += batch.num_sequences
+    return count / seconds

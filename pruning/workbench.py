@@ -18,9 +18,9 @@ from pruning.curves import cost_curves
 from pruning.data import MAX_TOKENS, LabelledSet, calibration_sample, encode_rows, read_rows
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import CacheError, StoreError
-from pruning.evaluation import predict_logits
 from pruning.files import digest_of, new_folder, sha256_of, write_json
 from pruning.masks.structures import CostCurve
+from pruning.prediction import predict_logits
 from pruning.scores import Scorer
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.tokenization import TextTokenizer
@@ -119,7 +119,7 @@ class Workbench:
         folder = self.root / "references" / digest_of([self.base.digest, self.evaluation.digest])[:16]
         if folder.is_dir():
             return self._stored_reference(folder)
-        logits, _ = predict_logits(
+        logits = predict_logits(
             build_slim(self.base, slim_layers(self.base, dense_mask(self.base.shape))), self.evaluation.sequences
         )
         try:

@@ -6,7 +6,8 @@ import pytest
 
 from pruning.data import encode_rows, read_rows
 from pruning.encoder import BaseModel, load_base_model
-from pruning.evaluation import predict_logits, wilson_interval
+from pruning.evaluation import wilson_interval
+from pruning.prediction import predict_logits
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.tokenization import TextTokenizer
 from scripts.check_rows import problems, read
@@ -25,7 +26,7 @@ def embedded() -> BaseModel:
 def judge(base: BaseModel, rows: Path) -> tuple[int, int]:
     """Return (rows judged as their labels do, rows)."""
     judged = encode_rows(read_rows(rows, base.labels), TextTokenizer.load(base.path))
-    logits, _ = predict_logits(build_slim(base, slim_layers(base, dense_mask(base.shape))), judged.sequences)
+    logits = predict_logits(build_slim(base, slim_layers(base, dense_mask(base.shape))), judged.sequences)
     return int((logits.argmax(1) == judged.labels).sum()), len(judged)
 
 

@@ -17,9 +17,9 @@ import pruning.scores
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError, ChecksumError, SpecError, StoreError
-from pruning.evaluation import predict_logits
 from pruning.masks.structures import ROUND_TO
 from pruning.pipeline import build_variant, cut, identify
+from pruning.prediction import predict_logits
 from pruning.scores import Fisher
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
@@ -51,7 +51,7 @@ def test_from_a_checkpoint_and_two_files_of_rows_to_a_variant_that_answers(
 
     # Whoever serves it needs the base model and the store, nothing else.
     _, layers = VariantStore(tmp_path / "store").load(manifest.variant_id)
-    logits, _ = predict_logits(build_slim(bench.base, layers), bench.evaluation.sequences)
+    logits = predict_logits(build_slim(bench.base, layers), bench.evaluation.sequences)
     assert float((logits.argmax(1) == bench.evaluation.labels).double().mean()) == manifest.evaluation.accuracy
 
 
@@ -283,3 +283,15 @@ def test_the_manifest_says_what_it_is_of(bench: Workbench) -> None:
     assert manifest.base_digest == bench.base.digest
     assert manifest.spec == PruneSpec(sparsity=0.5)
     assert manifest.variant_id == identify(bench, manifest.spec)
+
+
+def test_a_variant_is_worth_the_same_whether_or_not_the_machine_multiplies_bfloat16(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, worth = PruneSpec(sparsity=0.4, scorer="fisher"), []
+    for supported in (True, False):
+        monkeypatch.setattr(pruning.pipeline, "multiplies_bfloat16", lambda supported=supported: supported)
+        manifest = build_variant(bench, spec)
+        shutil.rmtree(bench.store.folder / manifest.variant_id)
+        worth.append(manifest.evaluation)
+    assert worth[0] == worth[1]

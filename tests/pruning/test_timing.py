@@ -1,6 +1,8 @@
+import pytest
+
 from pruning.encoder import BaseModel
 from pruning.slim.packed import PackedBatch
-from pruning.timing import median_latency, single_text_latencies
+from pruning.timing import items_per_second, median_latency, single_text_latencies
 from tests.pruning.parts import dense_model, sequences_of
 
 
@@ -25,3 +27,16 @@ def test_one_text_is_timed_at_a_time(base: BaseModel) -> None:
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     single_text_latencies(model, sequences_of([4, 4], vocabulary=base.shape.vocabulary), repeats=1)
     assert {batch.num_sequences for batch in seen} == {1}
+
+
+@pytest.mark.parametrize("total", [1, 31, 32, 33, 100])
+def test_batches_are_timed_about_the_quartiles_of_length(base: BaseModel, total: int) -> None:
+    seen: list[PackedBatch] = []
+    model = dense_model(base)
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    lengths = [1 + index % 20 for index in range(total)]
+    assert items_per_second(model, sequences_of(lengths, vocabulary=base.shape.vocabulary)) > 0
+    assert [batch.num_sequences for batch in seen] == [min(total, 32)] * 2
+    assert seen[0].num_tokens <= sum(sorted(lengths)[-32:])
+    if total == 100:
+        assert seen[0].num_tokens < seen[1].num_tokens

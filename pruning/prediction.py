@@ -1,0 +1,72 @@
+"""What a model answers on many sequences, and how to learn its labels at a fraction of the work."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pruning.slim.bert import SlimBert
+from pruning.slim.packed import PackedBatch, TokenSequence
+
+BATCH_SEQUENCES = 32
+SCREEN_SEQUENCES = 64
+"""Batch of the low precision, whose matrix kernels want more rows."""
+SAFETY = 2.0
+"""A row keeps its low-precision answer if its margin is more than this times the largest difference seen."""
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: SlimBert,
+    sequences: Sequence[TokenSequence],
+    *,
+    batch: int = BATCH_SEQUENCES,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return logits [n, labels], float32 on the CPU, in the order given."""
+    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
+    parts = [
+        model(PackedBatch.from_sequences([sequences[index] for index in order[start : start + batch]], device))
+        for start in range(0, len(order), batch)
+    ]
+    logits = torch.empty(len(order), parts[0].shape[1])
+    logits[torch.tensor(order)] = torch.cat(parts).float().cpu()
+    return logits
+
+
+@torch.inference_mode()
+def screened_logits(model: SlimBert, sequences: Sequence[TokenSequence]) -> Tensor:
+    """Return logits [n, labels] whose largest entries are those of float32, most of them computed in bfloat16.
+
+    All rows are answered in bfloat16; then, from the smallest margin up, they are answered again in float32, until
+    the next margin is more than ``SAFETY`` times the largest difference between both precisions seen so far. What the
+    rounding can turn is thereby measured on the rows that it could turn most easily. Where it is large, all rows are
+    answered again.
+    """
+    if model.classifier.weight.shape[0] < 2:  # no labels to tell apart
+        return predict_logits(model, sequences)
+    logits = predict_logits(_in_bfloat16(model), sequences, batch=SCREEN_SEQUENCES)
+    best, second = logits.topk(2, dim=1).values.unbind(1)
+    margins = (best - second).nan_to_num(nan=0.0, posinf=0.0)  # not finite: to be answered again
+    order = margins.argsort()
+    difference = 0.0
+    for start in range(0, len(order), BATCH_SEQUENCES):
+        chosen = order[start : start + BATCH_SEQUENCES]
+        if start > 0 and float(margins[chosen[0]]) > SAFETY * difference:
+            break
+        exact = predict_logits(model, [sequences[index] for index in chosen.tolist()])
+        change = exact - logits[chosen].nan_to_num()
+        difference = max(difference, float((change.amax(1) - change.amin(1)).max()))
+        logits[chosen] = exact
+    return logits
+
+
+def multiplies_bfloat16() -> bool:
+    """Tell whether this machine has instructions that multiply bfloat16 matrices faster than float32 ones."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def _in_bfloat16(model: SlimBert) -> SlimBert:
+    return copy.deepcopy(model).to(torch.bfloat16)
