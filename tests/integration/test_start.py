@@ -1,0 +1,23 @@
+"""Starts that must end in words."""
+
+import subprocess
+
+import pytest
+import torch
+
+from tests.integration.conftest import LiveService, free_port
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_and_nothing_stays_behind(live_service: LiveService) -> None:
+    command = list(live_service.command)
+    command[command.index("--port") + 1] = str(free_port())
+    command[command.index("--store") + 1] = str(live_service.store.parent / "without-gpu")
+    ended = subprocess.run(
+        [*command, "--device", "cuda"], env=live_service.environment, capture_output=True, text=True, timeout=180
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "--device cuda needs a GPU for each of 1 replicas, and Ray sees 0" in ended.stderr
+    assert "Traceback" not in ended.stderr

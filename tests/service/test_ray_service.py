@@ -1,0 +1,123 @@
+import asyncio
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray.serve
+
+from pruning.errors import PruningError
+from service.cluster import CONTROL_APP, MODEL_APP
+from service.launcher import _check_port
+from service.ray_service import RayService, _refuse_taken_names, gpus_per_replica
+from service.settings import Device, Settings
+from service.sources import Sources
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "replicas", "expected"),
+    [
+        (Device.CPU, 8, 2, 0),
+        (Device.AUTO, 0, 2, 0),
+        (Device.AUTO, 2, 2, 1),
+        (Device.CUDA, 1, 1, 1),
+    ],
+)
+def test_a_replica_takes_a_gpu_where_there_is_one_for_each(
+    device: Device, gpus: float, replicas: int, expected: int
+) -> None:
+    assert gpus_per_replica(Settings(device=device, replicas=replicas), gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "replicas"), [(Device.CUDA, 0, 1), (Device.CUDA, 1, 2), (Device.AUTO, 1, 2)]
+)
+def test_too_few_gpus_are_refused_at_once(device: Device, gpus: float, replicas: int) -> None:
+    with pytest.raises(
+        PruningError, match=rf"--device {device.value} needs .* {replicas} replicas.* sees {gpus}; lower"
+    ):
+        gpus_per_replica(Settings(device=device, replicas=replicas), gpus)
+
+
+@pytest.mark.parametrize("name", [CONTROL_APP, MODEL_APP])
+def test_an_application_of_somebody_else_is_not_replaced(name: str) -> None:
+    with pytest.raises(PruningError, match=f"ray://there already serves an application named {name};"):
+        _refuse_taken_names("ray://there", {name: object(), "other": object()})
+    _refuse_taken_names("ray://there", {"other": object()})
+
+
+class FakeServe:
+    """The calls of Serve that an end makes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, drain: Any) -> None:
+        self.ended = 0
+        self.deleted: list[str] = []
+
+        class Method:
+            remote = staticmethod(drain)
+
+        class Control:
+            drain = Method
+            inflight = Method
+
+        async def shutdown() -> None:
+            self.ended += 1
+
+        there = SimpleNamespace(applications={CONTROL_APP: None, MODEL_APP: None, "other": None})
+        monkeypatch.setattr(ray.serve, "get_app_handle", lambda name: Control)
+        monkeypatch.setattr(ray.serve, "shutdown_async", shutdown)
+        monkeypatch.setattr(ray.serve, "status", lambda: there)
+        monkeypatch.setattr(ray.serve, "delete", self.deleted.append)
+
+
+def end(drain_s: float, *, address: str | None = None, deployed: bool = True, serving: bool = True) -> None:
+    sources = Sources(*[Path("nowhere")] * 4)
+    service = RayService(Settings(address=address), sources, (), "")
+    service._deployed, service._serving = deployed, serving
+    asyncio.run(service._drain_then_end(drain_s))
+
+
+def test_a_controller_that_never_answers_does_not_keep_the_service_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = FakeServe(monkeypatch, lambda: asyncio.Event().wait())
+    end(0.05)
+    assert serve.ended == 1
+
+
+def test_nor_does_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone() -> int:
+        raise ConnectionError("the actor died")
+
+    serve = FakeServe(monkeypatch, gone)
+    end(5)
+    assert serve.ended == 1
+
+
+def unexpected() -> Any:
+    raise AssertionError("nobody is there to ask")
+
+
+def test_what_never_served_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = FakeServe(monkeypatch, unexpected)
+    end(5, serving=False)
+    assert serve.ended == 1
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_on_a_cluster_of_others_only_what_was_deployed_is_ended(
+    monkeypatch: pytest.MonkeyPatch, deployed: bool
+) -> None:
+    serve = FakeServe(monkeypatch, unexpected)
+    end(5, address="auto", deployed=deployed, serving=False)
+    assert (serve.ended, sorted(serve.deleted)) == (0, [CONTROL_APP, MODEL_APP] if deployed else [])
+
+
+def test_a_port_in_use_and_a_host_of_somebody_else_have_different_remedies() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(PruningError, match="choose another --port"):
+            _check_port("127.0.0.1", taken.getsockname()[1])
+    for host in ("::1", "203.0.113.7", "no.such.host.invalid"):
+        with pytest.raises(PruningError, match="--host wants an IPv4 address of this machine"):
+            _check_port(host, 8000)
