@@ -16,6 +16,8 @@ ENDED = frozenset({COMMITTED, "failed", "rolled_back"})
 POLL_S = 0.1
 SERVICE_FACTS = ("model_id", "model_dtype", "version")
 """Members of ``GET /info`` that a report tells."""
+OWN_FACTS = ("replicas", "device", "threads")
+"""Further ones, of its member ``sparsedial``."""
 
 _LEVEL_ACCURACY = re.compile(r'^sparsedial_level_accuracy_ratio\{[^}]*sparsity="([^"]+)"[^}]*\} (\S+)', re.MULTILINE)
 _FLOOR = re.compile(r"^sparsedial_accuracy_floor_ratio(?:\{[^}]*\})? (\S+)", re.MULTILINE)
@@ -147,4 +149,10 @@ async def service_facts(target: Target) -> dict[str, str]:
         return {}
     if not isinstance(info, dict):
         return {}
-    return {"service": ", ".join(f"{key} {info[key]}" for key in SERVICE_FACTS if key in info)}
+    own = info.get("sparsedial", {})
+    facts = [
+        *(f"{key} {info[key]}" for key in SERVICE_FACTS if key in info),
+        *(f"{key} {own[key]}" for key in OWN_FACTS if key in own),
+        *(f"{name} {version}" for name, version in own.get("versions", {}).items()),
+    ]
+    return {"service": ", ".join(facts)}

@@ -1,13 +1,19 @@
 """What ``GET /info`` says: the text-embeddings-inference shape, and what only this service has to say."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
+
+import torch
 
 from service.engine import Live
 from service.settings import Settings
 
 MAX_CONCURRENT_REQUESTS = 8192
 """Requests that one replica holds at once: more than fill its queue of tokens, so that the queue is what refuses."""
+
+VERSIONS = {name: version(name) for name in ("torch", "ray", "transformers")}
+"""Of the libraries that figures depend on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,5 +63,9 @@ def info(card: ModelCard, live: Live, settings: Settings) -> dict[str, Any]:
             "max_queue_tokens": settings.max_queue_tokens,
             "max_text_characters": settings.max_text_characters,
             "max_body_bytes": settings.max_body_bytes,
+            "replicas": settings.replicas,
+            "device": str(engine.device),
+            "threads": torch.get_num_threads(),
+            "versions": VERSIONS,
         },
     }

@@ -69,7 +69,13 @@ class FakeService:
             return web.json_response([], status=self.status_of(number), headers=headers)
 
     async def _info(self, request: web.Request) -> web.Response:
-        return web.json_response({"model_id": "fake-model", "version": "9.9"})
+        return web.json_response(
+            {
+                "model_id": "fake-model",
+                "version": "9.9",
+                "sparsedial": {"replicas": 2, "threads": 1, "generation": 3, "versions": {"torch": "1.2"}},
+            }
+        )
 
     async def _metrics(self, request: web.Request) -> web.Response:
         level = 'sparsedial_level_accuracy_ratio{{replica="control",sparsity="{:g}"}} {}'

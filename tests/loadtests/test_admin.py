@@ -53,5 +53,7 @@ async def test_no_service_is_an_error(unused_tcp_port: int) -> None:
 
 
 async def test_the_service_is_described_where_it_describes_itself(service: FakeService, unused_tcp_port: int) -> None:
-    assert await service_facts(Target(url=service.url)) == {"service": "model_id fake-model, version 9.9"}
+    assert await service_facts(Target(url=service.url)) == {
+        "service": "model_id fake-model, version 9.9, replicas 2, threads 1, torch 1.2"
+    }
     assert await service_facts(Target(url=f"http://127.0.0.1:{unused_tcp_port}")) == {}

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import torch
+
 from pruning.encoder import load_base_model
 from service.engine import Live
 from service.info import info
@@ -27,7 +29,7 @@ TEI_FIELDS = [
 
 def test_the_shape_is_that_of_text_embeddings_inference_and_one_object_more(tiny_model_dir: Path) -> None:
     engine = engine_of(load_base_model(tiny_model_dir), "a" * 16, 0.5)
-    body = info(CARD, Live(7, engine), Settings(max_batch_tokens=512))
+    body = info(CARD, Live(7, engine), Settings(max_batch_tokens=512, replicas=3))
     assert sorted(body) == sorted([*TEI_FIELDS, "sparsedial"])
     assert body["model_type"]["classifier"] == {
         "id2label": {"0": "negative", "1": "positive"},
@@ -37,3 +39,5 @@ def test_the_shape_is_that_of_text_embeddings_inference_and_one_object_more(tiny
     assert body["sparsedial"]["generation"] == 7
     assert body["sparsedial"]["variant"] == "a" * 16
     assert (body["sparsedial"]["requested_sparsity"], body["sparsedial"]["sparsity"]) == (0.5, 0.5)
+    assert (body["sparsedial"]["replicas"], body["sparsedial"]["device"]) == (3, "cpu")
+    assert body["sparsedial"]["versions"]["torch"] == torch.__version__
