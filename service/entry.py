@@ -3,8 +3,8 @@
 import os
 
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Idle compute threads sleep at once. Where they spin, two processes on the same cores wait for each other: measured
-on 2 shared cores, one text took 12 ms at the median and 363 ms at p99; asleep, 13 and 19 ms."""
+"""Idle compute threads sleep at once. Where they spin, two processes on the same cores wait for each other, and the
+slowest answers take many times longer."""
 
 
 def main() -> None:
