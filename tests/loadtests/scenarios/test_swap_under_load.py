@@ -39,6 +39,14 @@ async def test_a_faithful_service_holds_every_law(service: FakeService, options:
     assert {swap["generation"] for swap in result.details["swaps"]} == set(range(3, 9))
 
 
+async def test_the_windows_are_held_against_the_steady_load_and_against_the_pauses_between_them(
+    service: FakeService, options: LoadOptions
+) -> None:
+    result = await run(service, options)
+    steady, windows, *_, between = (phase.latency.quantile(0.99) for phase in result.phases)
+    assert [goal.value for goal in result.goals] == [windows / steady, windows / between]
+
+
 async def test_a_failed_request_breaks_the_run(service: FakeService, options: LoadOptions) -> None:
     service.status_of = lambda number: 500 if number == 40 else 200
     result = await run(service, options)
