@@ -56,7 +56,7 @@ class CalibrationCache:
         means = {f"mean.{name}": total.contiguous() for name, total in captured.weight_means.items()}
         squares = {f"square.{name}": total.contiguous() for name, total in captured.weight_squares.items()}
         try:
-            with new_folder(self.folder / key.digest) as aside:
+            with new_folder(self.folder / key.digest, KEY) as aside:
                 save_file(tensors, aside / GRADIENTS)
                 save_file(means | squares, aside / WEIGHT_GRADIENTS)
                 checksums = {name: sha256_of(aside / name) for name in (GRADIENTS, WEIGHT_GRADIENTS)}

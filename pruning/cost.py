@@ -4,8 +4,7 @@ Letters: D hidden, N heads, H head dimension, F FFN neurons, L layers, S sequenc
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 MACS_LENGTH = 128
 """Sequence length at which multiply-accumulates are stated."""
@@ -55,10 +54,6 @@ class Cost:
     macs_length: int
     bytes: int
     """Size of the parameters as they are held in memory."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def structured_cost(

@@ -16,6 +16,8 @@ from pruning.files import digest_of, write_json
 from pruning.masks.structures import CostCurve, Kind
 from pruning.scores import Scorer
 
+REMEDY = "delete it, and the next cut solves it again"
+
 
 class CurveCache:
     """Cost curves under one root folder."""
@@ -58,17 +60,19 @@ def _as_plain(curve: CostCurve) -> dict[str, Any]:
 def _read(path: Path) -> list[CostCurve]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if digest_of(stored["curves"]) != stored["sha256"]:
-            raise CacheError(f"{path} does not match its checksum {stored['sha256'][:12]}; delete it")
-        return [
-            CostCurve(
-                layer=values["layer"],
-                kind=Kind(values["kind"]),
-                order=torch.tensor(values["order"]),
-                step=values["step"],
-                costs=tuple(values["costs"]),
-            )
-            for values in stored["curves"]
-        ]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CacheError(f"{path} is damaged ({error}); delete it") from error
+        values, checksum = list(stored["curves"]), str(stored["sha256"])
+        actual = digest_of(values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"{path} is damaged ({error}); {REMEDY}") from error
+    if actual != checksum:
+        raise CacheError(f"{path} does not match its checksum {checksum[:12]}; {REMEDY}")
+    return [
+        CostCurve(
+            layer=curve["layer"],
+            kind=Kind(curve["kind"]),
+            order=torch.tensor(curve["order"]),
+            step=curve["step"],
+            costs=tuple(curve["costs"]),
+        )
+        for curve in values
+    ]

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import random
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from pruning.tokenization import Encoded, TextTokenizer
 
 TEXT_FIELDS = ("text", "sentence")
 FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
+MAX_DIGITS = 20
+"""A label's number is not longer; Python refuses to read those of thousands of digits."""
 MAX_TOKENS = 128
 """Longest labelled sequence used for scoring and evaluation; longer ones are cut."""
 
@@ -69,11 +72,13 @@ def read_rows(path: Path, labels: Sequence[str]) -> list[LabelledRow]:
     try:
         rows = [_checked(values, f"{path}, line {line}", labels) for line, values in _records(path)]
     except FileNotFoundError:
-        raise DataError(f"no file of labelled rows at {path}") from None
+        raise DataError(f"no file of labelled rows at {path}; give the path of one") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}") from None
+        raise DataError(f"{path} is not UTF-8: {error}; save it as UTF-8") from None
     except (OSError, csv.Error, pyarrow.ArrowInvalid) as error:
-        raise DataError(f"{path} cannot be read as {path.suffix}: {error}") from None
+        raise DataError(
+            f"{path} cannot be read as {path.suffix}: {error}; save it again in the format of its name"
+        ) from None
     if not rows:
         raise DataError(f"{path} holds no rows; give at least one labelled text")
     return rows
@@ -98,8 +103,8 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _json_object(line: str, where: str) -> Mapping[str, Any]:
     try:
         values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:  # also numbers too long to read, and nesting too deep
+        raise DataError(f"{where}: not JSON that can be read ({error}); give one object per line") from None
     if not isinstance(values, dict):
         raise DataError(f"{where}: a row must be an object with text and label, not {type(values).__name__}")
     return values
@@ -111,7 +116,7 @@ def _checked(values: Mapping[str, Any], where: str, labels: Sequence[str]) -> La
         raise DataError(f"{where}: no text; each row needs a non-empty 'text' and a 'label'")
     pair = values.get("text_pair") or None
     if pair is not None and not isinstance(pair, str):
-        raise DataError(f"{where}: 'text_pair' must be a string, got {pair!r}")
+        raise DataError(f"{where}: 'text_pair' must be a string, got {reprlib.repr(pair)}")
     if not _is_text(text) or not _is_text(pair or ""):
         raise DataError(f"{where}: half a surrogate pair is no character; write the text as UTF-8")
     if values.get("label") is None or values["label"] == "":
@@ -131,11 +136,12 @@ def _is_text(text: str) -> bool:
 def _label_index(label: Any, where: str, labels: Sequence[str]) -> int:
     if isinstance(label, str) and label in labels:
         return labels.index(label)
-    number = int(label) if isinstance(label, str) and label.isascii() and label.isdigit() else label
+    written = isinstance(label, str) and label.isascii() and label.isdigit() and len(label) <= MAX_DIGITS
+    number = int(label) if written else label
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(labels):
         return number
     raise DataError(
-        f"{where}: the model does not know the label {label!r}; it knows {', '.join(map(repr, labels))} "
+        f"{where}: the model does not know the label {reprlib.repr(label)}; it knows {', '.join(map(repr, labels))} "
         f"or their numbers 0 to {len(labels) - 1}"
     )
 

@@ -44,6 +44,25 @@ PRUNABLE_SLOTS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_ou
 """Linear layers of an encoder layer whose weights may go."""
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
+SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+"""Settings that must be whole numbers of at least 1."""
+SERVED: dict[str, tuple[object, ...]] = {
+    "position_embedding_type": (None, "absolute"),
+    "problem_type": (None, "single_label_classification"),
+    "is_decoder": (None, False),
+    "add_cross_attention": (None, False),
+}
+"""Settings that would change the answers, and the values under which ours are those of the checkpoint."""
+BUFFERS = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids")
+"""What older checkpoints store beside weights: constants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +106,8 @@ def load_base_model(path: Path) -> BaseModel:
     """Return the classifier stored in a model directory (``config.json``, ``*.safetensors``, ``tokenizer.json``).
 
     Raises:
-        ModelError: not a directory, not a BERT classifier, no safetensors weights, or tensors that do not fit.
+        ModelError: not a directory, not a BERT classifier that picks one label, no safetensors weights, or tensors
+            that do not fit.
     """
     if not path.is_dir():
         raise ModelError(f"no model directory at {path}; give a local Hugging Face directory with config.json")
@@ -110,26 +130,57 @@ def load_base_model(path: Path) -> BaseModel:
 
 
 def _read_config(path: Path) -> PretrainedConfig:
+    file = path / "config.json"
     try:
-        kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
+        values = json.loads(file.read_text(encoding="utf-8"))
+        kind = values.get("model_type")
     except FileNotFoundError:
-        raise ModelError(f"{path} has no config.json; it is not a Hugging Face model directory") from None
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{path / 'config.json'} is not a JSON object: {error}") from None
+        raise ModelError(
+            f"{path} has no config.json; it is not a Hugging Face model directory: give one made by save_pretrained"
+        ) from None
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{file} is not a JSON object: {error}; fetch or save the model again") from None
     if kind != "bert":
         raise ModelError(f"{path} holds a {kind!r} model; this version serves BERT ('model_type': 'bert')")
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    _check_settings(file, values)
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # the library's checks raise what they like
+        raise ModelError(f"{file} cannot be used: {error}; correct that setting, or fetch the model again") from error
     if config.hidden_act not in ACTIVATIONS:
-        raise ModelError(f"{path} uses the activation {config.hidden_act!r}; known: {', '.join(ACTIVATIONS)}")
+        raise ModelError(
+            f"{path} uses the activation {config.hidden_act!r}; known: {', '.join(ACTIVATIONS)}; give a model with one"
+        )
     if sorted(config.id2label) != list(range(len(config.id2label))):
-        raise ModelError(f"{path}: id2label must number the labels 0 to n-1; got {sorted(config.id2label)}")
+        raise ModelError(
+            f"{path}: id2label must number the labels 0 to n-1; got {sorted(config.id2label)}; number them so"
+        )
     if len(config.id2label) < 2:
         raise ModelError(f"{path} has {len(config.id2label)} label; this version serves classifiers of two and more")
     if config.hidden_size % config.num_attention_heads:
         raise ModelError(
-            f"{path}: a hidden size of {config.hidden_size} cannot be shared by {config.num_attention_heads} heads"
+            f"{path}: a hidden size of {config.hidden_size} cannot be shared by {config.num_attention_heads} heads; "
+            "set num_attention_heads to the number that the checkpoint was trained with"
         )
     return config
+
+
+def _check_settings(file: Path, values: dict[str, Any]) -> None:
+    """Refuse sizes that are none, and models that compute something else than our forward pass."""
+    for name in SIZES:
+        size = values.get(name, 1)  # what is not there has the library's usual value
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ModelError(
+                f"{file}: {name} must be a whole number of at least 1; got {size!r}; "
+                "set it to what the checkpoint was trained with"
+            )
+    for name, served in SERVED.items():
+        value = values.get(name)
+        if value not in served:
+            raise ModelError(
+                f"{file}: {name} is {value!r}, which this version does not compute; "
+                f"give a model with {served[-1]!r} (a BERT encoder that picks one of its labels)"
+            )
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -142,7 +193,7 @@ def _weight_files(path: Path) -> list[Path]:
             f"{path} has only pickled weights ({', '.join(pickled)}), which can run code when opened; "
             "save the model again with save_pretrained(..., safe_serialization=True)"
         )
-    raise ModelError(f"{path} has no weights: no *.safetensors file")
+    raise ModelError(f"{path} has no weights: no *.safetensors file; save the model there with save_pretrained")
 
 
 def _tokenizer_file(path: Path) -> Path:
@@ -167,7 +218,7 @@ def _read_tensors(path: Path, files: list[Path]) -> tuple[dict[str, Tensor], str
             raise ModelError(f"{file} is not a readable safetensors file: {error}; fetch or save it again") from None
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise ModelError(f"{path}: tensor {name} has values that are not finite")
+            raise ModelError(f"{path}: tensor {name} has values that are not finite; give an earlier checkpoint")
     return tensors, digest.hexdigest()
 
 
@@ -214,9 +265,21 @@ def _by_slot(stored: dict[str, Tensor], shape: Shape, path: Path) -> dict[str, T
             sizes[f"{name}.bias"] = (outputs[slot],)
     missing = sorted(source for source in sources.values() if source not in stored)
     if missing:
-        raise ModelError(f"{path} lacks {len(missing)} tensors of a BERT classifier, the first is {missing[0]}")
+        raise ModelError(
+            f"{path} lacks {len(missing)} tensors of a BERT classifier, the first is {missing[0]}; fetch or save the "
+            f"model again, or correct num_hidden_layers ({shape.num_layers}) in its config.json"
+        )
+    surplus = sorted(name for name in stored if name.startswith("bert.") and name not in {*sources.values(), *BUFFERS})
+    if surplus:
+        raise ModelError(
+            f"{path} has {len(surplus)} tensors that its config.json does not speak of, the first is {surplus[0]}; "
+            f"set num_hidden_layers ({shape.num_layers}) to what the checkpoint was trained with, or save it again"
+        )
     tensors = {name: stored[source] for name, source in sources.items()}
     for name, tensor in tensors.items():
         if tuple(tensor.shape) != sizes[name]:
-            raise ModelError(f"{path}: {sources[name]} has shape {tuple(tensor.shape)}, config.json says {sizes[name]}")
+            raise ModelError(
+                f"{path}: {sources[name]} has shape {tuple(tensor.shape)}, config.json says {sizes[name]}; "
+                "use the config.json that was saved with these weights"
+            )
     return tensors

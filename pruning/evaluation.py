@@ -26,6 +26,8 @@ class Evaluation:
     rows: int
     rows_digest: str = ""
     """Which rows: accuracies on other rows are not comparable."""
+    screened: bool = False
+    """Whether ``screened_logits`` answered the rows in place of ``predict_logits``; see ``pruning.prediction``."""
 
 
 def wilson_interval(successes: int, total: int, z: float = Z_95) -> tuple[float, float]:

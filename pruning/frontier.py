@@ -1,11 +1,8 @@
 """The frontier: accuracy against measured cost over the ladder, on this machine."""
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +12,11 @@ from pruning.files import write_json
 from pruning.prediction import BATCH_SEQUENCES
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
+from pruning.speeds import SPEEDS, Run, document_of, newest_run, read_runs
 from pruning.timing import Speed, single_text_latencies
 from pruning.variants import Manifest, VariantStore
 from pruning.workbench import Workbench
 
-SPEEDS = "speeds.json"
 ROUNDS = 5
 ROWS_PER_ROUND = 128
 
@@ -31,8 +28,13 @@ def measure_side_by_side(
     """Return the speed of each variant, all measured in turn in one run, and keep it in the store.
 
     In every round each variant answers the same length-sorted batches and single texts; medians over the rounds are
-    kept, so that a disturbance hits all variants alike.
+    kept, so that a disturbance hits all variants alike and the first, cold round counts for little.
+
+    Raises:
+        StoreError: the speeds stored so far are damaged, or these cannot be written.
     """
+    path = bench.root / SPEEDS
+    read_runs(path)  # damage is told before the work, not after it
     models = {m.variant_id: build_slim(bench.base, bench.store.load(m.variant_id)[1]) for m in manifests}
     sequences = sorted(bench.evaluation.sequences[:ROWS_PER_ROUND], key=lambda sequence: len(sequence.ids))
     batches = [
@@ -55,24 +57,47 @@ def measure_side_by_side(
         )
         for variant_id in models
     }
-    path = bench.root / SPEEDS
-    write_json(path, _stored_speeds(path) | {variant_id: asdict(speed) for variant_id, speed in speeds.items()})
+    try:
+        write_json(path, document_of(read_runs(path), Run.now(speeds)))
+    except OSError as error:
+        raise StoreError(f"{path} could not be written: {error}; free space or choose a writable --store") from error
     return speeds
+
+
+def unmeasured(store: VariantStore, manifests: Sequence[Manifest]) -> list[Manifest]:
+    """Return those of ``manifests`` that were not measured beside the others: none, if one run measured all.
+
+    Where no run measured all, the run that measured most of them counts, of equals the newest.
+
+    Raises:
+        StoreError: the stored speeds are damaged.
+    """
+    together: set[str] = set()
+    for run in read_runs(store.root / SPEEDS):
+        measured = {manifest.variant_id for manifest in manifests} & run.speeds.keys()
+        together = max(measured, together, key=len)
+    return [manifest for manifest in manifests if manifest.variant_id not in together]
 
 
 def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[dict[str, Any]]:
     """Return one plain row per variant in the store, least sparse first.
 
-    Speeds are the side-by-side ones where they were measured, else those of the build; ``speedup`` and
-    ``ideal_speedup`` (dense MACs / MACs) are against the dense variant judged on the same rows.
+    ``ideal_speedup`` (dense MACs / MACs) and ``speedup`` are against the dense variant judged on the same rows.
+    ``speedup`` is None unless one run measured both side by side; the newest such run gives all speeds of the row and
+    ``speeds_run`` names it. Else they are those of the newest run with this variant, else those read while it was
+    built (``speeds_run`` is None), which are compared with nothing.
+
+    Raises:
+        StoreError: the stored speeds are damaged.
     """
     manifests = [m for m in store.list() if base_digest is None or m.base_digest == base_digest]
-    stored = _stored_speeds(store.root / SPEEDS)
-    speeds = {m.variant_id: Speed(**stored[m.variant_id]) if m.variant_id in stored else m.speed for m in manifests}
+    runs = read_runs(store.root / SPEEDS)
     denses = {m.evaluation.rows_digest: m for m in manifests if m.spec.sparsity == 0.0}
     rows = []
     for manifest in manifests:
-        speed, evaluation, cost = speeds[manifest.variant_id], manifest.evaluation, manifest.cost
+        evaluation, cost = manifest.evaluation, manifest.cost
+        dense = denses.get(evaluation.rows_digest)
+        speed, run, speedup = _speed(runs, manifest, dense)
         row = {
             "variant": manifest.variant_id,
             "requested_sparsity": manifest.spec.sparsity,
@@ -91,25 +116,24 @@ def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[d
             "bytes": cost.bytes,
             "latency_p50_ms": speed.latency_p50_ms,
             "items_per_s": speed.items_per_s,
-            "speedup": None,
-            "ideal_speedup": None,
+            "speeds_run": None if run is None else run.id,
+            "speedup": speedup,
+            "ideal_speedup": None if dense is None else dense.cost.macs / cost.macs,
             "heads": manifest.heads,
             "neurons": manifest.neurons,
             "build_seconds": manifest.build_seconds,
         }
-        dense = denses.get(evaluation.rows_digest)
-        if dense is not None:
-            row["speedup"] = speed.items_per_s / speeds[dense.variant_id].items_per_s
-            row["ideal_speedup"] = dense.cost.macs / cost.macs
         rows.append(row)
     return rows
 
 
-def _stored_speeds(path: Path) -> dict[str, dict[str, float]]:
-    if not path.is_file():
-        return {}
-    try:
-        speeds: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged ({error}); delete it and run 'sparsedial prepare' again") from None
-    return speeds
+def _speed(runs: Sequence[Run], manifest: Manifest, dense: Manifest | None) -> tuple[Speed, Run | None, float | None]:
+    """Return (speed, run that measured it, speed-up over ``dense`` in that very run)."""
+    mine = manifest.variant_id
+    if dense is not None:
+        both = newest_run(runs, {mine, dense.variant_id})
+        if both is not None:
+            speed = both.speeds[mine]
+            return speed, both, speed.items_per_s / both.speeds[dense.variant_id].items_per_s
+    alone = newest_run(runs, {mine})
+    return manifest.speed if alone is None else alone.speeds[mine], alone, None

@@ -7,6 +7,7 @@ build_variant         cached scores -> mask -> reconstruction -> slim -> evaluat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from pruning.cost import Cost, structured_cost
 from pruning.curves import CURVES_VERSION
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
-from pruning.masks.structures import structure_mask
+from pruning.masks.structures import FILL_VERSION, is_coarse, structure_mask
 from pruning.masks.weights import mask_sparsity, unstructured_mask
 from pruning.prediction import multiplies_bfloat16, predict_logits, screened_logits
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
@@ -46,9 +47,9 @@ def build_variant(bench: Workbench, spec: PruneSpec, step: Step = lambda name: N
         layers, cost, achieved = cut(bench, spec)
     with _timed(seconds, "evaluate", step):
         model = build_slim(bench.base, layers)
-        predict = screened_logits if multiplies_bfloat16() else predict_logits
-        logits = predict(model, bench.evaluation.sequences)
-        evaluation = evaluate(logits, bench.reference(), bench.evaluation)
+        screened = multiplies_bfloat16()
+        logits = (screened_logits if screened else predict_logits)(model, bench.evaluation.sequences)
+        evaluation = replace(evaluate(logits, bench.reference(), bench.evaluation), screened=screened)
     with _timed(seconds, "time", step):
         speed = Speed(
             latency_p50_ms=median_latency(model, bench.evaluation.sequences),
@@ -104,6 +105,8 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
             "curves_version": CURVES_VERSION,
             "reconstruction_version": RECONSTRUCTION_VERSION if spec.recover is Recover.RECONSTRUCT else None,
         }
+        if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
+            identity["fill_version"] = FILL_VERSION
     return digest_of(identity)[:16]
 
 

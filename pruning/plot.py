@@ -4,33 +4,86 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, ACCENT, SOFT = "#22313f", "#1f6f8b", "#9fb8c3"
+Row = Mapping[str, Any]
+
+INK, SOFT = "#22313f", "#9fb8c3"
+COLORS = ("#1f6f8b", "#c8553d", "#5b8c5a", "#8e6c8a", "#d9a441", "#4a4e69")
+"""One per way of cutting, over again if there are more."""
+WAY = ("scorer", "pattern", "recover")
 
 
-def plot_frontier(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Write a PNG: accuracy with its 95 % interval, and speed-up beside its ideal, over achieved sparsity."""
-    rows = sorted(rows, key=lambda row: row["achieved_sparsity"])
-    sparsity = [row["achieved_sparsity"] for row in rows]
+def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Write a PNG: accuracy with its 95 % interval, and speed-up beside its ideal, over achieved sparsity.
+
+    Every way of cutting is a line of its own, which begins at the dense model. Levels that were never timed beside
+    the dense model have no point of measured speed.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     figure = Figure(figsize=(9, 3.8), dpi=130, layout="constrained")
     cost, gain = figure.subplots(1, 2)
-
-    accuracy = [row["accuracy"] for row in rows]
-    below = [row["accuracy"] - row["accuracy_interval"][0] for row in rows]
-    above = [row["accuracy_interval"][1] - row["accuracy"] for row in rows]
-    cost.errorbar(sparsity, accuracy, yerr=[below, above], color=ACCENT, ecolor=SOFT, marker="o", capsize=3, lw=2)
-    cost.plot(sparsity, [row["agreement"] for row in rows], color=INK, ls=":", marker=".", label="agreement with dense")
-    cost.set(title="what it costs", xlabel="share of encoder weights removed", ylabel="accuracy (95 % interval)")
+    lines = lines_of(rows)
+    for index, (way, line) in enumerate(lines.items()):
+        color = COLORS[index % len(COLORS)]
+        _draw_cost(cost, line, color, way if len(lines) > 1 else None)
+        _draw_gain(gain, line, color)
+    cost.plot([], [], color=INK, ls=":", marker=".", label="agreement with dense")
+    cost.set(title="what it costs", ylabel="accuracy (95 % interval)")
+    gain.plot([], [], color=SOFT, ls="--", label="ideal (MACs)")
+    if any(row["speedup"] is not None for row in rows):
+        gain.plot([], [], color=INK if len(lines) > 1 else COLORS[0], marker="o", lw=2, label="measured")
+    gain.set(title="what it buys", ylabel="texts per second, against dense")
     cost.legend(frameon=False, loc="lower left")
-
-    if all(row["speedup"] is not None for row in rows):
-        gain.plot(sparsity, [row["ideal_speedup"] for row in rows], color=SOFT, ls="--", label="ideal (MACs)")
-        gain.plot(sparsity, [row["speedup"] for row in rows], color=ACCENT, marker="o", lw=2, label="measured")
-        gain.legend(frameon=False, loc="upper left")
-    gain.set(title="what it buys", xlabel="share of encoder weights removed", ylabel="texts per second, against dense")
+    gain.legend(frameon=False, loc="upper left")
     for axes in (cost, gain):
+        axes.set_xlabel("share of encoder weights removed")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e8eef1")
     figure.suptitle(title, color=INK)
     figure.savefig(path)
+
+
+def lines_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of every way of cutting by its name, least sparse first; the dense model begins every line."""
+    dense = [row for row in rows if row["requested_sparsity"] == 0]
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["requested_sparsity"] > 0:
+            lines.setdefault(", ".join(row[part] for part in WAY), [*dense]).append(row)
+    return {
+        way: sorted(line, key=lambda row: float(row["achieved_sparsity"]))
+        for way, line in sorted((lines or {"dense": dense}).items())
+    }
+
+
+def _draw_cost(axes: Axes, line: Sequence[Row], color: str, label: str | None) -> None:
+    sparsity = [row["achieved_sparsity"] for row in line]
+    below = [row["accuracy"] - row["accuracy_interval"][0] for row in line]
+    above = [row["accuracy_interval"][1] - row["accuracy"] for row in line]
+    axes.errorbar(
+        sparsity,
+        [row["accuracy"] for row in line],
+        yerr=[below, above],
+        color=color,
+        ecolor=SOFT,
+        marker="o",
+        capsize=3,
+        lw=2,
+        label=label,
+    )
+    axes.plot(sparsity, [row["agreement"] for row in line], color=color if label else INK, ls=":", marker=".")
+
+
+def _draw_gain(axes: Axes, line: Sequence[Row], color: str) -> None:
+    axes.plot(*_known(line, "ideal_speedup"), color=SOFT, ls="--", lw=1.5)
+    axes.plot(*_known(line, "speedup"), color=color, marker="o", lw=2)
+
+
+def _known(line: Sequence[Row], gain: str) -> tuple[list[float], list[float]]:
+    """Return sparsities and gains of the rows that have that gain."""
+    rows = [row for row in line if row[gain] is not None]
+    return [row["achieved_sparsity"] for row in rows], [row[gain] for row in rows]

@@ -40,9 +40,9 @@ def screened_logits(model: SlimBert, sequences: Sequence[TokenSequence]) -> Tens
     """Return logits [n, labels] whose largest entries are those of float32, most of them computed in bfloat16.
 
     All rows are answered in bfloat16; then, from the smallest margin up, they are answered again in float32, until
-    the next margin is more than ``SAFETY`` times the largest difference between both precisions seen so far. What the
-    rounding can turn is thereby measured on the rows that it could turn most easily. Where it is large, all rows are
-    answered again.
+    the next margin is more than ``SAFETY`` times the largest difference between both precisions seen so far: what the
+    rounding can do is read off the rows that it could turn most easily. Where that is much, all rows are answered
+    again. That no label differs is measured, not proven: so it was at every level of the embedded model.
     """
     if model.classifier.weight.shape[0] < 2:  # no labels to tell apart
         return predict_logits(model, sequences)

@@ -7,7 +7,10 @@ sublayer's output on the calibration tokens are
 
 with G = X^T X of the *dense* model's inputs and r = 0.01 times G's mean diagonal. It equals the weights that Optimal
 Brain Surgeon leaves after removing the complement of K (Hassibi and Stork, 1993), with a ridge towards W.
-Departure: dense-input Grams ignore the error that arrives from earlier layers.
+Departures: dense-input Grams ignore the error that arrives from earlier layers. And a reconstruction is always kept,
+not only where the calibration loss does not rise: ridge least squares never raises a sublayer's squared output error
+on the calibration rows, and to compute the loss itself would cost a pass over them per cut, which is more than the
+whole cut. That the error falls does not prove that the loss falls; the evaluation of every variant tells.
 
 Letters: D outputs, W width of the site, K kept inputs.
 """

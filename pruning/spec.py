@@ -9,6 +9,8 @@ from pruning.errors import SpecError
 
 E = TypeVar("E", bound=StrEnum)
 
+KEYS = ("sparsity", "pattern", "scorer", "recover")
+
 
 class Pattern(StrEnum):
     """Which weights may go together."""
@@ -32,7 +34,8 @@ class PruneSpec:
     """One cut of one model. A value that cannot be valid cannot be built.
 
     Raises:
-        SpecError: a sparsity outside [0, 1), an unknown pattern or recovery, or two that exclude each other.
+        SpecError: a sparsity outside [0, 1), a scorer that is no name, an unknown pattern or recovery, or two that
+            exclude each other.
     """
 
     sparsity: float
@@ -50,6 +53,8 @@ class PruneSpec:
             raise SpecError(f"sparsity must be a number in [0, 1); got {number!r}")
         if not 0.0 <= number < 1.0:
             raise SpecError(f"sparsity must lie in [0, 1), the share of encoder weights removed; got {number}")
+        if not isinstance(self.scorer, str):
+            raise SpecError(f"scorer must be a name, such as 'fisher'; got {self.scorer!r}")
         object.__setattr__(self, "sparsity", abs(float(number)))  # -0.0 would have a digest of its own
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
         usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
@@ -72,10 +77,16 @@ class PruneSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuild from ``as_dict``; unknown keys and a missing sparsity raise."""
-        unknown = sorted(set(values) - {"sparsity", "pattern", "scorer", "recover"})
+        """Rebuild from ``as_dict``.
+
+        Raises:
+            SpecError: not a mapping, an unknown key, no sparsity, or a value that cannot be valid.
+        """
+        if not isinstance(values, Mapping):
+            raise SpecError(f"a prune spec must be a mapping such as {{'sparsity': 0.5}}; got {values!r}")
+        unknown = sorted(str(key) for key in values if key not in KEYS)
         if unknown:
-            raise SpecError(f"unknown keys in a prune spec: {', '.join(unknown)}")
+            raise SpecError(f"unknown keys in a prune spec: {', '.join(unknown)}; known: {', '.join(KEYS)}")
         if "sparsity" not in values:
             raise SpecError("a prune spec needs a sparsity, the share of encoder weights removed, in [0, 1)")
         return cls(**values)

@@ -50,7 +50,9 @@ def items_per_second(
 ) -> float:
     """Return texts a second in forward passes of two batches of neighbours in length, about the quartiles.
 
-    A quick reading for one build; ``pruning.frontier`` compares levels over many rounds.
+    A quick reading for one build, of one pass per batch: warming up for both shapes would double what it takes, and a
+    build is on the way to a new level's first answer. Expect it up to a fifth too low, more on a busy machine; it is
+    compared with nothing. ``pruning.frontier`` compares levels, side by side over many rounds.
     """
     ordered = sorted(sequences, key=lambda sequence: len(sequence.ids))
     seconds, count = 0.0, 0

@@ -59,7 +59,12 @@ class TextTokenizer:
         try:
             return cls(Tokenizer.from_file(str(path)))
         except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"{path} is not a tokenizer: {error}") from error
+            raise ModelError(f"{path} is not a tokenizer: {error}; save it again with save_pretrained") from error
+
+    def largest_id(self) -> int:
+        """Return the largest token id that any text may get, special tokens included."""
+        around = self._tokenizer.encode("a", "a").ids  # what is put around texts need not be in the vocabulary
+        return max([*self._tokenizer.get_vocab(with_added_tokens=True).values(), *around], default=0)
 
     def encode(
         self,

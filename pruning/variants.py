@@ -97,7 +97,7 @@ class VariantStore:
             StoreError: the folder cannot be written (read-only, disk full); nothing half-written is left.
         """
         try:
-            with new_folder(self.folder / manifest.variant_id) as aside:
+            with new_folder(self.folder / manifest.variant_id, MANIFEST) as aside:
                 save_file({name: tensor.contiguous() for name, tensor in layers.items()}, aside / WEIGHTS)
                 values = manifest.as_dict() | {"weights_sha256": sha256_of(aside / WEIGHTS)}
                 write_json(aside / MANIFEST, values | {"manifest_sha256": digest_of(values)})
@@ -120,7 +120,10 @@ class VariantStore:
             values = json.loads(path.read_text(encoding="utf-8"))
             claimed = values.pop("manifest_sha256")
         except FileNotFoundError:
-            raise StoreError(f"no variant {variant_id} in {self.folder}") from None
+            raise StoreError(
+                f"no variant {variant_id} in {self.folder}; build it with 'sparsedial prune' or 'sparsedial prepare', "
+                "or ask for one that 'sparsedial frontier' lists"
+            ) from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ChecksumError(f"{path} is damaged (not the JSON that was written); {_remedy(variant_id)}") from None
         if digest_of(values) != claimed:
@@ -139,7 +142,7 @@ class VariantStore:
         try:
             actual = sha256_of(path)
         except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error}") from error
+            raise StoreError(f"{path} cannot be read: {error}; {_remedy(variant_id)}") from error
         if actual != manifest.weights_sha256:
             raise ChecksumError(
                 f"{path} has checksum {actual[:12]}, its manifest says {manifest.weights_sha256[:12]}; "

@@ -17,7 +17,7 @@ from pruning.curve_cache import CurveCache
 from pruning.curves import cost_curves
 from pruning.data import MAX_TOKENS, LabelledSet, calibration_sample, encode_rows, read_rows
 from pruning.encoder import BaseModel, load_base_model
-from pruning.errors import CacheError, StoreError
+from pruning.errors import CacheError, ModelError, StoreError
 from pruning.files import digest_of, new_folder, sha256_of, write_json
 from pruning.masks.structures import CostCurve
 from pruning.prediction import predict_logits
@@ -57,11 +57,17 @@ class Workbench:
         """Load the model and the rows.
 
         Raises:
-            ModelError: the model cannot be loaded.
+            ModelError: the model cannot be loaded, or its tokenizer is of a larger vocabulary.
             DataError: the rows cannot be used.
         """
         base = load_base_model(model)
         tokenizer = TextTokenizer.load(model)
+        if tokenizer.largest_id() >= base.shape.vocabulary:
+            raise ModelError(
+                f"the tokenizer of {model} gives ids up to {tokenizer.largest_id()}, the model has vocab_size "
+                f"{base.shape.vocabulary} and so knows ids up to {base.shape.vocabulary - 1}; "
+                "put the tokenizer.json there that the model was trained with"
+            )
         longest = min(MAX_TOKENS, base.max_length)
         rows = encode_rows(read_rows(train, base.labels), tokenizer, longest)
         judged = encode_rows(read_rows(evaluation, base.labels), tokenizer, longest)
@@ -117,13 +123,13 @@ class Workbench:
     @cached_property
     def _reference(self) -> Tensor:
         folder = self.root / "references" / digest_of([self.base.digest, self.evaluation.digest])[:16]
-        if folder.is_dir():
+        if (folder / CHECKSUM).is_file():
             return self._stored_reference(folder)
         logits = predict_logits(
             build_slim(self.base, slim_layers(self.base, dense_mask(self.base.shape))), self.evaluation.sequences
         )
         try:
-            with new_folder(folder) as aside:
+            with new_folder(folder, CHECKSUM) as aside:
                 save_file({"logits": logits}, aside / LOGITS)
                 write_json(aside / CHECKSUM, sha256_of(aside / LOGITS))
         except (OSError, SafetensorError) as error:

@@ -12,19 +12,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
-from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pruning.errors import PruningError, SpecError
 from pruning.spec import Pattern, PruneSpec, Recover
+from service.answer_headers import AnswerHeaders, variant_headers
 from service.bodies import read_json
 from service.controller import VariantController
 from service.documents import operation_document
 from service.errors import Invalid, NotReady, ServiceError, Unauthorized
 from service.operations import Operation, Phase
-from service.problems import install_problem_handlers, problem_response, shown
-from service.request_ids import HEADER, request_id_of
+from service.problems import install_problem_handlers, problem_response, send_problem, shown
 
 MAX_BODY_BYTES = 65_536
 MAX_WAIT_S = 300.0
@@ -81,8 +80,16 @@ def build_admin_api(
     api.add_exception_handler(PruningError, _store_unreadable)
     install_problem_handlers(api)
     api.add_middleware(_BearerToken, token=admin_token)
-    api.add_middleware(_Identified)
+    api.add_middleware(AnswerHeaders, variant=lambda: _committed_headers(controller_provider))
     return api
+
+
+def _committed_headers(controller: Callable[[], VariantController]) -> dict[str, str]:
+    try:
+        generation, committed = controller().served()
+    except NotReady:  # nothing is committed as far as this process knows
+        return {}
+    return variant_headers(generation, committed.variant_id, committed.achieved_sparsity)
 
 
 def _change_routes(controller: Callable[[], VariantController], scorers: Collection[str]) -> APIRouter:
@@ -188,27 +195,6 @@ async def _store_unreadable(request: Request, error: Exception) -> Response:
     return problem_response(StoreUnreadable(f"{error}."), request)
 
 
-class _Identified:
-    """Gives every answer, refusals too, the id of its request."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = request_id_of(scope)
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
-
-        async def identified_send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(raw=message["headers"])[HEADER] = request_id
-            await send(message)
-
-        await self._app(scope, receive, identified_send)
-
-
 class _BearerToken:
     """Lets through who knows the token; compares in constant time."""
 
@@ -221,7 +207,7 @@ class _BearerToken:
             await self._app(scope, receive, send)
             return
         refusal = Unauthorized("Send the admin token: 'Authorization: Bearer <token>'.")
-        await problem_response(refusal, Request(scope))(scope, receive, send)
+        await send_problem(refusal, scope, receive, send)
 
     @staticmethod
     def _is_open(scope: Scope) -> bool:

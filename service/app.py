@@ -4,6 +4,7 @@
 fields of ``Settings``.
 """
 
+import logging
 import os
 from typing import Any
 
@@ -11,11 +12,14 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
+from service.cluster import cluster_gpus
 from service.control import Control, Ladder
 from service.info import MAX_CONCURRENT_REQUESTS
 from service.replica import ModelReplica
 from service.settings import Device, Settings
 from service.sources import Sources, resolve
+
+logger = logging.getLogger(__name__)
 
 LOGGING = {"enable_access_log": False, "encoding": "TEXT", "log_level": "INFO"}
 
@@ -30,9 +34,18 @@ def build_control(values: dict[str, Any]) -> Application:
 
 
 def build_model(values: dict[str, Any]) -> Application:
-    """Return the model application of the settings in a Serve config file."""
+    """Return the model application of the settings in a Serve config file.
+
+    ``device=auto`` is decided here, for Ray has to know what a replica needs: GPUs if the cluster has one by now.
+    """
     settings = Settings(**values)
-    return model_application(settings, resolve(settings), num_gpus=1 if settings.device is Device.CUDA else 0)
+    wants_gpu = settings.device is Device.CUDA or (settings.device is Device.AUTO and cluster_gpus() >= 1)
+    if settings.device is Device.AUTO and not wants_gpu:
+        logger.warning(
+            "device=auto: the cluster has no GPU at this moment, so the replicas compute on the CPU; "
+            "if GPU workers have yet to join, say device: cuda and their replicas wait for them"
+        )
+    return model_application(settings, resolve(settings), num_gpus=1 if wants_gpu else 0)
 
 
 def control_application(settings: Settings, sources: Sources, ladder: Ladder | None) -> Application:

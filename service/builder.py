@@ -6,25 +6,19 @@ a new sparsity costs only its own arithmetic. Nothing here imports Ray.
 
 import logging
 import os
-from dataclasses import dataclass
 
 import torch
 
-from pruning.errors import PruningError
+from pruning.errors import PruningError, StoreError
 from pruning.pipeline import build_variant
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
+from service.operations import Cause
+from service.protocol import Refusal
 from service.sources import Sources
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A build that could not be done, in words for the operator; a value, since errors change between processes."""
-
-    message: str
 
 
 class VariantBuilder:
@@ -51,9 +45,16 @@ class VariantBuilder:
         try:
             return build_variant(self._bench, spec, lambda name: logger.info("building %s: %s", spec.sparsity, name))
         except PruningError as error:
-            return Refusal(str(error))
+            return Refusal(message=str(error), cause=_cause_of(error))
         except OSError as error:
-            return Refusal(f"the variant could not be built: {error}; check the disk of {self._bench.root}")
+            words = f"the variant could not be built: {error}; check the disk of {self._bench.root}"
+            return Refusal(message=words, cause=Cause.STORAGE)
+
+
+def _cause_of(error: PruningError) -> Cause:
+    """Return whether the disk or the wish stands against a build; a cache that could not be written names the disk."""
+    storage = isinstance(error, StoreError) or isinstance(error.__cause__, OSError)
+    return Cause.STORAGE if storage else Cause.BUILD
 
 
 def yield_cpu() -> None:

@@ -77,8 +77,9 @@ def prepare(
 ) -> None:
     """Score a model once and build its ladder of variants.
 
-    Everything dear happens here and is cached: run it again and it builds only what is missing, and times all levels
-    anew. A model of your own needs labelled rows of its own, each with 'text' and 'label'. Example:
+    Everything dear happens here and is cached: run it again and it builds only what is missing; all levels are timed
+    side by side if one of them is new. A model of your own needs labelled rows of its own, each with 'text' and
+    'label'. Example:
 
     \b
       sparsedial prepare ./my-bert --train train.jsonl --eval dev.jsonl \\

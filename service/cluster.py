@@ -13,8 +13,8 @@ from ray import serve
 from pruning.errors import PruningError
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
-from service.builder import Refusal, VariantBuilder
-from service.protocol import Desired, ReplicaReport
+from service.builder import VariantBuilder
+from service.protocol import Desired, Refusal, ReplicaReport
 from service.settings import Device
 from service.sources import Sources
 
@@ -49,16 +49,9 @@ class RayBuilder:
         self._actor = actor.remote(sources, threads)
         self._warm = self._actor.warm.remote()
 
-    async def build(self, spec: PruneSpec) -> Manifest:
-        """Return the manifest of ``spec``'s variant.
-
-        Raises:
-            PruningError: it cannot be built.
-        """
-        outcome = await self._actor.build.remote(spec)
-        if isinstance(outcome, Refusal):
-            raise PruningError(outcome.message)
-        assert isinstance(outcome, Manifest)  # the other half of the union
+    async def build(self, spec: PruneSpec) -> Manifest | Refusal:
+        """Return the manifest of ``spec``'s variant, or why there is none."""
+        outcome: Manifest | Refusal = await self._actor.build.remote(spec)
         return outcome
 
     async def prepare(self, specs: list[PruneSpec]) -> list[Manifest]:
@@ -68,11 +61,22 @@ class RayBuilder:
             PruningError: a level cannot be built.
         """
         await self._actor.calibrate.remote()
-        return [await self.build(spec) for spec in specs]
+        manifests = []
+        for spec in specs:
+            outcome = await self.build(spec)
+            if isinstance(outcome, Refusal):
+                raise PruningError(outcome.message)
+            manifests.append(outcome)
+        return manifests
 
     async def pid(self) -> int:
         """Return the builder's process id, once it is warm."""
         return int(await asyncio.wrap_future(self._warm.future()))
+
+
+def cluster_gpus() -> float:
+    """Return how many GPUs the cluster has at this moment; none where this process is connected to no cluster."""
+    return float(ray.cluster_resources().get("GPU", 0.0)) if ray.is_initialized() else 0.0
 
 
 def replica_id() -> str:

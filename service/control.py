@@ -11,6 +11,8 @@ from service.admin import build_admin_api
 from service.cluster import RayBuilder, page_host
 from service.control_metrics import ControlMetrics
 from service.controller import VariantController
+from service.errors import NotReady
+from service.floor import accuracy_floor
 from service.ladder import ladder_specs
 from service.limits import ControlLimits
 from service.metrics import serve_metrics
@@ -18,9 +20,7 @@ from service.protocol import Desired, ReplicaReport
 from service.settings import Settings
 from service.sources import Sources, admin_token
 from service.state import STATE, StateFile
-
-DEFAULT_ACCURACY_DROP = 0.05
-"""The floor, where none is set: this much under the dense model's accuracy."""
+from service.tenure import Tenure
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,21 @@ class Control:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: Settings, sources: Sources, threads: int, ladder: Ladder | None
     ) -> None:
-        """Take up the durable state. Without ``ladder``, calibrate and build it first."""
+        """Take up the durable state.
+
+        Without ``ladder`` nobody has prepared the store or locked it: calibrate and build the ladder first, which
+        takes minutes, then hold the store's lock, or stand by while another service does.
+        """
         builder = RayBuilder(sources, threads)
+        launched = ladder is not None
         if ladder is None:
             ladder = await self._prepare(builder, settings)
         store = VariantStore(sources.store)
-        dense_accuracy = store.manifest(ladder.variant_ids[0]).evaluation.accuracy
-        floor = dense_accuracy - DEFAULT_ACCURACY_DROP if settings.accuracy_floor is None else settings.accuracy_floor
+        dense = store.manifest(ladder.variant_ids[0])
         metrics = ControlMetrics()
         self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
         self._controller = VariantController(
-            limits=ControlLimits(accuracy_floor=floor),
+            limits=ControlLimits(accuracy_floor=accuracy_floor(settings.accuracy_floor, dense.evaluation.accuracy)),
             builder=builder,
             state_file=StateFile(sources.store / STATE),
             store=store,
@@ -58,13 +62,16 @@ class Control:
             ladder=ladder.variant_ids,
             metrics_address=address,
         )
-        await self._controller.start()
-        base_digest = store.manifest(ladder.variant_ids[0]).base_digest
-        rows = frontier_rows(store, base_digest)
+        self._tenure = Tenure(sources.store, self._controller.start)
+        if launched:  # the launcher holds the lock for as long as the service runs
+            await self._controller.start()
+        else:
+            await self._tenure.take()
+        rows = frontier_rows(store, dense.base_digest)
         metrics.set_levels([row for row in rows if row["variant"] in ladder.variant_ids])
         token, _ = admin_token(settings, sources.store)
         self._api = build_admin_api(
-            lambda: self._controller, token, frontier=lambda: frontier_rows(store, base_digest), scorers=SCORERS
+            self._in_charge, token, frontier=lambda: frontier_rows(store, dense.base_digest), scorers=SCORERS
         )
 
     @staticmethod
@@ -74,13 +81,29 @@ class Control:
         initial = next(m for m in manifests if m.spec.sparsity == settings.sparsity)
         return Ladder(tuple(manifest.variant_id for manifest in manifests), initial.variant_id)
 
+    def _in_charge(self) -> VariantController:
+        """Return the controller.
+
+        Raises:
+            NotReady: another service holds the store.
+        """
+        if self._tenure.waiting:
+            raise NotReady(
+                "Another service controls this store; this one takes over when that one ends.", retry_after_s=5
+            )
+        return self._controller
+
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application that Serve puts behind ``/admin``."""
         return self._api
 
     async def sync(self, report: ReplicaReport, known_version: int) -> Desired:
-        """Take a replica's report and return what is wanted of it."""
-        return await self._controller.sync(report, known_version)
+        """Take a replica's report and return what is wanted of it.
+
+        Raises:
+            NotReady: the controller is starting, or another service holds the store.
+        """
+        return await self._in_charge().sync(report, known_version)
 
     async def drain(self) -> None:
         """Ask every replica to finish what is in flight and take nothing new."""
@@ -91,12 +114,14 @@ class Control:
         return self._controller.inflight()
 
     async def check_health(self) -> None:
-        """Raise if the controller no longer keeps time."""
-        if not self._controller.healthy():
+        """Raise if the controller no longer keeps time, or could not take over."""
+        self._tenure.check()
+        if not self._tenure.waiting and not self._controller.healthy():
             raise RuntimeError("the controller no longer keeps time")
 
     async def __del__(self) -> None:
         """Stop keeping time; a running operation is taken up at the next start."""
         await self._controller.stop()
+        await self._tenure.end()
         self._metrics_server.shutdown()
         self._metrics_server.server_close()

@@ -8,6 +8,7 @@ from typing import Any
 
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest, VariantStore
+from service.audit import Audit
 from service.builds import run_build
 from service.control_metrics import ControlMetrics
 from service.documents import status_document, targets_document
@@ -16,6 +17,7 @@ from service.errors import NotFound, NotReady
 from service.events import (
     Action,
     Announce,
+    Built,
     ChangeRequested,
     Reply,
     Restarted,
@@ -24,8 +26,9 @@ from service.events import (
 )
 from service.fleet import Fleet
 from service.limits import Clock, ControlLimits
-from service.operations import Operation, Phase, RolloutState
+from service.operations import Choice, Operation, Phase, RolloutState
 from service.protocol import Builder, Desired, ReplicaReport
+from service.standing import Standing
 from service.state import StateFile, StateUnwritable
 from service.tasks import Tasks
 
@@ -64,14 +67,13 @@ class VariantController:
         self._limits = limits
         self._builder = builder
         self._store = store
-        self._metrics = metrics
         self._initial_variant = initial_variant
+        self._standing = Standing(store, ladder, limits.accuracy_floor)
         self._clock = clock or Clock()
         self._fleet = Fleet(lease_s=limits.lease_s, ladder=ladder, metrics_address=metrics_address)
         self._rollout = DurableRollout(state_file, self._act, self._clock.wall)
+        self._audit = Audit(metrics, limits.accuracy_floor, self._clock.wall)
         self._told: Desired | None = None
-        self._spreading: Operation | None = None
-        """The committed operation that some live replica has yet to follow."""
         self._tasks = Tasks()
         self._build: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -81,9 +83,12 @@ class VariantController:
 
         Raises:
             StateFileError: the state file is damaged, or nothing was ever committed and it cannot be written.
+            BelowFloor: nothing was ever committed and the initial variant is below the floor.
             pruning.errors.StoreError: nothing was ever committed and the initial variant is not in the store.
         """
-        await self._rollout.begin(self._first_state, self._restarted)
+        await self._rollout.begin(lambda: self._standing.first_state(self._initial_variant), self._restarted)
+        for words in await asyncio.to_thread(self._standing.misgivings, self._rollout.state.committed):
+            logger.warning("%s", words)
         self._ticker = self._tasks.spawn(self._keep_time())
 
     async def stop(self) -> None:
@@ -116,9 +121,16 @@ class VariantController:
             Conflict: another operation runs.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
-        deadline = self._clock.wall() + self._limits.build_timeout_s
-        event = ChangeRequested(operation_id=_new_id(), spec=spec, now=self._clock.wall(), deadline=deadline)
-        return await self._request(lambda _: event)
+        now = self._clock.wall()
+        return await self._request(
+            lambda state: ChangeRequested(
+                operation_id=_new_id(),
+                spec=spec,
+                committed_stands=self._standing.stands(state.committed),
+                now=now,
+                deadline=now + self._limits.build_timeout_s,
+            )
+        )
 
     async def request_rollback(self) -> Operation:
         """Return the operation that brings the previous variant back.
@@ -157,6 +169,10 @@ class VariantController:
                 async with asyncio.timeout(timeout_s):
                     await self._rollout.changed.wait_for(lambda: self._settled(operation_id))
         return self.operation(operation_id)
+
+    def served(self) -> tuple[int, Choice]:
+        """Return (generation, variant) as committed, from memory; NotReady while the controller is starting."""
+        return self._rollout.state.generation, self._rollout.state.committed
 
     def status(self) -> dict[str, Any]:
         """Return what ``GET /admin/sparsity`` shows.
@@ -226,23 +242,10 @@ class VariantController:
         self._tell()
 
     def _announce(self, operation: Operation) -> None:
-        """Write the audit line, count what ended, and let go of a build that nobody waits for."""
-        logger.info(
-            "operation=%s kind=%s phase=%s spec=%s variant=%s accuracy=%s generation=%s error=%r",
-            operation.id,
-            operation.kind,
-            operation.phase,
-            operation.spec.as_dict(),
-            operation.variant_id,
-            operation.accuracy,
-            operation.generation,
-            operation.error,
-        )
-        if operation.finished:
-            self._metrics.operation_ended(operation)
-            self._spreading = operation if operation.phase is Phase.COMMITTED else None
-            if self._build is not None:
-                self._build.cancel()
+        """Tell of a phase, and let go of a build that nobody waits for."""
+        self._audit.entered(operation)
+        if operation.finished and self._build is not None:
+            self._build.cancel()
 
     async def _run_build(self, operation_id: str, spec: PruneSpec) -> None:
         """Build, then report how that went, unless the operation has ended meanwhile."""
@@ -256,44 +259,38 @@ class VariantController:
             wall=self._clock.wall,
         )
         self._build = None
+        if isinstance(outcome, Built):
+            self._standing.was_built(outcome.variant_id)
         await self._rollout.apply_or_end(
             lambda state: outcome if state.operation is not None and state.operation.id == operation_id else None
         )
 
     def _tell(self) -> None:
-        """Wake whoever waits, if the orders have changed or the last live replica has followed a commit."""
+        """Wake whoever waits, if the orders have changed or the replicas have got somewhere."""
         state = self._rollout.state
-        followed = self._spreading is not None and self._fleet.follows(state.generation)
-        if self._spreading is not None and followed:
-            committed_at = self._spreading.finished_at or 0.0
-            self._metrics.commit_seen_everywhere(max(0.0, self._clock.wall() - committed_at))
-            self._spreading = None
         orders = self._fleet.orders(state)
-        if followed or orders != self._told:
+        if self._audit.look(state, self._fleet) or orders != self._told:
             self._told = orders
             self._rollout.changed.notify_all()
-        self._metrics.set_controller(
-            generation=state.generation,
-            replicas=len(self._fleet),
-            running=state.operation is not None,
-            accuracy_floor=self._limits.accuracy_floor,
-        )
 
     def _orders(self) -> Desired:
         return self._fleet.orders(self._rollout.state)
 
     def _settled(self, operation_id: str) -> bool:
         """Tell whether an operation has ended and is in effect wherever it shall be."""
-        spreading = self._spreading is not None and self._spreading.id == operation_id
-        return self.operation(operation_id).finished and not spreading
-
-    def _first_state(self) -> RolloutState:
-        return RolloutState.first(self._store.manifest(self._initial_variant))
+        operation = self.operation(operation_id)
+        generation = operation.generation or 0
+        return operation.finished and self._fleet.reached(generation) == generation
 
     def _restarted(self, state: RolloutState) -> Restarted:
         limits, now = self._limits, self._clock.wall()
         phase_s = limits.build_timeout_s if state.phase is Phase.BUILDING else limits.prepare_timeout_s
-        return Restarted(now=now, hold_until=now + limits.lease_s, deadline=now + limits.lease_s + phase_s)
+        return Restarted(
+            accuracy_floor=limits.accuracy_floor,
+            now=now,
+            hold_until=now + limits.lease_s,
+            deadline=now + limits.lease_s + phase_s,
+        )
 
 
 def _new_id() -> str:

@@ -85,7 +85,7 @@ class DurableRollout:
         await asyncio.shield(self._transitions.spawn(self._transition(event_for, self._end_running)))
 
     async def flush(self) -> None:
-        """Write what memory knows and the disk could not be told, if anything."""
+        """Write what memory knows and the disk was not told for certain, if anything."""
         await asyncio.shield(self._transitions.spawn(self._flush()))
 
     async def finish(self) -> None:
@@ -102,11 +102,12 @@ class DurableRollout:
             state, actions = advance(self.state, event)
             if state is not self.state:
                 try:
-                    await asyncio.to_thread(self._file.write, state)
+                    self._unwritten = not await asyncio.to_thread(self._file.write, state)
                 except StateUnwritable as error:
                     unwritable(error)
                     return ()
-                self._unwritten = False
+                if self._unwritten:
+                    logger.warning("%s is written, but its folder could not be synced; trying again", self._file.path)
             self._adopt(state, actions)
             return actions
 
@@ -114,8 +115,7 @@ class DurableRollout:
         async with self.changed:
             if self._unwritten:
                 with suppress(StateUnwritable):
-                    await asyncio.to_thread(self._file.write, self.state)
-                    self._unwritten = False
+                    self._unwritten = not await asyncio.to_thread(self._file.write, self.state)
 
     def _refuse(self, error: StateUnwritable) -> None:
         raise error

@@ -13,6 +13,8 @@ class ChangeRequested:
 
     operation_id: str
     spec: PruneSpec
+    committed_stands: bool
+    """Whether the committed variant is what a build of its own spec would give now, and is not below the floor."""
     now: float
     deadline: float
 
@@ -74,6 +76,7 @@ class Tick:
 class Restarted:
     """The controller begins, knowing no replica yet. ``deadline`` is for the phase it finds running."""
 
+    accuracy_floor: float
     now: float
     hold_until: float
     deadline: float

@@ -55,9 +55,9 @@ class Fleet:
         """Return the requests accepted and not yet answered, as last reported."""
         return sum(report.inflight for report in self)
 
-    def follows(self, generation: int) -> bool:
-        """Tell whether every live replica answers under ``generation`` or a later one."""
-        return all(report.generation >= generation for report in self)
+    def reached(self, committed: int) -> int:
+        """Return the generation that every live replica answers under or is past; ``committed`` where none lags."""
+        return min((report.generation for report in self if report.generation < committed), default=committed)
 
     def peers(self) -> tuple[Peer, ...]:
         """Return every process of the service that has a metrics page."""

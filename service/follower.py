@@ -8,10 +8,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from pruning.errors import PruningError
 from service.errors import NotReady
+from service.newborn import ASK_AFRESH
 from service.protocol import ControlLink, Desired, EngineHolder, Peer, ReplicaReport, Staged
 from service.tasks import Tasks
 
@@ -23,41 +25,11 @@ CALL_TIMEOUT_S = 2.0
 FIRST_RETRY_S, LAST_RETRY_S = 0.05, 0.5
 """Pauses between failed questions; the last one is short of a lease, so that a restarted controller hears everyone."""
 
-ASK_AFRESH = -1
-"""A known version that no controller has: the answer comes at once."""
+PATIENCE_S = 5.0
+"""How long a starting follower waits for the controller's first word."""
 
 NO_OPERATION = ""
 """Stands for the operation where a committed variant is staged: nobody waits for it."""
-
-
-async def first_desired(
-    link: ControlLink, *, replica_id: str, metrics_address: str, timeout_s: float, retry_s: float = LAST_RETRY_S
-) -> Desired:
-    """Return what a replica that serves nothing yet shall begin with. It gets no lease by asking.
-
-    Raises:
-        NotReady: the controller gave no answer within ``timeout_s``.
-    """
-    newborn = ReplicaReport(
-        replica_id=replica_id,
-        generation=0,
-        variant_id="",
-        prepared_operation=None,
-        failed_operation=None,
-        failure=None,
-        metrics_address=metrics_address,
-        inflight=0,
-    )
-    try:
-        async with asyncio.timeout(timeout_s):
-            while True:
-                try:
-                    return await link.sync(newborn, ASK_AFRESH)
-                except Exception as error:
-                    logger.info("replica=%s: the controller does not answer yet: %s", replica_id, error)
-                await asyncio.sleep(retry_s)
-    except TimeoutError:
-        raise NotReady(f"The controller gave no answer within {timeout_s:g} s.") from None
 
 
 class Follower:
@@ -70,7 +42,7 @@ class Follower:
         metrics_address: str,
         link: ControlLink,
         holder: EngineHolder,
-        max_silence_s: float = 120.0,
+        max_lag_s: float = 120.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Keep the parts; ``start`` begins.
@@ -80,18 +52,20 @@ class Follower:
             metrics_address: ``host:port`` of this replica's metrics page.
             link: line to the controller.
             holder: the engines.
-            max_silence_s: seconds without the controller, or behind it, after which the replica is not healthy.
+            max_lag_s: seconds behind the controller, by its own word, after which the replica is not healthy.
             monotonic: for tests.
         """
         self._replica_id = replica_id
         self._metrics_address = metrics_address
         self._link = link
         self._holder = holder
-        self._max_silence_s = max_silence_s
+        self._max_lag_s = max_lag_s
         self._monotonic = monotonic
         self._desired: Desired | None = None
-        self._well_at = monotonic()
-        """When the replica last heard the controller and was where it wanted it."""
+        self._behind_since: float | None = None
+        """When the controller first said that it wants a generation that still does not answer here."""
+        self._lag_s = 0.0
+        """How long that was so when the controller last said it: its silence adds nothing."""
         self._staged: Staged | None = None
         """What the holder holds staged."""
         self._failed: tuple[str, str] | None = None
@@ -100,33 +74,42 @@ class Follower:
         """What the holder keeps resident."""
         self._unkeepable: set[str] = set()
         self._news = asyncio.Event()
+        self._heard = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._tasks = Tasks()
         self._loops: tuple[asyncio.Task[None], ...] = ()
 
-    async def start(self, timeout_s: float) -> None:
+    async def start(self, timeout_s: float, patience_s: float = PATIENCE_S) -> bool:
         """Begin to follow; return once this replica is on the committed generation.
 
+        Returns:
+            True; or False if the controller says nothing within ``patience_s``: what this replica was born with
+            answers then, until the controller is back.
+
         Raises:
-            NotReady: it did not get there within ``timeout_s``; the follower has stopped.
+            NotReady: the controller wants a generation that was not reached within ``timeout_s``; the follower has
+                stopped.
         """
-        self._well_at = self._monotonic()
         self._loops = tuple(self._tasks.spawn(self._watch(loop)) for loop in (self._ask(), self._load()))
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._caught_up.wait()
-        except TimeoutError:
+        if not await _happens(self._heard, patience_s):
+            logger.warning("replica=%s: the controller is away; not waiting for it", self._replica_id)
+            return False
+        if not await _happens(self._caught_up, timeout_s):
             await self.stop()
-            raise NotReady(f"Replica {self._replica_id} did not reach the committed variant in time.") from None
+            raise NotReady(f"Replica {self._replica_id} did not reach the committed variant in time.")
+        return True
 
     async def stop(self) -> None:
         """Follow no longer; what answers goes on answering."""
         await self._tasks.cancel()
 
-    def healthy(self, now: float) -> bool:
-        """Tell whether both loops run and the replica was where the controller wants it not too long ago."""
+    def healthy(self) -> bool:
+        """Tell whether both loops run and the replica is not too long behind a controller that it hears.
+
+        A silent controller makes no replica unhealthy: what was committed goes on answering without it.
+        """
         running = bool(self._loops) and not any(loop.done() for loop in self._loops)
-        return running and now - self._well_at <= self._max_silence_s
+        return running and self._lag_s <= self._max_lag_s
 
     @property
     def peers(self) -> tuple[Peer, ...]:
@@ -164,9 +147,14 @@ class Follower:
         if desired.draining and not (before and before.draining):
             self._holder.start_draining()
         self._commit_if_loaded(desired)
+        self._heard.set()
         if desired.generation <= self._holder.generation:
-            self._well_at = self._monotonic()
+            self._behind_since, self._lag_s = None, 0.0
             self._caught_up.set()
+        else:
+            now = self._monotonic()
+            self._behind_since = now if self._behind_since is None else self._behind_since
+            self._lag_s = now - self._behind_since
         if desired != before:
             self._unkeepable.clear()
             self._news.set()
@@ -279,6 +267,14 @@ class Follower:
             metrics_address=self._metrics_address,
             inflight=self._holder.inflight,
         )
+
+
+async def _happens(event: asyncio.Event, timeout_s: float) -> bool:
+    """Return whether ``event`` is set within ``timeout_s``."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    return event.is_set()
 
 
 def _public_words(error: Exception, variant_id: str) -> str:

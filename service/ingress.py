@@ -1,7 +1,6 @@
-"""The inference routes, and the frame around every one of their answers."""
+"""The inference routes, and what stands around every one of them."""
 
 import hmac
-from contextlib import nullcontext
 from typing import Annotated, Any
 
 import orjson
@@ -9,16 +8,14 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.answer_headers import AnswerHeaders
 from service.bodies import read_json
 from service.errors import Unauthorized
-from service.inflight import Exchange
 from service.info import ModelCard, info
 from service.problems import install_problem_handlers
-from service.request_ids import HEADER, request_id_of
-from service.runtime import InferenceRuntime, variant_headers
+from service.runtime import InferenceRuntime
 from service.schemas import HubRequest, LabelScore, TeiRequest, parse
 from service.settings import Settings
 
@@ -39,7 +36,8 @@ def build_inference_api(
     """
     api = FastAPI(title="SparseDial", version=card.version, description="A BERT service whose cost is a dial.")
     install_problem_handlers(api)
-    api.add_middleware(_Frame, runtime=runtime)
+    api.add_middleware(_Tracked, runtime=runtime)
+    api.add_middleware(AnswerHeaders, variant=runtime.variant_headers)
     guards = [] if api_key is None else [Depends(_BearerKey(api_key))]
     api.include_router(_inference_routes(runtime, settings, card), dependencies=guards)
     api.include_router(_open_routes(runtime))
@@ -144,29 +142,23 @@ class _BearerKey:
             raise Unauthorized("This route needs the API key: send 'Authorization: Bearer <key>'.")
 
 
-class _Frame:
-    """Gives every answer its request id and variant, and follows inference requests to the end of their answers."""
+class _Tracked:
+    """Follows inference requests to the end of their answers."""
 
     def __init__(self, app: ASGIApp, runtime: InferenceRuntime) -> None:
         self._app = app
         self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        route = TRACKED_ROUTES.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if route is None:
             await self._app(scope, receive, send)
             return
-        request_id = request_id_of(scope)
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
-        route = TRACKED_ROUTES.get((scope["method"], scope["path"]))
-        with nullcontext(Exchange()) if route is None else self._runtime.track(route) as exchange:
+        with self._runtime.track(route) as exchange:
 
-            async def framed_send(message: Message) -> None:
+            async def watched_send(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     exchange.status = message["status"]
-                    headers = MutableHeaders(raw=message["headers"])
-                    headers[HEADER] = request_id
-                    if "x-generation" not in headers:
-                        headers.update(variant_headers(self._runtime.live))
                 await send(message)
 
-            await self._app(scope, receive, framed_send)
+            await self._app(scope, receive, watched_send)

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from pruning.frontier import measure_side_by_side, unmeasured
 from pruning.pipeline import build_variant
 from pruning.scores import scorer_named
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
-from service.terminal import spinner
+from service.terminal import progress_bar, spinner
 
 
 def ladder_specs(levels: Sequence[float], scorer: str, pattern: str, recover: str | None = None) -> list[PruneSpec]:
@@ -24,12 +25,25 @@ def ladder_specs(levels: Sequence[float], scorer: str, pattern: str, recover: st
 
 
 def prepare_ladder(bench: Workbench, specs: Sequence[PruneSpec]) -> list[Manifest]:
-    """Return the variants of ``specs``, building those that the store lacks, with a word on each step."""
+    """Return the variants of ``specs``. Whatever is missing is made now, with a word on each step.
+
+    The model is scored if it was not, levels are built that the store lacks, and unless one run has timed all of them,
+    they are timed side by side.
+
+    Raises:
+        PruningError: a spec that cannot be built, or a store that cannot be used.
+    """
+    with progress_bar("scoring the model") as update:
+        bench.calibrate(update)
     with spinner("building the ladder") as tell:
-        return [
+        manifests = [
             build_variant(bench, spec, partial(_tell, tell, f"level {spec.sparsity:g}, {number} of {len(specs)}"))
             for number, spec in enumerate(specs, start=1)
         ]
+    if unmeasured(bench.store, manifests):
+        with progress_bar("timing the levels side by side") as update:
+            measure_side_by_side(bench, manifests, update)
+    return manifests
 
 
 def _tell(tell: Callable[[str], None], level: str, step: str) -> None:

@@ -8,18 +8,19 @@ import threading
 from pathlib import Path
 
 from pruning.errors import PruningError
-from pruning.frontier import frontier_rows, measure_side_by_side
+from pruning.files import sweep_asides
+from pruning.frontier import frontier_rows
 from pruning.workbench import Workbench
 from service.fast_path import set_environment, socket_folder
 from service.ladder import ladder_specs, prepare_ladder
 from service.locks import sole_service
-from service.preflight import check_store
+from service.preflight import check_floor, check_store
 from service.ray_service import RayService
 from service.running import leave_note, remove_note
 from service.settings import Settings
 from service.sources import Sources, admin_token, resolve
 from service.state import STATE, StateFile
-from service.terminal import frontier_table, print_json, print_table, progress_bar, spinner, stderr
+from service.terminal import frontier_table, print_json, print_table, spinner, stderr
 
 
 def launch(settings: Settings, *, as_json: bool) -> int:
@@ -31,6 +32,7 @@ def launch(settings: Settings, *, as_json: bool) -> int:
     _check_port(settings.host, settings.port)
     sources = resolve(settings)
     with sole_service(sources.store), socket_folder() as folder:
+        sweep_asides(sources.store)
         _, token_file = admin_token(settings, sources.store)
         ladder_ids, initial = _prepare(settings, sources)
         set_environment(settings.ingress, folder, replicas=settings.replicas, own_cluster=settings.address is None)
@@ -55,18 +57,17 @@ def _prepare(settings: Settings, sources: Sources) -> tuple[tuple[str, ...], str
     """Return (ladder's variant ids, dense first; the initial one), with a table of what they cost and buy."""
     bench = Workbench.open(sources.model, sources.train, sources.evaluation, sources.store)
     specs = ladder_specs((*settings.levels, settings.sparsity), settings.scorer, settings.pattern)
-    with progress_bar("scoring the model (once)") as update:
-        calibrated = bench.calibrate(update)
-    before = {manifest.variant_id for manifest in bench.store.list()}
     manifests = prepare_ladder(bench, specs)
-    if calibrated or not before >= {manifest.variant_id for manifest in manifests}:
-        with progress_bar("timing the levels side by side") as update:
-            measure_side_by_side(bench, manifests, update)
     ids = tuple(manifest.variant_id for manifest in manifests)
-    check_store(bench, ids, StateFile(sources.store / STATE))
+    initial = next(m.variant_id for m in manifests if m.spec.sparsity == settings.sparsity)
+    state_file = StateFile(sources.store / STATE)
+    check_store(bench, ids, state_file)
+    warnings = check_floor(bench.store, ids, initial, settings.accuracy_floor, state_file)
     rows = [row for row in frontier_rows(bench.store, bench.base.digest) if row["variant"] in ids]
     print_table(frontier_table(rows), stderr)
-    return ids, next(m.variant_id for m in manifests if m.spec.sparsity == settings.sparsity)
+    for warning in warnings:
+        stderr.print(f"warning: {warning}", markup=False)
+    return ids, initial
 
 
 def _stop_signal() -> threading.Event:

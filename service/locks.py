@@ -9,12 +9,17 @@ from pathlib import Path
 from pruning.errors import StoreError
 
 
+class StoreInUse(StoreError):
+    """Another service holds the store."""
+
+
 @contextmanager
 def sole_service(store: Path) -> Iterator[None]:
     """Hold the store's lock for the block.
 
     Raises:
-        StoreError: another service holds it, or the store cannot be written.
+        StoreInUse: another service holds it.
+        StoreError: the store cannot be written or locked.
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -25,7 +30,7 @@ def sole_service(store: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(
+            raise StoreInUse(
                 f"another service is using the store {store}; stop it first, or give this one its own --store"
             ) from None
         except OSError as error:

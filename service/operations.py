@@ -39,6 +39,11 @@ class Cause(StrEnum):
     STORAGE = "storage"
 
 
+def same_cut(one: PruneSpec, other: PruneSpec) -> bool:
+    """Tell whether two specs ask for the same weights: nothing is removed in one way only."""
+    return one == other or one.sparsity == other.sparsity == 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """A variant that was committed."""

@@ -1,9 +1,12 @@
 """What is looked at before anything starts, so that a damaged or foreign store is refused in words at once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pruning.errors import StoreError
+from pruning.variants import VariantStore
 from pruning.workbench import Workbench
+from service.floor import accuracy_floor
+from service.standing import Standing
 from service.state import StateFile
 
 
@@ -23,3 +26,28 @@ def check_store(bench: Workbench, ladder: Iterable[str], state_file: StateFile) 
                 f"{bench.root} last served variant {variant_id} of another model than {bench.base.path}; "
                 "give each model its own --store, or start with the model it belongs to"
             )
+
+
+def check_floor(
+    store: VariantStore, ladder: Sequence[str], initial: str, configured_floor: float | None, state_file: StateFile
+) -> list[str]:
+    """Return warnings about the variant that will be served; none where all is well.
+
+    Args:
+        store: holds ``ladder``.
+        ladder: variants as they are built now, dense first.
+        initial: the variant that is served where nothing was ever committed.
+        configured_floor: the accuracy floor that was set, if one was.
+        state_file: says what was committed.
+
+    Raises:
+        BelowFloor: nothing was ever committed, and the initial variant is below the floor.
+        StoreError: the state or a manifest cannot be read.
+    """
+    floor = accuracy_floor(configured_floor, store.manifest(ladder[0]).evaluation.accuracy)
+    standing = Standing(store, tuple(ladder), floor)
+    state = state_file.read()
+    if state is None:
+        standing.first_state(initial)
+        return []
+    return standing.misgivings(state.committed)

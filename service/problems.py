@@ -40,6 +40,11 @@ def problem_response(error: ServiceError, request: Request) -> Response:
     return _response(error.problem(_request_id(request)), error.headers())
 
 
+async def send_problem(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Give the answer that ``error`` stands for from within a middleware."""
+    await problem_response(error, Request(scope))(scope, receive, send)
+
+
 def shown(value: object) -> str:
     """Return ``value`` as an error may repeat it: as Python writes it, cut to a readable length."""
     text = repr(value)
@@ -101,9 +106,8 @@ class _UnexpectedErrors:
         try:
             await self._app(scope, receive, watched_send)
         except Exception:
-            request = Request(scope)
-            logger.exception("unexpected error answering %s %s", request.method, request.url.path)
+            logger.exception("unexpected error answering %s %s", scope["method"], scope["path"])
             if started:
                 raise
             error = ServiceError("Something failed inside the service; its log says what.")
-            await problem_response(error, request)(scope, receive, send)
+            await send_problem(error, scope, receive, send)

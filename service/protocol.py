@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
+from service.operations import Cause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,15 @@ class ReplicaReport:
     """Requests accepted and not yet answered."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A build that came to nothing: a value, since an error does not cross processes as itself."""
+
+    message: str
+    """Words for the operator."""
+    cause: Cause
+
+
 class ControlLink(Protocol):
     """A replica's line to the controller."""
 
@@ -74,12 +84,8 @@ class ControlLink(Protocol):
 class Builder(Protocol):
     """Whoever turns a spec into a stored, evaluated variant, away from the request path."""
 
-    async def build(self, spec: PruneSpec) -> Manifest:
-        """Return the manifest of the variant of ``spec``, built now or found in the store.
-
-        Raises:
-            pruning.errors.PruningError: the spec cannot be built; the message is for the operator.
-        """
+    async def build(self, spec: PruneSpec) -> Manifest | Refusal:
+        """Return the manifest of the variant of ``spec``, built now or found in the store, or why there is none."""
 
 
 class EngineHolder(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from pruning.errors import PruningError
+from service.ray_output import ending
 from service.settings import Device, Settings
 from service.sources import Sources
 
@@ -108,8 +109,9 @@ class RayService:
 
         if not ray.is_initialized():
             return
-        asyncio.run(self._drain_then_end(drain_s))
-        ray.shutdown()
+        with ending():
+            asyncio.run(self._drain_then_end(drain_s))
+            ray.shutdown()
 
     async def _drain_then_end(self, drain_s: float) -> None:
         """Drain and end in one event loop: a handle belongs to the loop that made it."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 
 import torch
 from fastapi import FastAPI
@@ -12,11 +11,11 @@ from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
 from service.cluster import RayControlLink, assigned_device, page_host, replica_id
 from service.engine import Engine, Live, base_on
-from service.errors import NotReady
-from service.follower import Follower, first_desired
+from service.follower import Follower
 from service.info import ModelCard
 from service.ingress import build_inference_api
 from service.metrics import ReplicaMetrics, serve_metrics
+from service.newborn import born_on, check_still_committed
 from service.protocol import Peer
 from service.runtime import InferenceRuntime
 from service.settings import Settings
@@ -25,9 +24,8 @@ from service.sources import Sources
 from service.state import STATE, StateFile
 from service.version import VERSION
 
-CONTROL_TIMEOUT_S = 20.0
-"""How long a newborn replica waits for the controller before it reads the durable state itself."""
 CATCH_UP_TIMEOUT_S = 60.0
+"""How long a newborn replica may take to the generation that the controller wants, once it has loaded its first."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +36,10 @@ class ModelReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: Settings, sources: Sources, threads: int
     ) -> None:
-        """Come up on the committed variant; only then does Serve send requests here."""
+        """Come up on the committed variant; only then does Serve send requests here.
+
+        Where the store never held a committed variant, that takes as long as the controller needs to make one.
+        """
         torch.set_num_threads(threads)
         self._name = replica_id()
         device = assigned_device(settings.device)
@@ -53,7 +54,8 @@ class ModelReplica:
         metrics = ReplicaMetrics(VERSION, settings.max_queue_tokens)
         self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
         link = RayControlLink()
-        generation, variant_id = await self._committed(link, address, StateFile(sources.store / STATE))
+        state_file = StateFile(sources.store / STATE)
+        generation, variant_id = await born_on(link, state_file, replica_id=self._name, metrics_address=address)
         shelf = EngineShelf(load, Live(generation, await asyncio.to_thread(load, variant_id)))
         self._runtime = InferenceRuntime(
             shelf,
@@ -65,24 +67,12 @@ class ModelReplica:
         )
         self._follower = Follower(replica_id=self._name, metrics_address=address, link=link, holder=self._runtime)
         self._runtime.start()
-        await self._follower.start(CATCH_UP_TIMEOUT_S)
+        if not await self._follower.start(CATCH_UP_TIMEOUT_S):
+            await check_still_committed(state_file, self._runtime.generation)
+        logger.info("replica=%s generation=%d device=%s", self._name, self._runtime.generation, device)
         card = ModelCard(model_id=settings.model, digest=base.digest, version=VERSION)
         api_key = settings.api_key.get_secret_value() if settings.api_key else None
         self._api = build_inference_api(self._runtime, settings, card, api_key)
-
-    async def _committed(self, link: RayControlLink, address: str, state_file: StateFile) -> tuple[int, str]:
-        """Return (generation, variant id) to begin with: the controller's, or the durable one if it is away."""
-        try:
-            desired = await first_desired(
-                link, replica_id=self._name, metrics_address=address, timeout_s=CONTROL_TIMEOUT_S
-            )
-        except NotReady:
-            state = await asyncio.to_thread(state_file.read)
-            if state is None:
-                raise
-            logger.warning("replica=%s: the controller is away; starting from its durable state", self._name)
-            return state.generation, state.committed.variant_id
-        return desired.generation, desired.variant_id
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application that Serve puts behind its ingress."""
@@ -93,7 +83,7 @@ class ModelReplica:
 
     async def check_health(self) -> None:
         """Raise if this replica no longer follows the controller or no longer runs batches."""
-        if not self._follower.healthy(time.monotonic()):
+        if not self._follower.healthy():
             raise RuntimeError(f"replica {self._name} no longer follows the controller")
         if not self._runtime.serving:
             raise RuntimeError(f"replica {self._name} no longer runs batches")

@@ -7,8 +7,9 @@
                         failed               rolled_back
 
 ``failed`` never reached a replica; ``rolled_back`` was dropped by the replicas that had prepared it. In neither did the
-committed variant stop answering for a moment. No phase means that nothing runs. Events carry the clock and the limits,
-so that nothing here reads either; the controller writes every new state to disk before it acts on it.
+committed variant stop answering for a moment. A build that gives the committed variant itself is ``committed`` at once,
+under the generation that is there: nothing is swapped. No phase means that nothing runs. Events carry the clock and the
+limits, so that nothing here reads either; the controller writes every new state to disk before it acts on it.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,8 @@ from service.events import (
     StartBuild,
     Tick,
 )
-from service.operations import HISTORY_LIMIT, Cause, Choice, Kind, Operation, Phase, RolloutState
+from service.floor import below_floor
+from service.operations import HISTORY_LIMIT, Cause, Choice, Kind, Operation, Phase, RolloutState, same_cut
 
 Transition = tuple[RolloutState, tuple[Action, ...]]
 
@@ -54,7 +56,7 @@ def advance(state: RolloutState, event: Event) -> Transition:
 
 
 def _begin_change(state: RolloutState, event: ChangeRequested) -> Transition:
-    if event.spec == state.committed.spec:
+    if event.committed_stands and same_cut(event.spec, state.committed.spec):
         return _already_done(state, event)
     operation = Operation(
         id=event.operation_id,
@@ -77,20 +79,26 @@ def _already_done(state: RolloutState, event: ChangeRequested) -> Transition:
         id=event.operation_id,
         kind=Kind.SWAP,
         spec=event.spec,
-        entered=((Phase.COMMITTED, event.now),),
+        entered=(),
         deadline=event.now,
         variant_id=committed.variant_id,
         achieved_sparsity=committed.achieved_sparsity,
         accuracy=committed.accuracy,
-        generation=state.generation,
     )
-    named = replace(state, committed=replace(committed, operation_id=operation.id))
-    return _remember(named, operation), (Reply(operation),)
+    kept, done = _keep_committed(state, operation, event.now)
+    return kept, (Reply(done),)
+
+
+def _keep_committed(state: RolloutState, operation: Operation, now: float) -> tuple[RolloutState, Operation]:
+    """End an operation well that asks for the committed variant: no swap, no new generation."""
+    done = replace(operation, entered=(*operation.entered, (Phase.COMMITTED, now)), generation=state.generation)
+    committed = replace(state.committed, operation_id=operation.id)
+    return _remember(replace(state, operation=None, committed=committed), done), done
 
 
 def _join_change(state: RolloutState, event: ChangeRequested) -> Transition:
     running = _running(state)
-    if event.spec != running.spec:
+    if not same_cut(event.spec, running.spec):
         raise _busy(running)
     return state, (Reply(running),)
 
@@ -100,7 +108,8 @@ def _begin_rollback(state: RolloutState, event: RollbackRequested) -> Transition
     if target is None:
         raise Conflict("There is no previous variant to go back to. Choose one with PUT /admin/sparsity.")
     if target.accuracy < event.accuracy_floor:
-        raise Conflict(f"The previous variant {target.variant_id}: {_below(target.accuracy, event.accuracy_floor)}")
+        below = below_floor(target.accuracy, event.accuracy_floor)
+        raise Conflict(f"The previous variant {target.variant_id}: {below}; choose a lower sparsity")
     operation = Operation(
         id=event.operation_id,
         kind=Kind.ROLLBACK,
@@ -129,7 +138,10 @@ def _prepare(state: RolloutState, event: Built) -> Transition:
         accuracy=event.accuracy,
     )
     if event.accuracy < event.accuracy_floor:
-        return _end(state, operation, Cause.ACCURACY_FLOOR, _below(event.accuracy, event.accuracy_floor), event.now)
+        return _refuse(state, operation, event.accuracy, event.accuracy_floor, event.now)
+    if event.variant_id == state.committed.variant_id:
+        kept, done = _keep_committed(state, operation, event.now)
+        return kept, (Announce(done),)
     operation = replace(operation, entered=(*operation.entered, (Phase.PREPARING, event.now)), deadline=event.deadline)
     return replace(state, operation=operation), (Announce(operation),)
 
@@ -181,17 +193,27 @@ def _check_deadline(state: RolloutState, event: Tick) -> Transition:
 
 
 def _resume(state: RolloutState, event: Restarted) -> Transition:
-    """Take the running operation up again: a build from its start, a preparation where it stands."""
+    """Take the running operation up again: a build from its start, a preparation where it stands.
+
+    The floor may have been raised meanwhile; a build is held against it when it ends.
+    """
     held = replace(state, hold_until=event.hold_until)
     if state.operation is None:
         return held, ()
     operation = replace(state.operation, deadline=event.deadline)
+    if operation.accuracy is not None and operation.accuracy < event.accuracy_floor:
+        return _refuse(held, operation, operation.accuracy, event.accuracy_floor, event.now)
     build = (StartBuild(operation.id, operation.spec),) if operation.phase is Phase.BUILDING else ()
     return replace(held, operation=operation), (*build, Announce(operation))
 
 
 def _unchanged(state: RolloutState, event: Event) -> Transition:
     return state, ()
+
+
+def _refuse(state: RolloutState, operation: Operation, accuracy: float, floor: float, now: float) -> Transition:
+    error = f"{below_floor(accuracy, floor)}; choose a lower sparsity"
+    return _end(state, operation, Cause.ACCURACY_FLOOR, error, now)
 
 
 def _end(state: RolloutState, operation: Operation, cause: Cause, error: str, now: float) -> Transition:
@@ -224,10 +246,6 @@ def _busy(running: Operation) -> Conflict:
         f"Wait until GET /admin/operations/{running.id} says that it has ended, then ask again.",
         operation=running.id,
     )
-
-
-def _below(accuracy: float, floor: float) -> str:
-    return f"its accuracy {accuracy:.4f} is below the floor {floor:.4f}; choose a lower sparsity"
 
 
 TRANSITIONS: dict[tuple[Phase | None, type[Event]], Callable[[RolloutState, Any], Transition]] = {

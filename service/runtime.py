@@ -17,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from pruning.tokenization import Encoded, TextTokenizer
+from service.answer_headers import variant_headers
 from service.batcher import Answered, TokenBatcher
 from service.classification import rank
 from service.engine import Live
@@ -153,7 +154,7 @@ class InferenceRuntime:
         if truncated:
             self._metrics.truncated_texts.inc(truncated)
         return {
-            **variant_headers(answered.snapshot),
+            **_headers_of(answered.snapshot),
             "x-tokenization-time": f"{1e3 * tokenization_s:.3f}",
             "x-queue-time": f"{1e3 * answered.queue_s:.3f}",
             "x-inference-time": f"{1e3 * answered.inference_s:.3f}",
@@ -186,6 +187,10 @@ class InferenceRuntime:
         await self._pages.close()
         self._executor.shutdown()
         self._shelf.close()
+
+    def variant_headers(self) -> dict[str, str]:
+        """Return the headers that say which variant answers now."""
+        return _headers_of(self._shelf.live)
 
     @property
     def live(self) -> Live:
@@ -248,14 +253,9 @@ class InferenceRuntime:
         self._metrics.set_variant(live.engine.manifest, live.generation, live.engine.manifest.spec.sparsity)
 
 
-def variant_headers(live: Live) -> dict[str, str]:
-    """Return the headers that say which variant answers."""
+def _headers_of(live: Live) -> dict[str, str]:
     manifest = live.engine.manifest
-    return {
-        "x-generation": str(live.generation),
-        "x-variant": manifest.variant_id,
-        "x-sparsity": f"{manifest.achieved_sparsity:.4f}",
-    }
+    return variant_headers(live.generation, manifest.variant_id, manifest.achieved_sparsity)
 
 
 def _predict(live: Live, sequences: Sequence[Encoded]) -> NDArray[np.float32]:

@@ -4,9 +4,13 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pruning.errors import DataError, ModelError, StoreError
 from service.settings import Settings
+
+if TYPE_CHECKING:  # it brings torch, which dial and status can do without
+    from pruning.encoder import BaseModel
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 TOKEN_FILE = "admin.token"
@@ -31,7 +35,7 @@ def resolve(settings: Settings) -> Sources:
     """
     model = model_dir(settings.model)
     train, evaluation = rows_of(model, settings.train, settings.eval)
-    return Sources(model, train, evaluation, settings.store or default_store(model))
+    return Sources(model, train, evaluation, settings.store or default_store(_loaded(model)))
 
 
 def model_dir(name: str) -> Path:
@@ -85,16 +89,16 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparsedial"
 
 
-def default_store(model: Path) -> Path:
-    """Return the store of a model for which none was named: one per model content.
+def default_store(model: "BaseModel") -> Path:
+    """Return the store of a model for which none was named: one per model content."""
+    name = model.path.parent.name if model.name == "model" else model.name
+    return cache_home() / f"{name}-{model.digest[:8]}"
 
-    Raises:
-        ModelError: the model cannot be loaded.
-    """
-    from pruning.encoder import load_base_model  # it brings torch, which dial and status can do without
 
-    name = model.parent.name if model.name == "model" else model.name
-    return cache_home() / f"{name}-{load_base_model(model).digest[:8]}"
+def _loaded(folder: Path) -> "BaseModel":
+    from pruning.encoder import load_base_model
+
+    return load_base_model(folder)
 
 
 def admin_token(settings: Settings, store: Path) -> tuple[str, Path | None]:

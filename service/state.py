@@ -27,7 +27,7 @@ class StateDamaged(StateFileError):
 
 
 class StateUnwritable(StateFileError):
-    """The file could not be written; whatever it held before, it still holds."""
+    """The file could not be written; it holds what it held before."""
 
 
 class StateFile:
@@ -64,20 +64,34 @@ class StateFile:
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(f"holds a value that this version does not know ({error})") from error
 
-    def write(self, state: RolloutState) -> None:
-        """Replace the file by ``state``; when this returns it is on the disk.
+    def write(self, state: RolloutState) -> bool:
+        """Replace the file by ``state``; return whether it is sure to outlive a loss of power.
+
+        It is not if its folder could not be synced after the file was renamed: whoever reads the file finds
+        ``state``, and writing it once more is a new attempt.
 
         Raises:
             StateUnwritable: no space, no permission, or a failing disk.
         """
         values = asdict(state)
+        checksum = digest_of(values)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, {"schema": SCHEMA, "sha256": digest_of(values), "state": values})
+            write_json(self.path, {"schema": SCHEMA, "sha256": checksum, "state": values})
         except OSError as error:
+            if self._holds(checksum):
+                return False
             raise StateUnwritable(
                 f"{self.path} could not be written: {error.strerror or error}; free space or make it writable"
             ) from error
+        return True
+
+    def _holds(self, checksum: str) -> bool:
+        """Tell whether the file in place is the one with this checksum."""
+        try:
+            return bool(json.loads(self.path.read_bytes())["sha256"] == checksum)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def _damaged(self, what: str) -> StateDamaged:
         return StateDamaged(

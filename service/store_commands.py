@@ -1,13 +1,13 @@
 """What ``prepare``, ``prune`` and ``frontier`` do with a model and its store. Torch comes with this file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pruning.encoder import load_base_model
 from pruning.errors import SpecError, StoreError
-from pruning.frontier import frontier_rows, measure_side_by_side
+from pruning.frontier import frontier_rows
 from pruning.pipeline import build_variant
 from pruning.plot import plot_frontier
 from pruning.spec import PruneSpec
@@ -15,7 +15,7 @@ from pruning.variants import VariantStore
 from pruning.workbench import Workbench
 from service.ladder import ladder_specs, prepare_ladder
 from service.sources import default_store, model_dir, rows_of
-from service.terminal import progress_bar, spinner
+from service.terminal import spinner
 
 Rows = list[dict[str, Any]]
 """Rows of the frontier, one per level."""
@@ -39,24 +39,22 @@ class Place:
         """
         folder = model_dir(self.model)
         rows = rows_of(folder, self.train, self.evaluation)
-        return Workbench.open(folder, *rows, self.store or default_store(folder))
+        bench = Workbench.open(folder, *rows, self.store or Path())
+        # The default store is named after the weights, which are not read twice for that.
+        return bench if self.store else replace(bench, root=default_store(bench.base))
 
 
 def prepare_model(
     place: Place, levels: Sequence[float], scorer: str, pattern: str, recover: str | None
 ) -> tuple[Path, Rows]:
-    """Score the model unless it was, build the levels that are missing, time all; return (store, their rows).
+    """Make whatever is missing of a ladder; return (store, its rows).
 
     Raises:
         PruningError: an unknown scorer, pattern or recovery, or a model, rows or store that cannot be used.
     """
     specs = ladder_specs(levels, scorer, pattern, recover)
     bench = place.open()
-    with progress_bar("scoring the model") as update:
-        bench.calibrate(update)
     manifests = prepare_ladder(bench, specs)
-    with progress_bar("timing the levels side by side") as update:
-        measure_side_by_side(bench, manifests, update)
     return bench.root, _rows_of(bench, [manifest.variant_id for manifest in manifests])
 
 
@@ -80,9 +78,8 @@ def stored_frontier(model: str, store: Path | None, plot: Path | None) -> tuple[
         StoreError: no variant of it is in the store.
         SpecError: ``plot`` is not a PNG file that can be written.
     """
-    folder = model_dir(model)
-    base = load_base_model(folder)
-    root = store or default_store(folder)
+    base = load_base_model(model_dir(model))
+    root = store or default_store(base)
     rows = frontier_rows(VariantStore(root), base.digest)
     if not rows:
         raise StoreError(f"no variants of {model} in {root}; run 'sparsedial prepare' first")

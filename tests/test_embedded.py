@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from pruning.data import encode_rows, read_rows
 from pruning.encoder import BaseModel, load_base_model
 from pruning.evaluation import wilson_interval
-from pruning.prediction import predict_logits
+from pruning.prediction import predict_logits, screened_logits
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.tokenization import TextTokenizer
 from scripts.check_rows import problems, read
@@ -46,6 +47,16 @@ def test_the_model_loads_and_knows_two_sentiments(embedded: BaseModel) -> None:
 def test_the_model_judges_the_embedded_rows_better_than_chance(embedded: BaseModel) -> None:
     low, _ = wilson_interval(*judge(embedded, ROWS / "evaluation.jsonl"))
     assert low > 0.5
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.7, 0.4])
+def test_screening_in_bfloat16_leaves_every_label_as_it_is(embedded: BaseModel, kept: float) -> None:
+    judged = encode_rows(read_rows(ROWS / "evaluation.jsonl", embedded.labels), TextTokenizer.load(embedded.path))
+    mask = dense_mask(embedded.shape)
+    mask.neurons_LF[:, int(kept * embedded.shape.ffn) :] = False
+    model = build_slim(embedded, slim_layers(embedded, mask))
+    rows = judged.sequences[::3]
+    assert torch.equal(screened_logits(model, rows).argmax(1), predict_logits(model, rows).argmax(1))
 
 
 @pytest.mark.data

@@ -25,6 +25,10 @@ from pruning.errors import SpecError
 
 ROUND_TO = 16
 """Neurons per block: one cache line of float32, a multiple of what the matrix kernels unroll by."""
+TOLERANCE = 0.02
+"""A mask may miss the sparsity asked for by this much before another one is looked for."""
+FILL_VERSION = 1
+"""Raised whenever ``_nearest`` chooses otherwise; part of the identity of variants of coarse encoders alone."""
 
 
 class Kind(StrEnum):
@@ -94,43 +98,106 @@ class StructureMask:
         return 1.0 - kept / shape.prunable_weights
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The going of one head or one block of neurons."""
+
+    curve: int
+    number: int
+    """Steps taken on this curve once this one is."""
+    weights: int
+
+
+def is_coarse(shape: Shape) -> bool:
+    """Tell whether a head or a block of neurons is so large a share of the encoder that a budget can be missed."""
+    largest = max(shape.head_weights, min(ROUND_TO, shape.ffn) * shape.neuron_weights)
+    return largest > 2 * TOLERANCE * shape.prunable_weights
+
+
 def structure_mask(curves: Sequence[CostCurve], shape: Shape, sparsity: float) -> StructureMask:
     """Return the mask that removes ``sparsity`` of the prunable weights where the ``curves`` say it costs least.
 
-    A sparser mask never keeps what a denser one removed. The achieved sparsity differs from the request by at most
-    half a step of the sublayer where the budget ran out. Ties are broken by the order of the curves.
+    The achieved sparsity differs from the request by at most half a step of the sublayer where the budget ran out,
+    and by at most ``TOLERANCE`` wherever blocks of neurons can fill what heads leave open. They cannot where one alone
+    is more than twice that: where hidden size times layers is under 67, if FFNs are four times as wide. Unless the
+    encoder ``is_coarse``, a sparser mask never keeps what a denser one removed. Ties are broken by the order of the
+    curves.
 
     Raises:
         SpecError: the sparsity is so high that nothing would be left.
     """
     heads_LN = torch.ones(shape.num_layers, shape.num_heads, dtype=torch.bool)
     neurons_LF = torch.ones(shape.num_layers, shape.ffn, dtype=torch.bool)
-    for curve, steps in zip(curves, _steps_to_remove(curves, shape, sparsity), strict=True):
+    taken: dict[int, int] = {}
+    for step in _steps_to_remove(curves, shape, sparsity):
+        taken[step.curve] = step.number
+    for index, curve in enumerate(curves):
         kept = heads_LN if curve.kind is Kind.HEAD else neurons_LF
-        kept[curve.layer, curve.order[: curve.gone_after(steps)]] = False
+        kept[curve.layer, curve.order[: curve.gone_after(taken.get(index, 0))]] = False
     if not heads_LN.any() and not neurons_LF.any():
         raise SpecError(f"sparsity {sparsity} leaves no head and no block of {ROUND_TO} neurons; ask for less")
     return StructureMask(heads_LN, neurons_LF)
 
 
-def _steps_to_remove(curves: Sequence[CostCurve], shape: Shape, sparsity: float) -> list[int]:
-    """Return the steps to take on every curve: cheapest hull segments first, until the budget is met."""
+def _steps_to_remove(curves: Sequence[CostCurve], shape: Shape, sparsity: float) -> list[_Step]:
+    """Return the steps to take: cheapest first until the budget is met, and where that misses it, ``_nearest``."""
     budget = sparsity * shape.prunable_weights
+    path = _cheapest_first(curves, shape)
+    steps = _until(path, budget)
+    if abs(_weight(steps) - budget) <= TOLERANCE * shape.prunable_weights:
+        return steps
+    return _nearest(curves, path, steps, budget, TOLERANCE * shape.prunable_weights)
+
+
+def _cheapest_first(curves: Sequence[CostCurve], shape: Shape) -> list[_Step]:
+    """Return all steps of all curves, by the slope of the hull segments that they lie on."""
     segments = sorted(
         (_slope(curve, start, stop, shape), index, start, stop)
         for index, curve in enumerate(curves)
         for start, stop in pairwise(_hull(curve, shape))
     )
-    steps = [0] * len(curves)
+    return [
+        _Step(index, step + 1, curves[index].weights_after(step + 1, shape) - curves[index].weights_after(step, shape))
+        for _, index, start, stop in segments
+        for step in range(start, stop)
+    ]
+
+
+def _until(path: Sequence[_Step], budget: float) -> list[_Step]:
+    """Return the steps of ``path`` up to the first that would end further from the budget than it began."""
     removed = 0
-    for _, index, start, stop in segments:
-        for step in range(start, stop):
-            weights = curves[index].weights_after(step + 1, shape) - curves[index].weights_after(step, shape)
-            if removed + weights / 2 > budget:
-                return steps
-            removed += weights
-            steps[index] = step + 1
-    return steps
+    for count, step in enumerate(path):
+        if removed + step.weights / 2 > budget:
+            return list(path[:count])
+        removed += step.weights
+    return list(path)
+
+
+def _nearest(
+    curves: Sequence[CostCurve], path: Sequence[_Step], steps: list[_Step], budget: float, tolerance: float
+) -> list[_Step]:
+    """Return the cheapest steps that meet the budget with any number of heads, or those that come nearest to it.
+
+    Heads go cheapest first, and blocks of neurons, which are smaller, fill the rest. ``steps`` stay if nothing comes
+    nearer than they do.
+    """
+    heads = [step for step in path if curves[step.curve].kind is Kind.HEAD]
+    neurons = [step for step in path if curves[step.curve].kind is Kind.NEURON]
+
+    def miss(chosen: Sequence[_Step]) -> float:
+        return abs(_weight(chosen) - budget)
+
+    def cost(chosen: Sequence[_Step]) -> float:
+        last = {step.curve: step.number for step in chosen}
+        return sum(curves[index].costs[number] - curves[index].costs[0] for index, number in last.items())
+
+    joined = [heads[:count] + _until(neurons, budget - _weight(heads[:count])) for count in range(len(heads) + 1)]
+    nearer = [chosen for chosen in joined if miss(chosen) < miss(steps)]
+    return min(nearer, key=lambda chosen: (max(miss(chosen), tolerance), cost(chosen)), default=steps)
+
+
+def _weight(steps: Sequence[_Step]) -> int:
+    return sum(step.weights for step in steps)
 
 
 def _slope(curve: CostCurve, start: int, stop: int, shape: Shape) -> float:

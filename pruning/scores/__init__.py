@@ -15,10 +15,9 @@ def scorer_named(name: str) -> Scorer:
     Raises:
         SpecError: there is none of that name.
     """
-    try:
-        return SCORERS[name]
-    except KeyError:
-        raise SpecError(f"unknown scorer {name!r}; known: {', '.join(sorted(SCORERS))}") from None
+    if not isinstance(name, str) or name not in SCORERS:
+        raise SpecError(f"unknown scorer {name!r}; known: {', '.join(sorted(SCORERS))}")
+    return SCORERS[name]
 
 
 __all__ = ["SCORERS", "Fisher", "Magnitude", "Scorer", "StructureScores", "Taylor", "scorer_named"]

@@ -88,7 +88,9 @@ def build_slim(base: BaseModel, layers: Mapping[str, Tensor]) -> SlimBert:
             model = SlimBert(base.shape, heads, neurons, base.activation, base.norm_eps)
         model.load_state_dict(state, assign=True)
     except (KeyError, RuntimeError) as error:
-        raise StoreError(f"the layers do not fit the model {base.name}: {error}") from error
+        raise StoreError(
+            f"the layers do not fit the model {base.name}: {error}; cut them from this very model again"
+        ) from error
     return model.requires_grad_(False).eval()
 
 

@@ -1,5 +1,6 @@
 """Starts that must end in words."""
 
+import re
 import subprocess
 
 import pytest
@@ -20,4 +21,16 @@ def test_a_gpu_that_is_not_there_is_refused_and_nothing_stays_behind(live_servic
     )
     assert ended.returncode == 2, ended.stderr
     assert "--device cuda needs a GPU for each of 1 replicas, and Ray sees 0" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_first_level_below_the_floor_is_refused_with_both_numbers(live_service: LiveService) -> None:
+    command = list(live_service.command)
+    command[command.index("--port") + 1] = str(free_port())
+    command[command.index("--store") + 1] = str(live_service.store.parent / "below-floor")
+    ended = subprocess.run(
+        [*command, "--sparsity", "0.97"], env=live_service.environment, capture_output=True, text=True, timeout=180
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert re.search(r"sparsity 0\.97 cannot be served: its accuracy 0\.\d{4} is below the floor 0\.95", ended.stderr)
     assert "Traceback" not in ended.stderr

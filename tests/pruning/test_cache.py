@@ -151,6 +151,16 @@ def test_putting_the_same_key_twice_keeps_the_first(
     assert torch.equal(cache.get(key).head_gradients_MLN, before)
 
 
+def test_a_calibration_that_lost_its_key_file_is_put_anew(
+    cache: CalibrationCache, key: CalibrationKey, captured: Captured
+) -> None:
+    before = cache.get(key).head_gradients_MLN
+    (cache.folder / key.digest / KEY).unlink()
+    assert key not in cache
+    cache.put(key, captured)
+    assert torch.equal(cache.get(key).head_gradients_MLN, before)
+
+
 def no_space(*_: Any, **__: Any) -> None:
     raise OSError(28, "No space left on device")
 

@@ -58,7 +58,7 @@ def test_the_macs_are_those_that_a_forward_pass_of_the_encoder_does(
 
 
 def test_the_length_that_the_macs_are_of_is_stated(base: BaseModel) -> None:
-    assert structured_cost(base.shape, [4, 4], [64, 64], length=17).as_dict()["macs_length"] == 17
+    assert structured_cost(base.shape, [4, 4], [64, 64], length=17).macs_length == 17
 
 
 def test_bytes_follow_the_width_of_a_parameter(base: BaseModel) -> None:

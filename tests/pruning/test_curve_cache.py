@@ -50,6 +50,31 @@ def test_altered_curves_are_refused_by_name(tmp_path: Path, solved: list[CostCur
         cache.get_or_solve("key", Fisher(), never)
 
 
+@pytest.mark.parametrize("byte", [0x80, 0xFF, ord("}")])
+def test_curves_with_a_flipped_byte_are_refused_by_name_with_the_remedy(
+    tmp_path: Path, solved: list[CostCurve], byte: int
+) -> None:
+    cache = CurveCache(tmp_path)
+    cache.get_or_solve("key", Fisher(), lambda: solved)
+    [path] = cache.folder.iterdir()
+    content = bytearray(path.read_bytes())
+    for position in range(0, len(content), 97):
+        path.write_bytes(bytes(content[:position] + bytes([byte]) + content[position + 1 :]))
+        if path.read_bytes() != content:
+            with pytest.raises(CacheError, match=r"key-fisher.*; delete it, and the next cut solves it again"):
+                cache.get_or_solve("key", Fisher(), never)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "1", '{"curves": 1, "sha256": 2}'])
+def test_curves_of_another_form_are_refused_by_name(tmp_path: Path, solved: list[CostCurve], content: str) -> None:
+    cache = CurveCache(tmp_path)
+    cache.get_or_solve("key", Fisher(), lambda: solved)
+    [path] = cache.folder.iterdir()
+    path.write_text(content)
+    with pytest.raises(CacheError, match=r"key-fisher.* is damaged"):
+        cache.get_or_solve("key", Fisher(), never)
+
+
 def test_curves_that_cannot_be_written_are_refused_and_nothing_is_left(tmp_path: Path, solved: list[CostCurve]) -> None:
     (tmp_path / "curves").write_text("in the way")
     with pytest.raises(CacheError, match="could not be written"):

@@ -96,6 +96,10 @@ def test_sentence_is_another_name_of_text(tmp_path: Path) -> None:
         ('{"text": "good", "label": true}', "does not know the label True"),
         ('{"text": "good", "label": 1.5}', "does not know the label 1.5"),
         ('{"text": "good", "text_pair": 7, "label": 1}', "'text_pair' must be a string"),
+        ('{"text": "good", "label": ' + "1" * 5_000 + "}", "not JSON that can be read .*; give one object per line"),
+        ('{"text": "good", "label": "' + "1" * 5_000 + '"}', "does not know the label '1111"),
+        ('{"text": "good", "label": ' + "[" * 100_000 + "]" * 100_000 + "}", "not JSON that can be read"),
+        ('{"text": "good", "label": ' + "[" * 900 + "]" * 900 + "}", r"does not know the label \[\["),
     ],
 )
 def test_a_row_that_cannot_be_used_is_refused_naming_its_line(tmp_path: Path, line: str, complaint: str) -> None:

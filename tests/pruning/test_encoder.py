@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertForSequenceClassification, BertModel
 
-from pruning.encoder import BaseModel, load_base_model
+from pruning.encoder import SIZES, BaseModel, load_base_model
 from pruning.errors import ModelError
 
 
@@ -142,6 +143,67 @@ def test_heads_that_do_not_divide_the_hidden_size_are_refused(copy: Path) -> Non
     change_config(copy, num_attention_heads=5)
     with pytest.raises(ModelError, match="5 heads"):
         load_base_model(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("position_embedding_type", "relative_key"),
+        ("position_embedding_type", "relative_key_query"),
+        ("problem_type", "multi_label_classification"),
+        ("problem_type", "regression"),
+        ("is_decoder", True),
+        ("add_cross_attention", True),
+    ],
+)
+def test_a_model_that_computes_something_else_is_refused_naming_it(copy: Path, name: str, value: Any) -> None:
+    change_config(copy, **{name: value})
+    with pytest.raises(ModelError, match=f"{name} is {value!r}, which this version does not compute; give a model"):
+        load_base_model(copy)
+
+
+def test_the_usual_values_of_these_settings_are_served(base: BaseModel, copy: Path) -> None:
+    usual = {"position_embedding_type": "absolute", "problem_type": "single_label_classification"}
+    change_config(copy, **usual, is_decoder=False, add_cross_attention=False)
+    assert load_base_model(copy).digest == base.digest
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("value", [0, -2, "32", 1.5, True, None])
+def test_a_size_that_is_none_is_refused_naming_it(copy: Path, name: str, value: Any) -> None:
+    change_config(copy, **{name: value})
+    with pytest.raises(ModelError, match=re.escape(f"{name} must be a whole number of at least 1; got {value!r}; set")):
+        load_base_model(copy)
+
+
+@pytest.mark.parametrize(
+    "values", [{"layer_norm_eps": "small"}, {"id2label": ["no", "yes"]}, {"hidden_act": 3}, {"id2label": {"x": "no"}}]
+)
+def test_a_config_that_the_library_refuses_is_refused_by_name(copy: Path, values: dict[str, Any]) -> None:
+    change_config(copy, **values)
+    with pytest.raises(ModelError, match=r"config\.json cannot be used: (.|\n)*; correct that setting"):
+        load_base_model(copy)
+
+
+@pytest.mark.parametrize("kind", ["fewer layers", "relative positions", "cross attention"])
+def test_weights_that_the_config_does_not_speak_of_are_refused_by_name(copy: Path, kind: str) -> None:
+    surplus = {
+        "relative positions": "bert.encoder.layer.0.attention.self.distance_embedding.weight",
+        "cross attention": "bert.encoder.layer.0.crossattention.self.query.weight",
+    }
+    if kind == "fewer layers":
+        change_config(copy, num_hidden_layers=1)
+    else:
+        change_tensors(copy, lambda tensors: tensors.update({surplus[kind]: torch.ones(1)}))
+    first = surplus.get(kind, "bert.encoder.layer.1.attention.output.LayerNorm.bias")
+    with pytest.raises(ModelError, match=rf"tensors that its config\.json .*{re.escape(first)}; set num_hidden_layers"):
+        load_base_model(copy)
+
+
+def test_what_older_checkpoints_store_beside_the_classifier_is_left_out(base: BaseModel, copy: Path) -> None:
+    buffers = {"bert.embeddings.position_ids": torch.arange(48), "cls.predictions.bias": torch.ones(28)}
+    change_tensors(copy, lambda tensors: tensors.update(buffers))
+    assert load_base_model(copy).tensors.keys() == base.tensors.keys()
 
 
 def test_labels_with_a_gap_in_their_numbers_are_refused(copy: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pruning.errors import StoreError
-from pruning.frontier import ROUNDS, frontier_rows, measure_side_by_side
+from pruning.frontier import ROUNDS, frontier_rows, measure_side_by_side, unmeasured
 from pruning.pipeline import build_variant
 from pruning.spec import Pattern, PruneSpec
 from pruning.variants import Manifest, VariantStore
@@ -28,6 +28,7 @@ KEYS = {
     "bytes",
     "latency_p50_ms",
     "items_per_s",
+    "speeds_run",
     "speedup",
     "ideal_speedup",
     "heads",
@@ -63,9 +64,64 @@ def test_a_row_repeats_what_its_manifest_says(bench: Workbench) -> None:
     assert (row["macs"], row["bytes"]) == (manifest.cost.macs, manifest.cost.bytes)
 
 
+def speedups(bench: Workbench) -> dict[str, float | None]:
+    return {row["variant"]: row["speedup"] for row in frontier_rows(bench.store)}
+
+
 def test_the_dense_variant_is_the_measure_of_speed(bench: Workbench, ladder: list[Manifest]) -> None:
+    speeds = measure_side_by_side(bench, ladder)
     dense = frontier_rows(bench.store)[0]
     assert (dense["speedup"], dense["ideal_speedup"]) == (1.0, 1.0)
+    rate = speeds[dense["variant"]].items_per_s
+    assert speedups(bench) == {variant_id: speed.items_per_s / rate for variant_id, speed in speeds.items()}
+
+
+def test_speeds_read_during_builds_are_compared_with_nothing(bench: Workbench, ladder: list[Manifest]) -> None:
+    assert set(speedups(bench).values()) == {None}
+    rows = {row["variant"]: row for row in frontier_rows(bench.store)}
+    for manifest in ladder:
+        row = rows[manifest.variant_id]
+        assert (row["items_per_s"], row["speeds_run"]) == (manifest.speed.items_per_s, None)
+
+
+def test_a_level_built_after_the_run_has_no_speedup_until_all_are_measured_again(
+    bench: Workbench, ladder: list[Manifest]
+) -> None:
+    measure_side_by_side(bench, ladder)
+    late = build_variant(bench, PruneSpec(sparsity=0.8))
+    assert unmeasured(bench.store, [*ladder, late]) == [late]
+    assert {variant_id for variant_id, speedup in speedups(bench).items() if speedup is None} == {late.variant_id}
+    measure_side_by_side(bench, [*ladder, late])
+    assert unmeasured(bench.store, [*ladder, late]) == []
+    assert None not in speedups(bench).values()
+
+
+def test_speeds_of_two_runs_are_never_divided(bench: Workbench, ladder: list[Manifest]) -> None:
+    half, dense, third = ladder
+    measure_side_by_side(bench, [half, dense])
+    measure_side_by_side(bench, [third])
+    assert speedups(bench)[third.variant_id] is None
+    assert unmeasured(bench.store, ladder) == [third]
+
+
+def test_a_later_run_without_the_dense_variant_leaves_the_speedup_of_the_earlier_one(
+    bench: Workbench, ladder: list[Manifest]
+) -> None:
+    speeds = measure_side_by_side(bench, ladder)
+    before = frontier_rows(bench.store)
+    measure_side_by_side(bench, ladder[:1])
+    assert frontier_rows(bench.store) == before
+    other = [build_variant(bench, PruneSpec(sparsity=0.5, scorer="taylor")), ladder[1]]
+    measure_side_by_side(bench, other)
+    rows = {row["variant"]: row for row in frontier_rows(bench.store)}
+    assert rows[ladder[0].variant_id]["items_per_s"] == speeds[ladder[0].variant_id].items_per_s
+    assert all(row["speedup"] is not None for row in rows.values())
+    assert len({row["speeds_run"] for row in rows.values()}) == 2
+
+
+def test_nothing_is_measured_in_a_store_without_speeds(bench: Workbench, ladder: list[Manifest]) -> None:
+    assert unmeasured(bench.store, ladder) == ladder
+    assert unmeasured(bench.store, []) == []
 
 
 def test_the_ideal_speedup_is_the_share_of_the_macs(bench: Workbench, ladder: list[Manifest]) -> None:
@@ -117,7 +173,27 @@ def test_progress_counts_the_rounds_to_the_last(bench: Workbench, ladder: list[M
     assert seen == [(done, ROUNDS) for done in range(1, ROUNDS + 1)]
 
 
-def test_damaged_speeds_are_refused_by_name(bench: Workbench) -> None:
+def test_damaged_speeds_are_refused_by_name_before_anything_is_timed(bench: Workbench, ladder: list[Manifest]) -> None:
     (bench.root / "speeds.json").write_text("{")
-    with pytest.raises(StoreError, match=r"speeds\.json is damaged"):
-        frontier_rows(bench.store)
+    told: list[object] = []
+    for act in (
+        lambda: frontier_rows(bench.store),
+        lambda: unmeasured(bench.store, ladder),
+        lambda: measure_side_by_side(bench, ladder, lambda *done: told.append(done)),
+    ):
+        with pytest.raises(
+            StoreError, match=r"speeds\.json is damaged .*; delete it and run 'sparsedial prepare' again"
+        ):
+            act()
+    assert told == []
+
+
+def test_speeds_that_cannot_be_written_are_reported_with_the_remedy(
+    bench: Workbench, ladder: list[Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pruning.frontier.write_json", no_space)
+    with pytest.raises(StoreError, match=r"speeds\.json could not be written: .*No space left.*; free space"):
+        measure_side_by_side(bench, ladder)

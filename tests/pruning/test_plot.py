@@ -1,10 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from pruning.frontier import frontier_rows
+from pruning.frontier import frontier_rows, measure_side_by_side
 from pruning.pipeline import build_variant
-from pruning.plot import plot_frontier
+from pruning.plot import lines_of, plot_frontier
 from pruning.spec import PruneSpec
 from pruning.workbench import Workbench
 
@@ -29,3 +32,71 @@ def test_plotting_leaves_the_rows_as_they_were(bench: Workbench, tmp_path: Path)
     before = [dict(row) for row in rows]
     plot_frontier(rows, tmp_path / "frontier.png", "tiny")
     assert rows == before
+
+
+WAYS = [("fisher", "structured", "reconstruct"), ("fisher", "structured", "none"), ("taylor", "structured", "none")]
+
+
+def row(sparsity: float, way: tuple[str, str, str] = WAYS[0], speedup: float | None = 2.0) -> dict[str, Any]:
+    return {
+        "requested_sparsity": sparsity,
+        "achieved_sparsity": sparsity,
+        **dict(zip(("scorer", "pattern", "recover"), way, strict=True)),
+        "accuracy": 0.9 - sparsity / 10,
+        "accuracy_interval": [0.8, 0.95],
+        "agreement": 1.0,
+        "speedup": speedup,
+        "ideal_speedup": 3.0,
+    }
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Axes, Axes]]:
+    """The two panels of every figure that is saved."""
+    panels: list[tuple[Axes, Axes]] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: panels.append(tuple(figure.axes)))
+    return panels
+
+
+def words_of(axes: Axes) -> list[str]:
+    legend = axes.get_legend()
+    assert legend is not None
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_every_way_of_cutting_is_a_line_of_its_own_from_the_dense_model_on(
+    drawn: list[tuple[Axes, Axes]], tmp_path: Path
+) -> None:
+    rows = [row(0.0), *(row(sparsity, way) for sparsity in (0.5, 0.3) for way in WAYS)]
+    lines = lines_of(rows)
+    assert list(lines) == sorted(", ".join(way) for way in WAYS)
+    assert all([r["achieved_sparsity"] for r in line] == [0.0, 0.3, 0.5] for line in lines.values())
+    plot_frontier(rows, tmp_path / "frontier.png", "tiny")
+    [(cost, gain)] = drawn
+    assert len(cost.containers) == 3
+    assert words_of(cost) == ["agreement with dense", *lines]
+    solid = [line for line in gain.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert [list(line.get_xdata()) for line in solid] == [[0.0, 0.3, 0.5]] * 3
+    assert len({line.get_color() for line in solid}) == 3
+
+
+def test_a_single_way_needs_no_name_in_the_legend(drawn: list[tuple[Axes, Axes]], tmp_path: Path) -> None:
+    plot_frontier([row(0.0), row(0.3), row(0.5)], tmp_path / "frontier.png", "tiny")
+    [(cost, gain)] = drawn
+    assert words_of(cost) == ["agreement with dense"]
+    assert words_of(gain) == ["ideal (MACs)", "measured"]
+
+
+def test_levels_without_a_measured_speed_have_no_point_of_it(drawn: list[tuple[Axes, Axes]], tmp_path: Path) -> None:
+    plot_frontier([row(0.0), row(0.3), row(0.5, speedup=None)], tmp_path / "frontier.png", "tiny")
+    plot_frontier([row(0.0, speedup=None), row(0.3, speedup=None)], tmp_path / "frontier.png", "tiny")
+    (_, some), (_, none) = drawn
+    assert [0.0, 0.3] in [list(line.get_xdata()) for line in some.lines if line.get_marker() == "o"]
+    assert words_of(none) == ["ideal (MACs)"]
+
+
+def test_measured_levels_are_drawn_into_the_picture(bench: Workbench, tmp_path: Path) -> None:
+    specs = [PruneSpec(sparsity=0.0), PruneSpec(sparsity=0.5), PruneSpec(sparsity=0.5, scorer="taylor")]
+    measure_side_by_side(bench, [build_variant(bench, spec) for spec in specs])
+    plot_frontier(frontier_rows(bench.store), tmp_path / "frontier.png", "tiny")
+    assert (tmp_path / "frontier.png").read_bytes().startswith(PNG)

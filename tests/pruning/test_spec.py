@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 from typing import Any
 
 import pytest
@@ -28,6 +29,34 @@ def test_a_sparsity_outside_zero_to_one_is_refused(sparsity: float) -> None:
 def test_a_sparsity_that_is_no_number_is_refused(sparsity: Any) -> None:
     with pytest.raises(SpecError, match="sparsity must be a number"):
         PruneSpec(sparsity=sparsity)
+
+
+@pytest.mark.parametrize("scorer", [["fisher"], {}, None, 7])
+def test_a_scorer_that_is_no_name_is_refused_naming_what_was_given(scorer: Any) -> None:
+    complaint = re.escape(f"scorer must be a name, such as 'fisher'; got {scorer!r}")
+    with pytest.raises(SpecError, match=complaint):
+        PruneSpec(sparsity=0.5, scorer=scorer)
+    with pytest.raises(SpecError, match=complaint):
+        PruneSpec.from_dict({"sparsity": 0.5, "scorer": scorer})
+
+
+@pytest.mark.parametrize("field", ["pattern", "recover"])
+@pytest.mark.parametrize("value", [["structured"], {}, 7])
+def test_a_choice_that_is_no_name_is_refused_naming_what_was_given(field: str, value: Any) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"unknown {field} {value!r}; known: ")):
+        PruneSpec.from_dict({"sparsity": 0.5, field: value})
+
+
+@pytest.mark.parametrize("values", [["sparsity"], None, 0.5, "sparsity"])
+def test_what_is_no_mapping_is_no_spec(values: Any) -> None:
+    with pytest.raises(SpecError, match="a prune spec must be a mapping"):
+        PruneSpec.from_dict(values)
+
+
+def test_keys_that_are_no_names_are_refused_too() -> None:
+    keys: dict[Any, Any] = {"sparsity": 0.5, 1: 2, (): 3}
+    with pytest.raises(SpecError, match=r"unknown keys in a prune spec: \(\), 1; known: sparsity, pattern"):
+        PruneSpec.from_dict(keys)
 
 
 @pytest.mark.parametrize("field", ["pattern", "recover"])

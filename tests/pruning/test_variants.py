@@ -85,7 +85,7 @@ def test_only_what_was_put_is_there(store: VariantStore, stored: Manifest) -> No
 
 
 def test_an_unknown_variant_is_refused_by_name(store: VariantStore) -> None:
-    with pytest.raises(StoreError, match="no variant cccc"):
+    with pytest.raises(StoreError, match=r"no variant cccc in .*; build it with 'sparsedial prune'"):
         store.load("cccc")
 
 
@@ -188,6 +188,19 @@ def test_putting_the_same_variant_twice_keeps_the_first(
     )
     assert again == stored
     assert store.load(stored.variant_id)[1]["layers.0.ffn_in.weight"].shape == (32, 32)
+
+
+@pytest.mark.parametrize("lost", [[MANIFEST], [MANIFEST, WEIGHTS]], ids=["manifest", "everything"])
+def test_a_variant_that_lost_its_manifest_is_put_anew(
+    store: VariantStore, stored: Manifest, layers: dict[str, Tensor], lost: list[str]
+) -> None:
+    folder = store.folder / stored.variant_id
+    for name in lost:
+        (folder / name).unlink()
+    assert stored.variant_id not in store
+    assert store.put(layers, stored) == stored
+    assert set(store.load(stored.variant_id)[1]) == set(layers)
+    assert everything_under(store.folder) == [folder.name, f"{folder.name}/{MANIFEST}", f"{folder.name}/{WEIGHTS}"]
 
 
 def test_of_writers_at_the_same_time_one_is_kept_and_all_read_it(

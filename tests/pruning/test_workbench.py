@@ -1,4 +1,6 @@
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError, DataError, ModelError, StoreError
 from pruning.workbench import Workbench
-from tests.conftest import write_rows, write_tiny_model
+from tests.conftest import PIECES, write_rows, write_tiny_model
 from tests.pruning.parts import dense_model, everything_under, flip_byte, logits_of
 
 Rows = tuple[Path, Path]
@@ -58,6 +60,37 @@ def test_rows_longer_than_the_model_reads_are_cut(tiny_model_dir: Path, tiny_row
 def test_a_model_that_cannot_be_loaded_is_refused(tiny_rows: Rows, tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         Workbench.open(tmp_path / "absent", *tiny_rows, tmp_path)
+
+
+NUMBER = len(PIECES)
+"""The first id that the tiny model does not know."""
+
+
+def add_a_word(tokenizer: dict[str, Any]) -> None:
+    tokenizer["model"]["vocab"]["beyond"] = NUMBER
+
+
+def add_a_special_token(tokenizer: dict[str, Any]) -> None:
+    token = {"id": NUMBER, "content": "[NEW]", "special": True, "normalized": False}
+    tokenizer["added_tokens"] = [token | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)]
+
+
+def renumber_the_first_token(tokenizer: dict[str, Any]) -> None:
+    tokenizer["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [NUMBER]
+
+
+@pytest.mark.parametrize("change", [add_a_word, add_a_special_token, renumber_the_first_token])
+def test_a_tokenizer_of_a_larger_vocabulary_is_refused_naming_both_numbers(
+    tiny_model_dir: Path, tiny_rows: Rows, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    values = json.loads((model / "tokenizer.json").read_text())
+    change(values)
+    (model / "tokenizer.json").write_text(json.dumps(values))
+    numbers = f"gives ids up to {NUMBER}, the model has vocab_size {NUMBER} .*"
+    with pytest.raises(ModelError, match=numbers + r"; put the tokenizer\.json there"):
+        Workbench.open(model, *tiny_rows, tmp_path / "store")
 
 
 def test_rows_that_cannot_be_used_are_refused(tiny_model_dir: Path, tiny_rows: Rows, tmp_path: Path) -> None:
@@ -141,6 +174,14 @@ def test_a_reference_that_lost_its_logits_is_refused_by_name(bench: Workbench) -
     path.unlink()
     with pytest.raises(CacheError, match=f"{path.parent.name} is damaged"):
         opened_again(bench).reference()
+
+
+def test_a_reference_that_lost_its_checksum_is_computed_anew(bench: Workbench) -> None:
+    path = reference_file(bench)
+    expected = bench.reference()
+    (path.parent / "sha256.json").unlink()
+    assert torch.equal(opened_again(bench).reference(), expected)
+    assert (path.parent / "sha256.json").is_file()
 
 
 def test_a_reference_that_cannot_be_written_is_reported_and_leaves_nothing_behind(

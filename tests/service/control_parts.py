@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from service.control_metrics import ControlMetrics
 from service.controller import VariantController
 from service.limits import Clock, ControlLimits
 from service.operations import Choice, RolloutState
-from service.protocol import Desired, ReplicaReport
+from service.protocol import Desired, Refusal, ReplicaReport
 from service.state import StateFile
 
 FLOOR = 0.85
@@ -92,11 +92,16 @@ class SetClock:
 
 @dataclass
 class FakeBuilder:
-    """Builds at once, or when ``gate`` opens; ``accuracy`` and ``error`` decide how it ends."""
+    """Builds at once, or when ``gate`` opens; ``accuracy``, ``refusal`` and ``error`` decide how it ends.
+
+    ``edition`` stands for rows and versions: variants of another one have other ids.
+    """
 
     store: VariantStore
     accuracy: float = 0.9
+    refusal: Refusal | None = None
     error: Exception | None = None
+    edition: str = ""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[PruneSpec] = field(default_factory=list)
     cancelled: int = 0
@@ -104,7 +109,7 @@ class FakeBuilder:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def build(self, spec: PruneSpec) -> Manifest:
+    async def build(self, spec: PruneSpec) -> Manifest | Refusal:
         self.asked.append(spec)
         try:
             await self.gate.wait()
@@ -113,11 +118,14 @@ class FakeBuilder:
             raise
         if self.error is not None:
             raise self.error
-        return put(self.store, spec, self.accuracy)
+        if self.refusal is not None:
+            return self.refusal
+        return put(self.store, spec, self.accuracy, self.edition)
 
 
-def put(store: VariantStore, spec: PruneSpec, accuracy: float = 0.9) -> Manifest:
-    return store.put({"weight": torch.zeros(1)}, manifest_of(spec, accuracy))
+def put(store: VariantStore, spec: PruneSpec, accuracy: float = 0.9, edition: str = "") -> Manifest:
+    manifest = manifest_of(spec, accuracy)
+    return store.put({"weight": torch.zeros(1)}, replace(manifest, variant_id=edition + manifest.variant_id))
 
 
 @dataclass
@@ -134,8 +142,10 @@ class Control:
         return self.metrics.registry.get_sample_value(f"sparsedial_{name}", labels)
 
 
-def make_control(root: Path, *, tick_s: float = 0.01, poll_s: float = 0.5) -> Control:
-    """Return a controller over ``root``, not started, with a dense variant to begin with."""
+def make_control(
+    root: Path, *, tick_s: float = 0.01, poll_s: float = 0.5, floor: float = FLOOR, ladder: tuple[str, ...] = ()
+) -> Control:
+    """Return a controller over ``root``, not started, with a dense variant to begin with, alone on the ladder."""
     store = VariantStore(root)
     if id_of(DENSE) not in store:
         put(store, DENSE)
@@ -143,14 +153,14 @@ def make_control(root: Path, *, tick_s: float = 0.01, poll_s: float = 0.5) -> Co
     file = StateFile(root / "state.json")
     controller = VariantController(
         limits=ControlLimits(
-            accuracy_floor=FLOOR, poll_s=poll_s, tick_s=tick_s, build_timeout_s=60.0, prepare_timeout_s=30.0
+            accuracy_floor=floor, poll_s=poll_s, tick_s=tick_s, build_timeout_s=60.0, prepare_timeout_s=30.0
         ),
         builder=builder,
         state_file=file,
         store=store,
         metrics=metrics,
         initial_variant=id_of(DENSE),
-        ladder=(id_of(DENSE),),
+        ladder=ladder or (id_of(DENSE),),
         metrics_address="127.0.0.1:3999",
         clock=Clock(wall=clock, monotonic=clock),
     )

@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,9 @@ import torch
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
 from service import builder as module
-from service.builder import Refusal, VariantBuilder
+from service.builder import VariantBuilder
+from service.operations import Cause
+from service.protocol import Refusal
 from service.sources import Sources
 
 HALF = PruneSpec(sparsity=0.5)
@@ -65,12 +68,15 @@ def test_the_same_spec_twice_is_one_variant(builder: VariantBuilder, sources: So
 def test_a_refusal_is_a_value(builder: VariantBuilder, spec: PruneSpec, words: str) -> None:
     outcome = builder.build(spec)
     assert isinstance(outcome, Refusal) and words in outcome.message
+    assert outcome.cause is Cause.BUILD
+    assert pickle.loads(pickle.dumps(outcome)) == outcome
 
 
 def test_without_calibration_a_build_is_refused(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "yield_cpu", lambda: None)
     outcome = VariantBuilder(sources, torch.get_num_threads()).build(HALF)
     assert isinstance(outcome, Refusal) and "sparsedial prepare" in outcome.message
+    assert outcome.cause is Cause.BUILD
 
 
 @pytest.mark.parametrize("where", ["save_file", "write_json"])
@@ -84,9 +90,19 @@ def test_a_disk_that_fills_up_leaves_nothing_and_the_next_build_works(
         full.setattr(f"pruning.variants.{where}", no_space)
         outcome = builder.build(HALF)
     assert isinstance(outcome, Refusal)
+    assert outcome.cause is Cause.STORAGE
     assert "No space left on device" in outcome.message and str(sources.store) in outcome.message
     assert files_below(sources.store) == before
     assert isinstance(builder.build(HALF), Manifest)
+
+
+def test_a_disk_without_room_for_the_curves_is_storage_too(
+    builder: VariantBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pruning.curve_cache.write_json", no_space)
+    outcome = builder.build(HALF)
+    assert isinstance(outcome, Refusal) and "No space left on device" in outcome.message
+    assert outcome.cause is Cause.STORAGE
 
 
 @pytest.mark.parametrize("raised", [OSError(errno.EIO, "Input/output error"), PermissionError(errno.EACCES, "denied")])
@@ -99,6 +115,7 @@ def test_an_error_of_the_system_is_a_refusal_that_names_the_store(
     monkeypatch.setattr(module, "build_variant", fail)
     outcome = builder.build(HALF)
     assert isinstance(outcome, Refusal)
+    assert outcome.cause is Cause.STORAGE
     assert str(raised) in outcome.message and str(sources.store) in outcome.message
 
 

@@ -1,14 +1,12 @@
-import errno
-import os
 from pathlib import Path
 
 import pytest
 
-from pruning.errors import StoreError
 from pruning.variants import VariantStore
 from service.builds import run_build
 from service.events import Broken, Built
 from service.operations import Cause
+from service.protocol import Refusal
 from tests.service.control_parts import FLOOR, FakeBuilder, id_of
 from tests.service.test_rollout import HALF
 
@@ -34,23 +32,18 @@ async def test_a_build_is_told_by_its_essentials(builder: FakeBuilder) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("error", "cause", "words"),
-    [
-        (StoreError("variant x could not be written; free space"), Cause.BUILD, "variant x could not be written"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), Cause.STORAGE, "the disk is full; free space"),
-        (OSError(errno.EROFS, os.strerror(errno.EROFS)), Cause.STORAGE, "read-only"),
-        (OSError(errno.EIO, os.strerror(errno.EIO)), Cause.STORAGE, "Input/output error"),
-        (OSError("no number"), Cause.STORAGE, "the log says what"),
-        (RuntimeError("password=hunter2"), Cause.INTERNAL, "its log says what"),
-    ],
-)
-async def test_whatever_breaks_a_build_has_public_words(
-    builder: FakeBuilder, error: Exception, cause: Cause, words: str
+@pytest.mark.parametrize("cause", [Cause.BUILD, Cause.STORAGE])
+async def test_a_refusal_breaks_the_operation_in_its_own_words_and_for_its_own_cause(
+    builder: FakeBuilder, cause: Cause
 ) -> None:
+    builder.refusal = Refusal(message="no rows; give --eval F", cause=cause)
+    assert await outcome_of(builder) == Broken(operation_id="op1", error="no rows; give --eval F", cause=cause, now=5.0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("password=hunter2"), ConnectionError("password=hunter2")])
+async def test_what_was_not_foreseen_breaks_it_without_private_words(builder: FakeBuilder, error: Exception) -> None:
     builder.error = error
     outcome = await outcome_of(builder)
     assert isinstance(outcome, Broken)
-    assert outcome.cause is cause
-    assert words in outcome.error
-    assert "hunter2" not in outcome.error
+    assert outcome.cause is Cause.INTERNAL
+    assert "its log says what" in outcome.error and "hunter2" not in outcome.error

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pruning.cache import CalibrationCache
+from pruning.encoder import BaseModel, load_base_model
 from pruning.variants import VariantStore
 from service.cli import app
 from service.running import leave_note
@@ -92,7 +93,7 @@ def test_progress_in_a_log_is_a_line_now_and_then(first_run: tuple[Path, Result]
     assert "building the ladder: level 0.3, 2 of 3: cut" in first_run[1].stderr
 
 
-def test_a_second_prepare_scores_and_builds_nothing(
+def test_a_second_prepare_scores_builds_and_times_nothing(
     store: Path, tiny_model_dir: Path, given: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -100,6 +101,7 @@ def test_a_second_prepare_scores_and_builds_nothing(
 
     monkeypatch.setattr(CalibrationCache, "put", refuse)
     monkeypatch.setattr(VariantStore, "put", refuse)
+    monkeypatch.setattr("service.ladder.measure_side_by_side", refuse)
     result = run("prepare", tiny_model_dir, *given, "--store", store, "--levels", "0,0.3,0.5", "--json")
     assert result.exit_code == 0, result.output
     assert [level["requested_sparsity"] for level in json.loads(result.stdout)["levels"]] == [0.0, 0.3, 0.5]
@@ -123,6 +125,26 @@ def test_prune_adds_one_variant(store: Path, tiny_model_dir: Path, given: list[o
     assert row["variant"] in VariantStore(store)
     plain = run("prune", "0.45", *options, "--scorer", "magnitude", "--recover", "none")
     assert row["variant"] in plain.stderr and "magnitude" in plain.stdout
+
+
+@pytest.mark.parametrize("command", [["prepare", "--levels", "0.3"], ["frontier"]])
+def test_a_model_whose_store_is_found_by_itself_is_read_once(
+    command: list[str], tiny_model_dir: Path, given: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = given if command[0] == "prepare" else []
+    assert run("prepare", tiny_model_dir, *given, "--levels", "0.3").exit_code == 0
+    read: list[Path] = []
+
+    def counting(path: Path) -> BaseModel:
+        read.append(path)
+        return load_base_model(path)
+
+    for module in ("pruning.workbench", "pruning.encoder", "service.store_commands"):
+        monkeypatch.setattr(f"{module}.load_base_model", counting)
+    result = run(command[0], tiny_model_dir, *rows, *command[1:], "--json")
+    assert result.exit_code == 0, result.output
+    assert Path(json.loads(result.stdout)["store"]).name.startswith("tiny-")
+    assert read == [tiny_model_dir]
 
 
 def test_prune_without_calibration_says_to_prepare_first(
@@ -237,6 +259,7 @@ def test_a_full_disk_is_no_traceback(
         raise OSError(28, "No space left on device", str(store / "speeds.json"))
 
     monkeypatch.setattr("pruning.frontier.write_json", no_space)
+    (store / "speeds.json").unlink()
     result = run("prepare", tiny_model_dir, *given, "--store", store, "--levels", "0.3,0.5", "--json")
     assert refused(result, 2, "No space left on device", "speeds.json")
 

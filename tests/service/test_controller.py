@@ -9,11 +9,14 @@ from unittest.mock import patch
 
 import pytest
 
-from pruning.errors import DataError, StoreError
+from pruning.errors import StoreError
 from pruning.spec import PruneSpec
+from pruning.variants import VariantStore
 from service.controller import VariantController
 from service.errors import Conflict, NotFound, NotReady
+from service.floor import BelowFloor
 from service.operations import Cause, Operation, Phase, RolloutState
+from service.protocol import Refusal
 from service.state import StateDamaged, StateFile, StateUnwritable
 from tests.service.control_parts import (
     DENSE,
@@ -22,6 +25,7 @@ from tests.service.control_parts import (
     ModelReplica,
     id_of,
     make_control,
+    put,
     report_of,
     until,
 )
@@ -48,7 +52,7 @@ async def following(controller: VariantController, *replicas: ModelReplica) -> A
 def full_disk() -> Iterator[None]:
     """No state can be written while the block runs."""
 
-    def refuse(self: StateFile, state: RolloutState) -> None:
+    def refuse(self: StateFile, state: RolloutState) -> bool:
         raise StateUnwritable(f"{self.path} could not be written: {os.strerror(errno.ENOSPC)}; free space")
 
     with patch.object(StateFile, "write", refuse):
@@ -189,20 +193,22 @@ async def test_a_build_beyond_its_deadline_is_cancelled(control: Control) -> Non
     await until(lambda: control.builder.cancelled == 1)
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (DataError("rows.jsonl:3: no label"), "rows.jsonl:3: no label"),
-        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
-        (ZeroDivisionError("private"), "its log says what"),
-    ],
-)
-async def test_a_build_that_raises_is_a_failed_operation(control: Control, error: Exception, words: str) -> None:
-    control.builder.error = error
+async def test_a_build_that_is_refused_is_a_failed_operation_of_its_cause(control: Control) -> None:
+    control.builder.refusal = Refusal(message="the disk is full; free space", cause=Cause.STORAGE)
     async with following(control.controller, ModelReplica(control.controller)):
         operation = await swap(control, HALF)
-        assert operation.phase is Phase.FAILED
-        assert operation.error is not None and words in operation.error
+        assert (operation.phase, operation.error_type) == (Phase.FAILED, Cause.STORAGE)
+        assert operation.error == "the disk is full; free space"
+        control.builder.refusal = None
+        assert (await swap(control, HALF)).phase is Phase.COMMITTED
+
+
+async def test_a_build_that_raises_is_a_failed_operation(control: Control) -> None:
+    control.builder.error = ZeroDivisionError("private")
+    async with following(control.controller, ModelReplica(control.controller)):
+        operation = await swap(control, HALF)
+        assert (operation.phase, operation.error_type) == (Phase.FAILED, Cause.INTERNAL)
+        assert operation.error is not None and "its log says what" in operation.error
         control.builder.error = None
         assert (await swap(control, HALF)).phase is Phase.COMMITTED
 
@@ -373,6 +379,141 @@ async def test_the_first_start_needs_a_disk_and_a_variant(tmp_path: Path) -> Non
         await control.controller.start()
 
 
+async def test_a_first_start_below_the_floor_is_refused_with_both_numbers_and_commits_nothing(tmp_path: Path) -> None:
+    control = make_control(tmp_path, floor=0.95)
+    with pytest.raises(BelowFloor, match=r"sparsity 0 .* 0\.9000 is below the floor 0\.9500; lower the floor"):
+        await control.controller.start()
+    assert control.file.read() is None
+
+
+async def test_a_committed_variant_below_a_raised_floor_is_served_and_said(
+    control: Control, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with following(control.controller, ModelReplica(control.controller)):
+        await swap(control, HALF)
+    await control.controller.stop()
+    assert not caplog.messages
+    reborn = make_control(tmp_path, floor=0.95)
+    await reborn.controller.start()
+    try:
+        assert reborn.controller.status()["variant"] == id_of(HALF)
+        (words,) = caplog.messages
+        assert id_of(HALF) in words and "0.9000 is below the floor 0.9500" in words
+        operation = await reborn.controller.request_change(HALF)
+        operation = await reborn.controller.wait(operation.id, SOON_S)
+        assert (operation.phase, operation.error_type) == (Phase.FAILED, Cause.ACCURACY_FLOOR)
+        assert reborn.controller.status()["generation"] == 2
+    finally:
+        await reborn.controller.stop()
+
+
+async def test_a_preparation_below_a_raised_floor_is_given_up_at_the_restart(control: Control, tmp_path: Path) -> None:
+    await control.controller.sync(report_of("a"), -1)
+    operation = await control.controller.request_change(HALF)
+    await until(lambda: control.controller.operation(operation.id).phase is Phase.PREPARING)
+    await control.controller.stop()
+    reborn = make_control(tmp_path, floor=0.95)
+    await reborn.controller.start()
+    try:
+        ended = reborn.controller.operation(operation.id)
+        assert (ended.phase, ended.error_type) == (Phase.ROLLED_BACK, Cause.ACCURACY_FLOOR)
+        desired = await reborn.controller.sync(report_of("a", prepared=operation.id), -1)
+        assert (desired.generation, desired.staged) == (1, None)
+    finally:
+        await reborn.controller.stop()
+
+
+async def test_a_variant_of_other_rows_is_said_and_made_anew_when_its_level_is_asked_for_again(
+    control: Control, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with following(control.controller, ModelReplica(control.controller)):
+        await swap(control, HALF)
+    await control.controller.stop()
+    put(VariantStore(tmp_path), HALF, edition="new")
+    reborn = make_control(tmp_path, ladder=(id_of(DENSE), "new" + id_of(HALF)))
+    reborn.builder.edition = "new"
+    await reborn.controller.start()
+    reborn.clock.now += 4.0
+    replica = ModelReplica(reborn.controller)
+    replica.generation, replica.variant_id = 2, id_of(HALF)
+    try:
+        (words,) = caplog.messages
+        assert id_of(HALF) in words and "other rows" in words
+        async with following(reborn.controller, replica):
+            operation = await swap(reborn, HALF)
+            assert (operation.phase, operation.generation) == (Phase.COMMITTED, 3)
+            assert replica.variant_id == "new" + id_of(HALF)
+            assert (await swap(reborn, HALF)).id == operation.id
+    finally:
+        await reborn.controller.stop()
+
+
+async def test_a_variant_of_an_earlier_run_is_claimed_only_once_a_build_has_given_it(
+    control: Control, tmp_path: Path
+) -> None:
+    async with following(control.controller, ModelReplica(control.controller)):
+        first = await swap(control, HALF)
+    await control.controller.stop()
+    reborn = make_control(tmp_path)
+    await reborn.controller.start()
+    try:
+        again = await swap(reborn, HALF)
+        assert (again.phase, again.generation) == (Phase.COMMITTED, 2)
+        assert again.id != first.id and reborn.builder.asked == [HALF]
+        assert (await swap(reborn, HALF)).id == again.id
+        assert reborn.builder.asked == [HALF]
+        assert reborn.controller.status()["previous_variant"] == id_of(DENSE)
+    finally:
+        await reborn.controller.stop()
+
+
+async def test_dense_by_another_name_is_the_dense_variant_that_is_served(control: Control) -> None:
+    operation = await swap(control, PruneSpec(sparsity=0.0, scorer="taylor"))
+    assert (operation.phase, operation.generation) == (Phase.COMMITTED, 1)
+    assert control.builder.asked == []
+
+
+async def test_a_later_failure_does_not_end_the_wait_for_an_earlier_commit(control: Control) -> None:
+    replica = ModelReplica(control.controller)
+    desired = await replica.ask()
+    operation = await control.controller.request_change(HALF)
+    while desired.staged is None:
+        desired = await replica.ask()
+    replica.prepared = operation.id
+    desired = await replica.ask()
+    assert desired.generation == 2
+    control.builder.accuracy = 0.5
+    refused = await swap(control, MORE)
+    assert refused.phase is Phase.FAILED
+    waiting = asyncio.create_task(control.controller.wait(operation.id, SOON_S))
+    assert not (await asyncio.wait([waiting], timeout=0.1))[0]
+    assert control.value("swap_phase_duration_seconds_count", phase="commit") == 0
+    replica.generation, replica.variant_id = 2, id_of(HALF)
+    await replica.ask()
+    assert (await waiting).generation == 2
+    assert control.value("swap_phase_duration_seconds_count", phase="commit") == 1
+
+
+async def test_a_commit_whose_folder_could_not_be_synced_is_told_and_written_again(
+    control: Control, caplog: pytest.LogCaptureFixture
+) -> None:
+    written: list[int] = []
+    write = StateFile.write
+
+    def unsynced(self: StateFile, state: RolloutState) -> bool:
+        written.append(state.version)
+        write(self, state)
+        return False
+
+    replica = ModelReplica(control.controller)
+    async with following(control.controller, replica):
+        with patch.object(StateFile, "write", unsynced):
+            assert (await swap(control, HALF)).phase is Phase.COMMITTED
+            assert replica.generation == 2
+            await until(lambda: written.count(written[-1]) > 1)
+    assert "state.json is written, but its folder could not be synced" in caplog.text
+
+
 async def test_a_damaged_state_file_is_refused_and_kept(control: Control, tmp_path: Path) -> None:
     await control.controller.stop()
     control.file.path.write_bytes(control.file.path.read_bytes()[:-20])
@@ -394,7 +535,7 @@ async def test_a_caller_that_goes_away_does_not_interrupt_a_transition(control: 
 
 
 async def test_every_phase_leaves_one_audit_line(control: Control, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "service.controller")
+    caplog.set_level(logging.INFO, "service.audit")
     async with following(control.controller, ModelReplica(control.controller)):
         operation = await swap(control, HALF)
     lines = [record.getMessage() for record in caplog.records if operation.id in record.getMessage()]

@@ -65,13 +65,14 @@ def test_idle_replicas_have_nothing_to_say() -> None:
     assert fleet.time_passed(state, 5.0) is None
 
 
-def test_following_means_every_live_replica() -> None:
+def test_a_generation_is_reached_by_the_last_live_replica() -> None:
     fleet = fleet_of("a")
     fleet.hear(report_of("b", generation=2, inflight=3), 0.0)
-    assert not fleet.follows(2)
+    assert fleet.reached(2) == 1
     fleet.hear(report_of("a", generation=3, inflight=4), 0.0)
-    assert fleet.follows(2)
+    assert (fleet.reached(2), fleet.reached(3)) == (2, 2)
     assert fleet.inflight() == 7
+    assert fleet_of().reached(5) == 5
 
 
 def test_targets_name_every_live_page_and_no_dead_one() -> None:

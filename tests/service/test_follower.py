@@ -9,7 +9,8 @@ import pytest
 from pruning.errors import ChecksumError
 from pruning.spec import PruneSpec
 from service.errors import NotReady
-from service.follower import Follower, first_desired
+from service.follower import Follower
+from service.newborn import first_desired
 from service.operations import Phase
 from service.protocol import Desired, Peer, ReplicaReport, Staged
 from tests.service.control_parts import SetClock, make_control, until
@@ -112,7 +113,7 @@ def make_parts() -> Parts:
     )
     link, holder, clock = ScriptedLink(desired), FakeHolder(), SetClock()
     follower = Follower(
-        replica_id="r1", metrics_address="127.0.0.1:4001", link=link, holder=holder, max_silence_s=60.0, monotonic=clock
+        replica_id="r1", metrics_address="127.0.0.1:4001", link=link, holder=holder, max_lag_s=60.0, monotonic=clock
     )
     return Parts(link, holder, follower, clock)
 
@@ -251,7 +252,7 @@ async def test_a_level_that_cannot_be_loaded_keeps_no_other_out(parts: Parts) ->
     assert "low" not in parts.holder.resident
     parts.link.wish(staged=STAGED)
     await until(lambda: parts.link.reports[-1].prepared_operation == "op1")
-    assert parts.follower.healthy(parts.clock())
+    assert parts.follower.healthy()
 
 
 async def test_draining_is_passed_on_once_told(parts: Parts) -> None:
@@ -264,7 +265,7 @@ async def test_the_controllers_absence_changes_nothing_and_its_return_is_noticed
     parts.link.down = True
     await asyncio.sleep(0.15)
     heard = len(parts.link.reports)
-    assert parts.follower.healthy(parts.clock())
+    assert parts.follower.healthy()
     assert parts.holder.log == []
     parts.link.down = False
     parts.link.wish(staged=STAGED)
@@ -272,22 +273,49 @@ async def test_the_controllers_absence_changes_nothing_and_its_return_is_noticed
     await until(lambda: parts.link.reports[-1].prepared_operation == "op1")
 
 
-async def test_health_is_lost_by_silence_by_lagging_behind_and_by_stopping() -> None:
+async def test_a_silent_controller_makes_no_replica_unhealthy(parts: Parts) -> None:
+    parts.link.down = True
+    await asyncio.sleep(0.12)
+    parts.clock.now += 86_400.0
+    assert parts.follower.healthy()
+    parts.link.down = False
+    parts.link.wish(staged=STAGED)
+    await until(lambda: parts.link.reports[-1].prepared_operation == "op1")
+    assert parts.follower.healthy()
+
+
+async def test_lagging_behind_a_controller_that_is_heard_loses_health_and_catching_up_regains_it(parts: Parts) -> None:
+    parts.clock.now += 3600.0
+    parts.holder.broken["more"] = RuntimeError()
+    parts.link.wish(generation=5, variant_id="more")
+    await until(lambda: "stage more" in parts.holder.log)
+    assert parts.follower.healthy()
+    parts.clock.now += 60.1
+    await until(lambda: not parts.follower.healthy())
+    parts.holder.broken.clear()
+    await until(parts.follower.healthy)
+    assert parts.holder.generation == 5
+    parts.clock.now += 3600.0
+    parts.holder.broken["again"] = RuntimeError()
+    parts.link.wish(generation=6, variant_id="again")
+    await until(lambda: "stage again" in parts.holder.log)
+    assert parts.follower.healthy()
+
+
+async def test_silence_does_not_add_to_a_lag(parts: Parts) -> None:
+    parts.holder.broken["more"] = RuntimeError()
+    parts.link.wish(generation=5, variant_id="more")
+    await until(lambda: "stage more" in parts.holder.log)
+    parts.link.down = True
+    await asyncio.sleep(0.12)
+    parts.clock.now += 3600.0
+    assert parts.follower.healthy()
+
+
+async def test_a_stopped_follower_is_not_healthy() -> None:
     async with started(make_parts()) as parts:
-        parts.link.down = True
-        await asyncio.sleep(0.12)
-        parts.clock.now += 60.1
-        assert not parts.follower.healthy(parts.clock())
-        parts.link.down = False
-        await until(lambda: parts.follower.healthy(parts.clock()))
-        parts.holder.broken["more"] = RuntimeError()
-        parts.link.wish(generation=5, variant_id="more")
-        await until(lambda: "stage more" in parts.holder.log)
-        parts.clock.now += 60.1
-        heard = len(parts.link.reports)
-        await until(lambda: len(parts.link.reports) > heard + 1)
-        assert not parts.follower.healthy(parts.clock())
-    assert not parts.follower.healthy(parts.clock())
+        assert parts.follower.healthy()
+    assert not parts.follower.healthy()
 
 
 async def test_a_loop_that_died_is_not_healthy(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +324,7 @@ async def test_a_loop_that_died_is_not_healthy(parts: Parts, monkeypatch: pytest
 
     monkeypatch.setattr(parts.holder, "commit", refuse)
     parts.link.wish(generation=2, variant_id="dense")
-    await until(lambda: not parts.follower.healthy(parts.clock()))
+    await until(lambda: not parts.follower.healthy())
 
 
 async def test_starting_waits_for_the_committed_variant() -> None:
@@ -307,32 +335,29 @@ async def test_starting_waits_for_the_committed_variant() -> None:
     await until(lambda: parts.holder.log == ["stage more"])
     assert not starting.done()
     parts.holder.gate.set()
-    await starting
+    assert await starting
     assert parts.holder.generation == 3
     await parts.follower.stop()
 
 
-async def test_starting_without_a_controller_fails_in_time() -> None:
+async def test_starting_without_a_controller_does_not_wait_for_it() -> None:
     parts = make_parts()
     parts.link.down = True
+    assert not await parts.follower.start(60.0, patience_s=0.05)
+    assert parts.follower.healthy()
+    parts.link.down = False
+    parts.link.wish(generation=2, variant_id="half")
+    await until(lambda: parts.holder.generation == 2)
+    await parts.follower.stop()
+
+
+async def test_starting_fails_where_the_wanted_generation_is_not_reached_in_time() -> None:
+    parts = make_parts()
+    parts.holder.broken["more"] = RuntimeError()
+    parts.link.wish(generation=3, variant_id="more")
     with pytest.raises(NotReady, match="r1"):
         await parts.follower.start(0.05)
-    assert not parts.follower.healthy(parts.clock())
-
-
-async def test_a_newborn_replica_asks_until_it_is_answered() -> None:
-    link = make_parts().link
-    link.down = True
-    asking = asyncio.create_task(
-        first_desired(link, replica_id="new", metrics_address="127.0.0.1:1", timeout_s=60.0, retry_s=0.01)
-    )
-    await asyncio.sleep(0.03)
-    link.down = False
-    assert await asking == link.desired
-    assert (link.reports[0].replica_id, link.reports[0].variant_id) == ("new", "")
-    link.down = True
-    with pytest.raises(NotReady, match="controller"):
-        await first_desired(link, replica_id="new", metrics_address="", timeout_s=0.05, retry_s=0.01)
+    assert not parts.follower.healthy()
 
 
 async def test_two_followers_and_a_real_controller_swap_and_roll_back(tmp_path: Path) -> None:

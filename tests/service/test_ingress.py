@@ -13,11 +13,9 @@ from service.runtime import InferenceRuntime
 from service.settings import Settings
 from tests.service.inference_parts import breaking_on, client_of, engine_of, runtime_of
 
+ON_ALL = ["x-request-id", "x-generation", "x-variant", "x-sparsity"]
 PROMISED = [
-    "x-request-id",
-    "x-generation",
-    "x-variant",
-    "x-sparsity",
+    *ON_ALL,
     "x-tokenization-time",
     "x-queue-time",
     "x-inference-time",
@@ -147,6 +145,7 @@ async def test_bad_input_is_refused_in_clear_words(
     assert problem["error"] == problem["detail"]
     assert problem["error_type"]
     assert problem["request_id"] == answer.headers["x-request-id"]
+    assert set(ON_ALL) <= set(answer.headers)
     assert len(answer.content) < 2000
     assert (await client.post(path, json={"inputs": "good"})).status_code == 200
 
@@ -181,7 +180,7 @@ async def test_unknown_routes_and_methods_are_problems_too(
 ) -> None:
     answer = await client.request(method, path)
     assert answer.status_code == answer.json()["status"] == status
-    assert "x-request-id" in answer.headers
+    assert set(ON_ALL) <= set(answer.headers)
 
 
 async def test_an_engine_error_is_a_500_without_private_words(base: BaseModel, tiny_model_dir: Path) -> None:
@@ -190,6 +189,7 @@ async def test_an_engine_error_is_a_500_without_private_words(base: BaseModel, t
         answer = await client.post("/", json={"inputs": "good"})
     assert answer.status_code == 500
     assert "kernel" not in answer.text
+    assert set(ON_ALL) <= set(answer.headers)
 
 
 async def test_a_full_queue_is_a_429_with_retry_after(base: BaseModel, tiny_model_dir: Path) -> None:
@@ -200,12 +200,15 @@ async def test_a_full_queue_is_a_429_with_retry_after(base: BaseModel, tiny_mode
     refused = [answer for answer in answers if answer.status_code != 200]
     assert {answer.status_code for answer in refused} == {429}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert all(set(ON_ALL) <= set(answer.headers) for answer in refused)
 
 
 async def test_no_answer_in_time_is_a_504(base: BaseModel, tiny_model_dir: Path) -> None:
     settings = Settings(request_timeout_s=1e-6)
     async with client_of(runtime_of(engine_of(base), tiny_model_dir, settings), settings) as client:
-        assert (await client.post("/", json={"inputs": "good"})).status_code == 504
+        answer = await client.post("/", json={"inputs": "good"})
+    assert answer.status_code == 504
+    assert set(ON_ALL) <= set(answer.headers)
 
 
 async def test_health_is_empty_when_ready_and_a_problem_when_draining(
@@ -217,6 +220,7 @@ async def test_health_is_empty_when_ready_and_a_problem_when_draining(
     for answer in (await client.get("/health"), await client.post("/", json={"inputs": "good"})):
         assert answer.status_code == 503
         assert answer.json()["error_type"] == "unhealthy"
+        assert set(ON_ALL) <= set(answer.headers)
         assert answer.headers["retry-after"] == "1"
 
 
@@ -233,6 +237,7 @@ async def test_the_key_guards_inference_and_nothing_else(runtime: InferenceRunti
                 assert answer.status_code == 401
                 assert answer.headers["www-authenticate"] == "Bearer"
                 assert answer.headers["content-type"] == "application/problem+json"
+                assert set(ON_ALL) <= set(answer.headers)
         assert (await client.post("/", json=body, headers=right)).status_code == 200
         assert (await client.get("/info", headers=right)).status_code == 200
         for path in ("/health", "/metrics", "/docs", "/openapi.json"):

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from pruning.errors import SpecError
+from pruning.errors import SpecError, StoreError
 from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.speeds import SPEEDS, read_runs
 from pruning.workbench import Workbench
 from service.ladder import ladder_specs, prepare_ladder
 
@@ -38,18 +39,58 @@ def test_what_cannot_be_built_is_refused_before_anything_is(
         ladder_specs(*arguments)
 
 
+def timed_last(bench: Workbench) -> set[str]:
+    """The variants of the newest run."""
+    return set(read_runs(bench.root / SPEEDS)[-1].speeds)
+
+
 @pytest.fixture
 def bench(tiny_model_dir: Path, tiny_rows: tuple[Path, Path], tmp_path: Path) -> Workbench:
-    bench = Workbench.open(tiny_model_dir, *tiny_rows, tmp_path)
-    bench.calibrate()
-    return bench
+    return Workbench.open(tiny_model_dir, *tiny_rows, tmp_path)
 
 
-def test_a_ladder_is_built_once_and_told_step_by_step(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_ladder_is_scored_built_and_timed_once_and_told_step_by_step(
+    bench: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
     specs = ladder_specs([0.3, 0.5], "fisher", "structured")
     manifests = prepare_ladder(bench, specs)
     assert [manifest.spec for manifest in manifests] == specs
-    assert "building the ladder: level 0.5, 3 of 3: evaluate" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    for words in ("scoring the model: 100 %", "building the ladder: level 0.5, 3 of 3: evaluate", "timing the levels"):
+        assert words in told
+
+    assert prepare_ladder(bench, specs) == manifests
+    assert capsys.readouterr().err == "building the ladder\n"
+
     assert prepare_ladder(bench, [*specs, PruneSpec(sparsity=0.4)])[:3] == manifests
     told = capsys.readouterr().err
     assert "level 0.4, 4 of 4" in told and "level 0.5" not in told
+
+
+def test_a_new_level_is_timed_beside_all_others(bench: Workbench) -> None:
+    prepare_ladder(bench, ladder_specs([0.3], "fisher", "structured"))
+    manifests = prepare_ladder(bench, ladder_specs([0.3, 0.5], "fisher", "structured"))
+    assert timed_last(bench) == {manifest.variant_id for manifest in manifests}
+
+
+def test_levels_that_were_timed_apart_are_timed_together(bench: Workbench) -> None:
+    for levels in ([0.3], [0.5]):
+        prepare_ladder(bench, ladder_specs(levels, "fisher", "structured"))
+    manifests = prepare_ladder(bench, ladder_specs([0.3, 0.5], "fisher", "structured"))
+    assert timed_last(bench) == {manifest.variant_id for manifest in manifests}
+
+
+def test_levels_whose_speeds_were_lost_are_timed_again(bench: Workbench) -> None:
+    specs = ladder_specs([0.3], "fisher", "structured")
+    manifests = prepare_ladder(bench, specs)
+    (bench.root / SPEEDS).unlink()
+    assert prepare_ladder(bench, specs) == manifests
+    assert timed_last(bench) == {manifest.variant_id for manifest in manifests}
+
+
+def test_damaged_speeds_are_refused_with_the_remedy(bench: Workbench) -> None:
+    specs = ladder_specs([], "fisher", "structured")
+    prepare_ladder(bench, specs)
+    (bench.root / SPEEDS).write_text("{")
+    with pytest.raises(StoreError, match=r"speeds\.json is damaged .*delete it"):
+        prepare_ladder(bench, specs)

@@ -3,7 +3,7 @@ from typing import get_args
 
 import pytest
 
-from pruning.spec import PruneSpec
+from pruning.spec import Pattern, PruneSpec
 from service.errors import Conflict
 from service.events import (
     Action,
@@ -26,18 +26,22 @@ from tests.service.control_parts import DENSE, FLOOR, choice_of, first_state, id
 HALF, MORE = PruneSpec(sparsity=0.5), PruneSpec(sparsity=0.7)
 
 
-def change(spec: PruneSpec = HALF, operation_id: str = "op1", now: float = 10.0) -> ChangeRequested:
-    return ChangeRequested(operation_id=operation_id, spec=spec, now=now, deadline=now + 60)
+def change(
+    spec: PruneSpec = HALF, operation_id: str = "op1", now: float = 10.0, *, stands: bool = True
+) -> ChangeRequested:
+    return ChangeRequested(operation_id=operation_id, spec=spec, committed_stands=stands, now=now, deadline=now + 60)
 
 
 def rollback(operation_id: str = "op2", now: float = 30.0, floor: float = FLOOR) -> RollbackRequested:
     return RollbackRequested(operation_id=operation_id, accuracy_floor=floor, now=now, deadline=now + 30)
 
 
-def built(accuracy: float = 0.88, operation_id: str = "op1", now: float = 12.0) -> Built:
+def built(
+    accuracy: float = 0.88, operation_id: str = "op1", now: float = 12.0, *, variant_id: str = id_of(HALF)
+) -> Built:
     return Built(
         operation_id=operation_id,
-        variant_id=id_of(HALF),
+        variant_id=variant_id,
         achieved_sparsity=0.497,
         accuracy=accuracy,
         accuracy_floor=FLOOR,
@@ -89,7 +93,7 @@ EVENTS: dict[type[Event], Event] = {
     Broken: broken(),
     ReplicasReported: reported(),
     Tick: Tick(now=11.0),
-    Restarted: Restarted(now=20.0, hold_until=23.0, deadline=80.0),
+    Restarted: Restarted(accuracy_floor=FLOOR, now=20.0, hold_until=23.0, deadline=80.0),
 }
 
 LEGAL: dict[Phase | None, set[type[Event]]] = {
@@ -231,6 +235,43 @@ def test_a_wish_for_the_first_variant_makes_one_finished_operation() -> None:
     assert advance(state, change(DENSE, "op9")) == (state, (Reply(done),))
 
 
+TAYLOR_DENSE = PruneSpec(sparsity=0.0, scorer="taylor", pattern=Pattern.UNSTRUCTURED)
+
+
+def test_nothing_removed_is_one_wish_however_it_is_spelt() -> None:
+    state, actions = advance(first_state(), change(TAYLOR_DENSE))
+    assert replied(actions).phase is Phase.COMMITTED
+    assert (state.generation, state.previous) == (1, None)
+    running = after(in_phase(None), change(HALF), built(), reported(), change(DENSE, "op3"))
+    assert replied(advance(running, change(TAYLOR_DENSE, "op9"))[1]).id == "op3"
+
+
+def test_a_committed_variant_that_may_be_out_of_date_is_built_again_and_replaced_by_what_that_gives() -> None:
+    state = after(in_phase(Phase.PREPARING), reported())
+    state, actions = advance(state, change(HALF, "op3", stands=False))
+    assert StartBuild("op3", HALF) in actions
+    state = after(state, built(operation_id="op3", variant_id="anew"), reported(of="op3"))
+    assert (state.generation, state.committed.variant_id) == (3, "anew")
+    assert state.previous is not None and state.previous.variant_id == id_of(HALF)
+
+
+def test_a_build_that_gives_the_committed_variant_swaps_nothing() -> None:
+    before = after(in_phase(Phase.PREPARING), reported())
+    state, actions = advance(after(before, change(HALF, "op3", stands=False)), built(operation_id="op3"))
+    done = state.find("op3")
+    assert done is not None and actions == (Announce(done),)
+    assert (done.phase, done.generation, done.variant_id) == (Phase.COMMITTED, 2, id_of(HALF))
+    assert (state.generation, state.operation, state.previous) == (2, None, before.previous)
+    assert replied(advance(state, change(HALF, "op9"))[1]).id == "op3"
+
+
+def test_the_committed_variant_asked_for_again_below_a_raised_floor_is_refused_and_stays() -> None:
+    before = after(in_phase(Phase.PREPARING), reported())
+    state = after(before, change(HALF, "op3", stands=False), built(accuracy=0.8, operation_id="op3"))
+    assert state.history[-1].error_type is Cause.ACCURACY_FLOOR
+    assert (state.generation, state.committed) == (2, before.committed)
+
+
 def test_rollback_prepares_the_previous_variant_without_a_build_and_can_be_rolled_back() -> None:
     state = after(in_phase(Phase.PREPARING), reported())
     state, actions = advance(state, rollback())
@@ -266,6 +307,17 @@ def test_a_restart_resumes_a_preparation_after_one_lease() -> None:
     assert not any(isinstance(action, StartBuild) for action in actions)
     assert after(state, reported(now=22.9)).generation == 1
     assert after(state, reported(now=23.0)).generation == 2
+
+
+def test_a_preparation_below_a_raised_floor_is_not_resumed() -> None:
+    before = in_phase(Phase.PREPARING)
+    state, actions = advance(before, replace(EVENTS[Restarted], accuracy_floor=0.89))
+    ended = state.find("op1")
+    assert ended is not None and actions == (Announce(ended),)
+    assert (ended.phase, ended.error_type) == (Phase.ROLLED_BACK, Cause.ACCURACY_FLOOR)
+    assert ended.error is not None and "0.8800" in ended.error and "0.8900" in ended.error
+    assert (state.operation, state.generation, state.committed) == (None, 1, before.committed)
+    assert state.hold_until == 23.0
 
 
 def test_an_event_of_an_operation_that_does_not_run_is_a_bug() -> None:

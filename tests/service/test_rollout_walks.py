@@ -70,15 +70,19 @@ class Walk(RuleBasedStateMachine):
 
     def restart(self) -> None:
         self.state, self.builds = self.disk, []
-        self.happen(Restarted(now=self.now, hold_until=self.now + LEASE_S, deadline=self.now + 60))
+        self.happen(
+            Restarted(accuracy_floor=FLOOR, now=self.now, hold_until=self.now + LEASE_S, deadline=self.now + 60)
+        )
 
     def new_id(self) -> str:
         self.count += 1
         return f"op{self.count}"
 
-    @rule(spec=specs, crash=booleans())
-    def request(self, spec: PruneSpec, crash: bool) -> None:
-        event = ChangeRequested(operation_id=self.new_id(), spec=spec, now=self.now, deadline=self.now + 60)
+    @rule(spec=specs, stands=booleans(), crash=booleans())
+    def request(self, spec: PruneSpec, stands: bool, crash: bool) -> None:
+        event = ChangeRequested(
+            operation_id=self.new_id(), spec=spec, committed_stands=stands, now=self.now, deadline=self.now + 60
+        )
         self.happen(event, crash=crash)
 
     @rule(crash=booleans())

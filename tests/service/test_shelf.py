@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import service.shelf
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import StoreError
-from service.engine import Engine, Live
+from pruning.variants import VariantStore
+from service.engine import Engine, Live, base_on
 from service.shelf import EngineShelf
-from tests.service.inference_parts import engine_of
+from tests.service.inference_parts import CPU, engine_of, put_variant, sequences
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +147,44 @@ async def test_a_dropped_engine_in_a_frozen_cycle_gives_its_memory_back(
     finally:
         shelf.close()
         gc.unfreeze()
+
+
+CUDA = pytest.param(
+    torch.device("cuda"),
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")],
+    id="cuda",
+)
+
+
+@pytest.mark.parametrize("device", [pytest.param(CPU, id="cpu"), CUDA])
+async def test_variants_from_the_store_are_swapped_on_their_device(
+    base: BaseModel, tmp_path: Path, device: torch.device
+) -> None:
+    store, shared = VariantStore(tmp_path), base_on(base, device)
+    sparsities = {"0" * 16: 0.0, "a" * 16: 0.25, "b" * 16: 0.5}
+    for variant_id, sparsity in sparsities.items():
+        put_variant(base, store, variant_id, sparsity)
+
+    def load(variant_id: str) -> Engine:
+        engine = Engine.load(shared, store, variant_id, device)
+        engine.warm_up()
+        return engine
+
+    batch = sequences([4, 9, 48], base.shape.vocabulary)
+    first, second, third = sparsities
+    shelf = EngineShelf(load, Live(1, load(first)))
+    try:
+        words = shelf.live.engine.model.word.weight
+        await shelf.keep_resident((first, third))
+        for generation, variant_id in enumerate((second, third, first, second), start=2):
+            await shelf.stage(variant_id)
+            shelf.commit(generation, variant_id)
+            engine = shelf.live.engine
+            assert live_of(shelf) == (generation, variant_id)
+            assert {parameter.device.type for parameter in engine.model.parameters()} == {device.type}
+            assert engine.model.word.weight.data_ptr() == words.data_ptr()
+            expected = engine_of(base, sparsity=sparsities[variant_id]).predict(batch)
+            torch.testing.assert_close(engine.predict(batch), expected, atol=1e-3, rtol=0)
+        assert set(shelf.loaded) == {first, second, third}
+    finally:
+        shelf.close()

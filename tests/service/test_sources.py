@@ -5,6 +5,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from pruning.encoder import load_base_model
 from pruning.errors import DataError, ModelError, StoreError
 from service.settings import Settings
 from service.sources import (
@@ -104,13 +105,15 @@ def test_the_default_store_differs_by_model_content_not_by_place(tmp_path: Path)
     first = write_tiny_model(tmp_path / "a" / "bert")
     copy = Path(shutil.copytree(first, tmp_path / "b" / "bert"))
     other = write_tiny_model(tmp_path / "c" / "bert", seed=1)
-    assert default_store(first) == default_store(copy) != default_store(other)
-    assert default_store(first).parent == tmp_path / "cache" / "sparsedial"
-    assert default_store(first).name.startswith("bert-")
+    stores = [default_store(load_base_model(folder)) for folder in (first, copy, other)]
+    assert stores[0] == stores[1] != stores[2]
+    assert stores[0].parent == tmp_path / "cache" / "sparsedial"
+    assert stores[0].name.startswith("bert-")
 
 
 def test_a_model_folder_called_model_is_named_after_its_parent(tmp_path: Path) -> None:
-    assert default_store(write_tiny_model(tmp_path / "reviews" / "model")).name.startswith("reviews-")
+    model = load_base_model(write_tiny_model(tmp_path / "reviews" / "model"))
+    assert default_store(model).name.startswith("reviews-")
 
 
 def test_resolve_finds_all_four(tiny_model_dir: Path, tiny_rows: tuple[Path, Path], tmp_path: Path) -> None:
@@ -118,7 +121,7 @@ def test_resolve_finds_all_four(tiny_model_dir: Path, tiny_rows: tuple[Path, Pat
     settings = Settings(model=str(tiny_model_dir), train=train, eval=evaluation, store=tmp_path)
     assert resolve(settings) == Sources(tiny_model_dir, train, evaluation, tmp_path)
     somewhere = Settings(model=str(tiny_model_dir), train=train, eval=evaluation)
-    assert resolve(somewhere).store == default_store(tiny_model_dir)
+    assert resolve(somewhere).store == default_store(load_base_model(tiny_model_dir))
 
 
 def test_a_token_is_made_for_its_owner_alone_and_kept(tmp_path: Path) -> None:

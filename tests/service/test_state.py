@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,25 @@ def test_a_full_disk_leaves_the_old_state_and_nothing_else(file: StateFile, monk
     monkeypatch.undo()
     assert file.read() == first_state()
     assert [path.name for path in file.path.parent.iterdir()] == ["state.json"]
+
+
+def test_a_state_in_place_is_written_even_if_its_folder_cannot_be_synced(
+    file: StateFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert file.write(first_state())
+    state, _ = advance(first_state(), change())
+    sync = os.fsync
+
+    def failing_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing_folders)
+    assert not file.write(state)
+    assert file.read() == state
+    monkeypatch.undo()
+    assert file.write(state)
 
 
 def test_the_choice_survives_with_its_operation(file: StateFile) -> None:

@@ -9,7 +9,16 @@ from torch import Tensor
 
 from pruning.cost import Shape
 from pruning.errors import SpecError
-from pruning.masks.structures import ROUND_TO, CostCurve, Kind, StructureMask, removed_after, structure_mask
+from pruning.masks.structures import (
+    ROUND_TO,
+    TOLERANCE,
+    CostCurve,
+    Kind,
+    StructureMask,
+    is_coarse,
+    removed_after,
+    structure_mask,
+)
 
 # One block of neurons weighs as much as one head, so the budget can always be met to half a block.
 SHAPE = Shape(
@@ -80,6 +89,66 @@ def test_a_layer_that_is_no_whole_number_of_blocks_wide_is_counted_as_it_is(
     block = ROUND_TO * shape.neuron_weights / shape.prunable_weights
     achieved = mask_at(distinct_scores(seed, shape), sparsity, shape).sparsity(shape)
     assert abs(achieved - sparsity) <= block / 2 + 1e-9
+
+
+def encoder(hidden: int, layers: int, heads: int, ffn: int) -> Shape:
+    return Shape(
+        hidden=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        head_dim=hidden // heads,
+        ffn=ffn,
+        vocabulary=1,
+        positions=1,
+        token_types=1,
+        labels=2,
+    )
+
+
+SMALL = [encoder(128, 2, 2, 512), encoder(128, 1, 2, 512), encoder(64, 2, 1, 256), encoder(64, 3, 2, 250)]
+
+
+@pytest.mark.parametrize("shape", SMALL, ids=str)
+@given(seed=seeds, sparsity=sparsities)
+def test_where_a_head_is_too_large_blocks_of_neurons_fill_the_budget(shape: Shape, seed: int, sparsity: float) -> None:
+    assert is_coarse(shape)
+    mask = mask_at(distinct_scores(seed, shape), sparsity, shape)
+    assert abs(mask.sparsity(shape) - sparsity) <= TOLERANCE + 1e-9
+    assert all(count % ROUND_TO == 0 or count == shape.ffn for count in mask.neuron_counts)
+
+
+def test_of_the_masks_that_meet_the_budget_the_cheapest_is_taken() -> None:
+    shape = encoder(128, 2, 2, 512)  # a head is a twelfth of the encoder, a block of neurons an eighth of that
+    head, block = shape.head_weights / shape.prunable_weights, 1 / 96
+    dear, cheap = (tuple(price * count for count in range(33)) for price in (1.0, 0.01))
+
+    def curves(costs: tuple[float, ...], heads: tuple[float, ...]) -> list[CostCurve]:
+        kinds = ((Kind.HEAD, 2, 1, heads), (Kind.NEURON, 512, ROUND_TO, costs))
+        return [
+            CostCurve(layer=layer, kind=kind, order=torch.arange(size), step=step, costs=values)
+            for layer in range(2)
+            for kind, size, step, values in kinds
+        ]
+
+    by_heads = structure_mask(curves(dear, (0.0, 1.0, 2.0)), shape, 2.5 * head)
+    assert (sum(by_heads.head_counts), sum(by_heads.neuron_counts)) == (2, 2 * 512 - 4 * ROUND_TO)
+    by_neurons = structure_mask(curves(cheap, (0.0, 9.0, 18.0)), shape, 64 * block + 0.3 * head)
+    assert sum(by_neurons.head_counts) == 3
+    assert by_neurons.sparsity(shape) == pytest.approx(64 * block + 0.3 * head, abs=block)
+
+
+@given(seed=seeds, sparsity=sparsities)
+def test_where_no_block_is_small_enough_the_nearest_mask_is_taken(seed: int, sparsity: float) -> None:
+    shape = encoder(32, 1, 1, 128)
+    block, head = 1 / 12, 1 / 3
+    reachable = [heads * head + blocks * block for heads in (0, 1) for blocks in range(9)][:-1]
+    achieved = mask_at(distinct_scores(seed, shape), sparsity, shape).sparsity(shape)
+    assert abs(achieved - sparsity) == pytest.approx(min(abs(share - sparsity) for share in reachable), abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", [encoder(384, 6, 12, 1536), encoder(768, 12, 12, 3072)], ids=str)
+def test_of_the_usual_encoders_none_is_coarse(shape: Shape) -> None:
+    assert not is_coarse(shape)
 
 
 @given(seed=seeds, sparsity=sparsities)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -32,3 +34,9 @@ def test_every_scorer_gives_one_finite_score_to_every_prunable_weight(base: Base
 def test_an_unknown_scorer_is_refused_naming_the_known_ones() -> None:
     with pytest.raises(SpecError, match=r"unknown scorer 'fischer'; known: .*fisher.*magnitude.*taylor"):
         scorer_named("fischer")
+
+
+@pytest.mark.parametrize("name", [["fisher"], {}, None])
+def test_what_is_no_name_is_an_unknown_scorer(name: Any) -> None:
+    with pytest.raises(SpecError, match=r"unknown scorer .*; known: .*fisher"):
+        scorer_named(name)

@@ -1,0 +1,46 @@
+"""The headers that every answer of both applications carries, refusals among them: its request and its variant."""
+
+from collections.abc import Callable, Mapping
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.request_ids import HEADER, request_id_of
+
+
+def variant_headers(generation: int, variant_id: str, achieved_sparsity: float) -> dict[str, str]:
+    """Return the headers that name a variant."""
+    return {"x-generation": str(generation), "x-variant": variant_id, "x-sparsity": f"{achieved_sparsity:.4f}"}
+
+
+class AnswerHeaders:
+    """A middleware: gives the request its id and the answer its headers. To be added last, around all others."""
+
+    def __init__(self, app: ASGIApp, variant: Callable[[], Mapping[str, str]]) -> None:
+        """Go around ``app``.
+
+        Args:
+            app: what answers.
+            variant: gives the ``variant_headers`` of an answer that does not name its variant itself; called for
+                each, from memory.
+        """
+        self._app = app
+        self._variant = variant
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_of(scope)
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=message["headers"])
+                headers[HEADER] = request_id
+                if "x-generation" not in headers:
+                    headers.update(self._variant())
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,56 @@
+"""What is told of operations: an audit line for every phase, and metrics of those that ended."""
+
+import logging
+from collections.abc import Callable
+
+from service.control_metrics import ControlMetrics
+from service.fleet import Fleet
+from service.operations import Operation, Phase, RolloutState
+
+logger = logging.getLogger(__name__)
+
+
+class Audit:
+    """Keeps the books of one controller."""
+
+    def __init__(self, metrics: ControlMetrics, accuracy_floor: float, wall: Callable[[], float]) -> None:
+        """Tell ``metrics``; ``wall`` gives the time in Unix seconds."""
+        self._metrics = metrics
+        self._accuracy_floor = accuracy_floor
+        self._wall = wall
+        self._reached = 0
+        self._spreading: Operation | None = None
+        """The latest swap that some live replica has yet to follow."""
+
+    def entered(self, operation: Operation) -> None:
+        """Write the audit line of an operation's phase; count the operation if it has ended."""
+        logger.info(
+            "operation=%s kind=%s phase=%s spec=%s variant=%s accuracy=%s generation=%s error=%r",
+            operation.id,
+            operation.kind,
+            operation.phase,
+            operation.spec.as_dict(),
+            operation.variant_id,
+            operation.accuracy,
+            operation.generation,
+            operation.error,
+        )
+        if operation.finished:
+            self._metrics.operation_ended(operation)
+        if operation.phase is Phase.COMMITTED and (operation.generation or 0) > self._reached:
+            self._spreading = operation
+
+    def look(self, state: RolloutState, fleet: Fleet) -> bool:
+        """Show where the controller and its replicas stand; tell whether the slowest replica has got somewhere else."""
+        before, self._reached = self._reached, fleet.reached(state.generation)
+        swap = self._spreading
+        if swap is not None and (swap.generation or 0) <= self._reached:
+            self._metrics.commit_seen_everywhere(max(0.0, self._wall() - (swap.finished_at or 0.0)))
+            self._spreading = None
+        self._metrics.set_controller(
+            generation=state.generation,
+            replicas=len(fleet),
+            running=state.operation is not None,
+            accuracy_floor=self._accuracy_floor,
+        )
+        return self._reached != before

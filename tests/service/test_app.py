@@ -1,0 +1,36 @@
+"""What a Serve config file is turned into; nothing is started."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import service.app
+from service.app import build_model
+
+
+@pytest.mark.parametrize(
+    ("device", "in_cluster", "wanted"),
+    [("cpu", 4.0, 0), ("cuda", 0.0, 1), ("cuda", 4.0, 1), ("auto", 4.0, 1), ("auto", 0.0, 0), ("auto", 0.5, 0)],
+)
+def test_a_config_asks_ray_for_the_gpus_that_its_device_means(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, in_cluster: float, wanted: int
+) -> None:
+    monkeypatch.setattr(service.app, "cluster_gpus", lambda: in_cluster)
+    asked: list[float] = []
+
+    def application(settings: Any, sources: Any, num_gpus: float) -> None:
+        asked.append(num_gpus)
+
+    monkeypatch.setattr(service.app, "model_application", application)
+    build_model({"store": str(tmp_path), "device": device})
+    assert asked == [wanted]
+
+
+def test_a_cpu_that_nobody_asked_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "service.app")
+    build_model({"store": str(tmp_path), "device": "cpu"})
+    assert not caplog.messages
+    build_model({"store": str(tmp_path)})
+    assert "device: cuda" in caplog.text
