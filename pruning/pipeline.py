@@ -17,7 +17,7 @@ from pruning.evaluation import evaluate
 from pruning.files import digest_of
 from pruning.masks.structures import FILL_VERSION, is_coarse, structure_mask
 from pruning.masks.weights import mask_sparsity, unstructured_mask
-from pruning.prediction import multiplies_bfloat16, predict_logits, screened_logits
+from pruning.prediction import Breath, judged_logits, no_breath
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.scores import scorer_named
 from pruning.slim.convert import build_slim, dense_mask, layer_widths, slim_layers, zeroed_layers
@@ -30,8 +30,12 @@ Step = Callable[[str], None]
 """Called with the name of each step as it begins."""
 
 
-def build_variant(bench: Workbench, spec: PruneSpec, step: Step = lambda name: None) -> Manifest:
+def build_variant(
+    bench: Workbench, spec: PruneSpec, step: Step = lambda name: None, breath: Breath = no_breath
+) -> Manifest:
     """Return the variant of ``spec``: the one in the store, or cut, evaluated, timed and written now.
+
+    ``breath`` is called after every batch of the evaluation.
 
     Raises:
         SpecError: no scorer of that name, or a sparsity that leaves nothing.
@@ -47,8 +51,7 @@ def build_variant(bench: Workbench, spec: PruneSpec, step: Step = lambda name: N
         layers, cost, achieved = cut(bench, spec)
     with _timed(seconds, "evaluate", step):
         model = build_slim(bench.base, layers)
-        screened = multiplies_bfloat16()
-        logits = (screened_logits if screened else predict_logits)(model, bench.evaluation.sequences)
+        logits, screened = judged_logits(model, bench.evaluation.sequences, breath)
         evaluation = replace(evaluate(logits, bench.reference(), bench.evaluation), screened=screened)
     with _timed(seconds, "time", step):
         speed = Speed(

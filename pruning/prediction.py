@@ -1,7 +1,7 @@
 """What a model answers on many sequences, and how to learn its labels at a fraction of the work."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,13 @@ SCREEN_SEQUENCES = 64
 SAFETY = 2.0
 """A row keeps its low-precision answer if its margin is more than this times the largest difference seen."""
 
+Breath = Callable[[], None]
+"""Called after every batch: where whoever shares the processor with others may wait."""
+
+
+def no_breath() -> None:
+    """Go on at once."""
+
 
 @torch.inference_mode()
 def predict_logits(
@@ -23,20 +30,31 @@ def predict_logits(
     *,
     batch: int = BATCH_SEQUENCES,
     device: torch.device | str = "cpu",
+    breath: Breath = no_breath,
 ) -> Tensor:
     """Return logits [n, labels], float32 on the CPU, in the order given."""
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
-    parts = [
-        model(PackedBatch.from_sequences([sequences[index] for index in order[start : start + batch]], device))
-        for start in range(0, len(order), batch)
-    ]
+    parts: list[Tensor] = []
+    for start in range(0, len(order), batch):
+        chosen = [sequences[index] for index in order[start : start + batch]]
+        parts.append(model(PackedBatch.from_sequences(chosen, device)))
+        breath()
     logits = torch.empty(len(order), parts[0].shape[1])
     logits[torch.tensor(order)] = torch.cat(parts).float().cpu()
     return logits
 
 
+def judged_logits(
+    model: SlimBert, sequences: Sequence[TokenSequence], breath: Breath = no_breath
+) -> tuple[Tensor, bool]:
+    """Return (logits [n, labels] whose largest entries are those of float32, whether they are screened)."""
+    if multiplies_bfloat16():
+        return screened_logits(model, sequences, breath), True
+    return predict_logits(model, sequences, breath=breath), False
+
+
 @torch.inference_mode()
-def screened_logits(model: SlimBert, sequences: Sequence[TokenSequence]) -> Tensor:
+def screened_logits(model: SlimBert, sequences: Sequence[TokenSequence], breath: Breath = no_breath) -> Tensor:
     """Return logits [n, labels] whose largest entries are those of float32, most of them computed in bfloat16.
 
     All rows are answered in bfloat16; then, from the smallest margin up, they are answered again in float32, until
@@ -45,8 +63,8 @@ def screened_logits(model: SlimBert, sequences: Sequence[TokenSequence]) -> Tens
     again. That no label differs is measured, not proven: so it was at every level of the embedded model.
     """
     if model.classifier.weight.shape[0] < 2:  # no labels to tell apart
-        return predict_logits(model, sequences)
-    logits = predict_logits(_in_bfloat16(model), sequences, batch=SCREEN_SEQUENCES)
+        return predict_logits(model, sequences, breath=breath)
+    logits = predict_logits(_in_bfloat16(model), sequences, batch=SCREEN_SEQUENCES, breath=breath)
     best, second = logits.topk(2, dim=1).values.unbind(1)
     margins = (best - second).nan_to_num(nan=0.0, posinf=0.0)  # not finite: to be answered again
     order = margins.argsort()
@@ -55,7 +73,7 @@ def screened_logits(model: SlimBert, sequences: Sequence[TokenSequence]) -> Tens
         chosen = order[start : start + BATCH_SEQUENCES]
         if start > 0 and float(margins[chosen[0]]) > SAFETY * difference:
             break
-        exact = predict_logits(model, [sequences[index] for index in chosen.tolist()])
+        exact = predict_logits(model, [sequences[index] for index in chosen.tolist()], breath=breath)
         change = exact - logits[chosen].nan_to_num()
         difference = max(difference, float((change.amax(1) - change.amin(1)).max()))
         logits[chosen] = exact

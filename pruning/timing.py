@@ -48,19 +48,15 @@ def median_latency(
 def items_per_second(
     model: SlimBert, sequences: Sequence[TokenSequence], *, device: torch.device | str = "cpu"
 ) -> float:
-    """Return texts a second in forward passes of two batches of neighbours in length, about the quartiles.
+    """Return texts a second in one forward pass of a batch of neighbours in length, about the median.
 
-    A quick reading for one build, of one pass per batch: warming up for both shapes would double what it takes, and a
-    build is on the way to a new level's first answer. Expect it up to a fifth too low, more on a busy machine; it is
-    compared with nothing. ``pruning.frontier`` compares levels, side by side over many rounds.
+    A quick reading for one build, cold: warming up would double what it takes, and a build is on the way to a new
+    level's first answer. It is compared with nothing. ``pruning.frontier`` compares levels, side by side over many
+    rounds.
     """
     ordered = sorted(sequences, key=lambda sequence: len(sequence.ids))
-    seconds, count = 0.0, 0
-    for share in (0.25, 0.75):
-        start = max(0, min(int(share * len(ordered)) - BATCH_SEQUENCES // 2, len(ordered) - BATCH_SEQUENCES))
-        batch = PackedBatch.from_sequences(ordered[start : start + BATCH_SEQUENCES], device)
-        started = time.perf_counter()
-        model(batch).cpu()
-        seconds += time.perf_counter() - started
-        count += batch.num_sequences
-    return count / seconds
+    start = max(0, (len(ordered) - BATCH_SEQUENCES) // 2)
+    batch = PackedBatch.from_sequences(ordered[start : start + BATCH_SEQUENCES], device)
+    started = time.perf_counter()
+    model(batch).cpu()
+    return batch.num_sequences / (time.perf_counter() - started)

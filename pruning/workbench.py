@@ -22,6 +22,7 @@ from pruning.files import digest_of, new_folder, sha256_of, write_json
 from pruning.masks.structures import CostCurve
 from pruning.prediction import predict_logits
 from pruning.scores import Scorer
+from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
@@ -116,6 +117,10 @@ class Workbench:
         self.cache.put(self.key, capture(self.base, self.train, micro_batch=self.key.micro_batch, progress=progress))
         return True
 
+    def dense_model(self) -> SlimBert:
+        """Return the model as it was before any cut."""
+        return build_slim(self.base, slim_layers(self.base, dense_mask(self.base.shape)))
+
     def reference(self) -> Tensor:
         """Return the dense model's logits [n, labels] on the evaluation rows, from the store or computed once."""
         return self._reference
@@ -125,9 +130,7 @@ class Workbench:
         folder = self.root / "references" / digest_of([self.base.digest, self.evaluation.digest])[:16]
         if (folder / CHECKSUM).is_file():
             return self._stored_reference(folder)
-        logits = predict_logits(
-            build_slim(self.base, slim_layers(self.base, dense_mask(self.base.shape))), self.evaluation.sequences
-        )
+        logits = predict_logits(self.dense_model(), self.evaluation.sequences)
         try:
             with new_folder(folder, CHECKSUM) as aside:
                 save_file({"logits": logits}, aside / LOGITS)

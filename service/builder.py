@@ -11,10 +11,12 @@ import torch
 
 from pruning.errors import PruningError, StoreError
 from pruning.pipeline import build_variant
+from pruning.prediction import SCREEN_SEQUENCES, judged_logits
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
 from service.operations import Cause
+from service.pace import Pace
 from service.protocol import Refusal
 from service.sources import Sources
 
@@ -28,6 +30,7 @@ class VariantBuilder:
         """Open the workbench and give way to everything else on this machine."""
         yield_cpu()
         torch.set_num_threads(threads)
+        self._threads = threads
         self._bench = Workbench.open(sources.model, sources.train, sources.evaluation, sources.store)
 
     def calibrate(self) -> bool:
@@ -35,15 +38,25 @@ class VariantBuilder:
         return self._bench.calibrate()
 
     def warm(self) -> int:
-        """Read the calibration and the dense answers ahead of the first build; return the process id."""
+        """Do ahead of the first build what every build needs; return the process id.
+
+        The calibration and the dense answers are read, and the first batch is judged: the first use of a precision
+        takes the matrix library a second.
+        """
         self._bench.calibration  # noqa: B018, a cached property: reading it loads the file
         self._bench.reference()
+        judged_logits(self._bench.dense_model(), self._bench.evaluation.sequences[:SCREEN_SEQUENCES])
         return os.getpid()
 
     def build(self, spec: PruneSpec) -> Manifest | Refusal:
         """Return the manifest of the variant of ``spec``, or why there is none."""
         try:
-            return build_variant(self._bench, spec, lambda name: logger.info("building %s: %s", spec.sparsity, name))
+            return build_variant(
+                self._bench,
+                spec,
+                lambda name: logger.info("building %s: %s", spec.sparsity, name),
+                Pace(self._threads),
+            )
         except PruningError as error:
             return Refusal(message=str(error), cause=_cause_of(error))
         except OSError as error:

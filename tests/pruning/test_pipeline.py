@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import pruning.pipeline
+import pruning.prediction
 import pruning.scores
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
@@ -251,7 +252,7 @@ def test_a_variant_is_worth_the_same_whether_or_not_the_machine_multiplies_bfloa
 ) -> None:
     spec, worth = PruneSpec(sparsity=0.4, scorer="fisher"), []
     for supported in (True, False):
-        monkeypatch.setattr(pruning.pipeline, "multiplies_bfloat16", lambda supported=supported: supported)
+        monkeypatch.setattr(pruning.prediction, "multiplies_bfloat16", lambda supported=supported: supported)
         manifest = build_variant(bench, spec)
         shutil.rmtree(bench.store.folder / manifest.variant_id)
         assert manifest.evaluation.screened == supported

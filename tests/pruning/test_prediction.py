@@ -6,7 +6,7 @@ from torch import Tensor
 
 import pruning.prediction
 from pruning.encoder import BaseModel
-from pruning.prediction import BATCH_SEQUENCES, SCREEN_SEQUENCES, predict_logits, screened_logits
+from pruning.prediction import BATCH_SEQUENCES, SCREEN_SEQUENCES, judged_logits, predict_logits, screened_logits
 from pruning.slim.bert import SlimBert
 from pruning.slim.packed import PackedBatch
 from pruning.tokenization import Encoded
@@ -86,3 +86,13 @@ def test_the_model_itself_stays_in_float32(base: BaseModel, sequences: list[Enco
     model = dense_model(base)
     screened_logits(model, sequences)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_between_batches_the_caller_may_wait(
+    base: BaseModel, sequences: list[Encoded], supported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning.prediction, "multiplies_bfloat16", lambda: supported)
+    breaths: list[None] = []
+    judged_logits(dense_model(base), sequences, lambda: breaths.append(None))
+    assert len(breaths) >= (ROWS // SCREEN_SEQUENCES if supported else ROWS // BATCH_SEQUENCES)

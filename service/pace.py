@@ -1,0 +1,50 @@
+"""How a build gives way: idle priority keeps it off a busy processor, and this keeps it from coming back at once.
+
+A process of idle priority still runs in every gap that others leave, if only for microseconds, and leaves them cold
+caches. Whoever was kept waiting therefore stays away for a while.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+KEPT_WAITING = 0.2
+"""Share of a batch's time that its threads were ready and others had the processor, from which the machine is busy."""
+LONGEST_S = 0.5
+
+TASKS = Path("/proc/self/task")
+
+
+class Pace:
+    """A ``Breath`` that stays away as long as the batch took, if others needed the processor meanwhile."""
+
+    def __init__(
+        self,
+        threads: int,
+        *,
+        wall: Callable[[], float] = time.perf_counter,
+        waited: Callable[[], float] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Begin to measure; ``threads`` is how many processors a batch uses. The rest is for tests."""
+        self._threads = threads
+        self._wall, self._waited, self._sleep = wall, waited or seconds_waited, sleep
+        self._since = (self._wall(), self._waited())
+
+    def __call__(self) -> None:
+        """Wait, or go on at once."""
+        took_s = self._wall() - self._since[0]
+        waited_s = (self._waited() - self._since[1]) / self._threads
+        if waited_s > KEPT_WAITING * took_s:
+            self._sleep(min(took_s, LONGEST_S))
+        self._since = (self._wall(), self._waited())
+
+
+def seconds_waited() -> float:
+    """Return how long the threads of this process have been ready to run and not running: 0 where Linux cannot tell."""
+    total_ns = 0
+    for task in TASKS.glob("*/schedstat"):
+        with suppress(OSError, ValueError, IndexError):  # the thread has ended
+            total_ns += int(task.read_text().split()[1])
+    return total_ns / 1e9
