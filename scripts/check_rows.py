@@ -1,6 +1,6 @@
 """Check the embedded rows: counts, balance, lengths, and no two rows that are nearly the same.
 
-python scripts/check_rows.py embedded/rows
+python scripts/check_rows.py [FOLDER]    (embedded/rows unless given)
 """
 
 import json
@@ -59,7 +59,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def main() -> int:
     """Print each problem; return how the process should exit."""
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "embedded/rows")
     calibration, evaluation = read(folder / "calibration.jsonl"), read(folder / "evaluation.jsonl")
     found = problems(calibration, evaluation)
     print("\n".join(found) or f"{len(calibration)} calibration and {len(evaluation)} evaluation rows: all well")

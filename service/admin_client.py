@@ -1,5 +1,6 @@
 """The admin API as the commands use it: over HTTP, with words a person can act on."""
 
+import time
 from typing import Any
 
 import httpx
@@ -9,6 +10,8 @@ REFUSED, BAD_INPUT, NO_SERVICE = 1, 2, 3
 """Exit codes of what went wrong; 0 is done."""
 
 _UNFINISHED = ("building", "preparing")
+_AGAIN_S = 0.5
+"""Pause before a change is asked for again whose connection was cut."""
 
 
 class AdminError(Exception):
@@ -19,6 +22,15 @@ class AdminError(Exception):
         super().__init__(message)
         self.exit_code = exit_code
         self.document = document
+
+    @property
+    def away(self) -> bool:
+        """Whether the controller may be back in a moment: nobody answered, or it is starting."""
+        return self.exit_code == NO_SERVICE or (self.document or {}).get("status") == 503
+
+
+class ConnectionCut(AdminError):
+    """The request arrived and its answer did not: the controller may be restarting."""
 
 
 class AdminClient:
@@ -36,10 +48,23 @@ class AdminClient:
     def dial(self, change: dict[str, Any], wait_s: float) -> dict[str, Any]:
         """Ask for a change; return its operation, committed unless ``wait_s`` is 0.
 
+        Should the connection be cut, the same change is asked for again until ``wait_s`` is over: twice is one change.
+
         Raises:
             AdminError: it was refused, it failed, or it is still running after ``wait_s``.
         """
-        return self._finished(self._call("PUT", "/admin/sparsity", "phase", body=change, wait_s=wait_s), wait_s)
+        deadline = time.monotonic() + wait_s
+        cut = False
+        while True:
+            left_s = max(0.0, round(deadline - time.monotonic(), 1))
+            try:
+                operation = self._call("PUT", "/admin/sparsity", "phase", body=change, wait_s=left_s)
+                return self._finished(operation, wait_s)
+            except AdminError as error:
+                cut = cut or isinstance(error, ConnectionCut)
+                if not (cut and error.away) or left_s == 0.0:
+                    raise
+            time.sleep(_AGAIN_S)
 
     def rollback(self, wait_s: float) -> dict[str, Any]:
         """Ask for the previous variant; return the operation, committed unless ``wait_s`` is 0.
@@ -81,6 +106,12 @@ class AdminClient:
                 timeout=10 + (wait_s or 0),
                 trust_env=False,
             )
+        except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+            raise ConnectionCut(
+                f"{self._url} cut the connection before it answered ({error}); the controller may be restarting, and "
+                "what was asked for may go on: see 'sparsedial status'",
+                NO_SERVICE,
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise AdminError(
                 f"no service answers at {self._url} ({error}); start one with 'sparsedial serve'", NO_SERVICE

@@ -48,6 +48,8 @@ class FakeAdmin:
     url: str = ""
     status: int = 200
     body: Any = None
+    cuts: int = 0
+    """Requests still to be left without an answer, their connections closed."""
     asked: list[Asked] = field(default_factory=list)
 
     def answers(self, status: int, body: Any) -> None:
@@ -65,6 +67,10 @@ def serving() -> Iterator[FakeAdmin]:
                 self.command, self.path, self.headers.get("authorization"), json.loads(sent) if sent else None
             )
             admin.asked.append(asked)
+            if admin.cuts > 0:
+                admin.cuts -= 1
+                self.close_connection = True
+                return
             body = admin.body if isinstance(admin.body, bytes) else json.dumps(admin.body).encode()
             self.send_response(admin.status)
             self.send_header("content-length", str(len(body)))

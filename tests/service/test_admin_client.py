@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.admin_client import AdminClient, AdminError
+from service.admin_client import AdminClient, AdminError, ConnectionCut
 from tests.service.control_parts import first_state
 from tests.service.fake_admin import COMMITTED, FAILED, FakeAdmin, building, problem, serving, status_of
 
@@ -69,6 +69,28 @@ def test_something_else_on_the_port_is_no_service(
         with pytest.raises(AdminError, match=f"{status}.*check --url") as caught:
             call()
         assert caught.value.exit_code == 3
+
+
+def test_a_change_whose_connection_was_cut_is_asked_for_again(admin: FakeAdmin, client: AdminClient) -> None:
+    admin.answers(200, COMMITTED)
+    admin.cuts = 1
+    assert client.dial({"sparsity": 0.5}, 30.0) == COMMITTED
+    assert [asked.body for asked in admin.asked] == [{"sparsity": 0.5}] * 2
+
+
+def test_a_rollback_whose_connection_was_cut_is_not_asked_for_again(admin: FakeAdmin, client: AdminClient) -> None:
+    admin.answers(200, COMMITTED)  # a second rollback would undo the first
+    admin.cuts = 1
+    with pytest.raises(ConnectionCut, match="sparsedial status"):
+        client.rollback(30.0)
+    assert len(admin.asked) == 1
+
+
+def test_who_does_not_wait_is_told_of_a_cut_connection(admin: FakeAdmin, client: AdminClient) -> None:
+    admin.cuts = 1
+    with pytest.raises(ConnectionCut, match="may go on"):
+        client.dial({"sparsity": 0.5}, 0.0)
+    assert len(admin.asked) == 1
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "127.0.0.1:1", "ftp://127.0.0.1", "http://\x00", "nonsense", ""])
