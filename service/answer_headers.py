@@ -44,3 +44,25 @@ class AnswerHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class IdLeftToServer:
+    """A middleware for applications behind Ray Serve: answers without the request's id, which Serve appends to each.
+
+    Serve hands the id on, its own where a caller gave none, and so it is the one that ``AnswerHeaders`` found. An id
+    that is not a sane one Serve repeats all the same.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Go around ``app``, ``AnswerHeaders`` included."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def send_without_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(raw=message["headers"])[HEADER]
+            await send(message)
+
+        await self._app(scope, receive, send_without_id)

@@ -251,7 +251,7 @@ def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False)
             f"sparsity {state['sparsity']:g} (achieved {state['achieved_sparsity']:.3f}), generation "
             f"{state['generation']}, variant {state['variant']}\n"
             f"accuracy {state['accuracy']:.1%} ({low:.1%} to {high:.1%}), floor {state['accuracy_floor']:.1%}, "
-            f"{len(state['replicas'])} replicas"
+            f"{len(state['replicas'])} replica{'' if len(state['replicas']) == 1 else 's'}"
         )
         if state["operation"]:
             typer.echo(f"changing: operation {state['operation']['id']} is {state['operation']['phase']}")

@@ -8,6 +8,7 @@ from pruning.frontier import frontier_rows
 from pruning.scores import SCORERS
 from pruning.variants import VariantStore
 from service.admin import build_admin_api
+from service.answer_headers import IdLeftToServer
 from service.cluster import RayBuilder, page_host
 from service.control_metrics import ControlMetrics
 from service.controller import VariantController
@@ -73,6 +74,7 @@ class Control:
         self._api = build_admin_api(
             self._in_charge, token, frontier=lambda: frontier_rows(store, dense.base_digest), scorers=SCORERS
         )
+        self._api.add_middleware(IdLeftToServer)
 
     @staticmethod
     async def _prepare(builder: RayBuilder, settings: Settings) -> Ladder:

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from pruning.encoder import load_base_model
 from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
+from service.answer_headers import IdLeftToServer
 from service.cluster import RayControlLink, assigned_device, page_host, replica_id
 from service.engine import Engine, Live, base_on
 from service.follower import Follower
@@ -73,6 +74,7 @@ class ModelReplica:
         card = ModelCard(model_id=settings.model, digest=base.digest, version=VERSION)
         api_key = settings.api_key.get_secret_value() if settings.api_key else None
         self._api = build_inference_api(self._runtime, settings, card, api_key)
+        self._api.add_middleware(IdLeftToServer)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application that Serve puts behind its ingress."""

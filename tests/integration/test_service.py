@@ -77,6 +77,20 @@ def test_an_answer_carries_what_gave_it_and_how_long_it_took(live_service: LiveS
     assert float(answer.headers["x-total-time"]) >= float(answer.headers["x-inference-time"]) > 0
 
 
+def test_an_answer_names_its_request_once(live_service: LiveService) -> None:
+    assert_each_answer_names_its_request_once(live_service)
+
+
+def assert_each_answer_names_its_request_once(service: LiveService) -> None:
+    for path in ("/health", "/nowhere", "/admin/health", "/admin/sparsity"):
+        given = httpx.get(service.url + path, headers={"x-request-id": "mine-1"})
+        assert given.headers.get_list("x-request-id") == ["mine-1"], path
+        made = httpx.get(service.url + path)
+        assert len(made.headers.get_list("x-request-id")) == 1, path
+        if made.status_code >= 400:
+            assert made.json()["request_id"] == made.headers["x-request-id"]
+
+
 def test_a_swap_under_traffic_fails_nothing_and_never_goes_back(live_service: LiveService) -> None:
     with Traffic(live_service) as traffic:
         for sparsity in (0.3, 0.5, 0.45, 0.0):  # 0.45 is on no ladder: it is built now
@@ -287,4 +301,5 @@ def test_the_default_proxy_serves_the_same_contract(start_service: Start) -> Non
     answer = service.ask("a bad film")
     assert answer.json()[0][0]["label"] == "negative"
     assert answer.headers["x-generation"] == "2"
+    assert_each_answer_names_its_request_once(service)
     assert service.stop() == 0

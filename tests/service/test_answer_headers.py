@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from service.answer_headers import AnswerHeaders, variant_headers
+from service.answer_headers import AnswerHeaders, IdLeftToServer, variant_headers
 
 LIVE = variant_headers(3, "a" * 16, 0.49651)
 
@@ -52,6 +52,15 @@ async def test_an_answer_that_names_its_variant_keeps_it(client: httpx.AsyncClie
     answer = await client.get("/own")
     assert variant_headers(2, "b" * 16, 0.3).items() <= dict(answer.headers).items()
     assert answer.headers.get_list("x-variant") == ["b" * 16]
+
+
+async def test_the_id_alone_can_be_left_to_the_server_around() -> None:
+    layers = [Middleware(IdLeftToServer), Middleware(AnswerHeaders, variant=lambda: LIVE)]
+    app = Starlette(routes=[Route("/", show_id)], middleware=layers)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get("/", headers={"x-request-id": "mine-1"})
+    assert answer.text == "mine-1" and "x-request-id" not in answer.headers
+    assert LIVE.items() <= dict(answer.headers).items()
 
 
 async def test_what_is_not_http_passes_untouched() -> None:

@@ -407,7 +407,7 @@ def test_status_says_what_is_served_and_what_is_changing(admin: FakeAdmin) -> No
     admin.answers(200, status_of(BUILDING_STATE))
     result = run("status", SPARSEDIAL_URL=admin.url, SPARSEDIAL_ADMIN_TOKEN="t")
     assert result.exit_code == 0
-    for words in ("sparsity 0 ", "generation 1", "accuracy 90.0%", "floor 85.0%", "1 replicas", "op1 is building"):
+    for words in ("sparsity 0 ", "generation 1", "accuracy 90.0%", "floor 85.0%", "1 replica\n", "op1 is building"):
         assert words in result.stdout
     assert admin.asked[0].authorization == "Bearer t"
 
