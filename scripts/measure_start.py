@@ -1,6 +1,7 @@
-"""Time the first and the second start of the service on a fresh store, from the command to the first answer.
+"""Time starts of the service, from the command to the first answer, each store a fresh one.
 
-python scripts/measure_start.py
+python scripts/measure_start.py          the first and the second start, everything installed
+python scripts/measure_start.py clone    ``make serve`` in a new clone of the last commit, the installation included
 """
 
 import json
@@ -17,9 +18,11 @@ PORT = 8017
 LIMIT_S = 900.0
 
 
-def seconds_to_first_answer(store: Path) -> float:
-    """Start the embedded model on ``store``, ask until it answers, stop it; return the seconds that took."""
-    command = [str(Path(sys.executable).parent / "sparsedial"), "serve", "--store", str(store), "--port", str(PORT)]
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def seconds_to_first_answer(command: list[str]) -> float:
+    """Start a service of the embedded model, ask until it answers, stop it; return the seconds that took."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{PORT}/",
         data=json.dumps({"inputs": "What a lovely surprise."}).encode(),
@@ -44,10 +47,18 @@ def seconds_to_first_answer(store: Path) -> float:
 
 
 def main() -> None:
-    """Print both times."""
+    """Print the times."""
     with tempfile.TemporaryDirectory() as folder:
+        options = ["--store", f"{folder}/store", "--port", str(PORT)]
+        if sys.argv[1:] == ["clone"]:
+            clone = f"{folder}/clone"
+            subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), clone], check=True)
+            make = ["make", "--directory", clone, "serve", f"ARGS={' '.join(options)}"]
+            print(f"make serve in a new clone: {seconds_to_first_answer(make):.1f} s to the first answer")
+            return
+        serve = [str(Path(sys.executable).parent / "sparsedial"), "serve", *options]
         for which in ("first start", "second start"):
-            print(f"{which}: {seconds_to_first_answer(Path(folder)):.1f} s to the first answer", flush=True)
+            print(f"{which}: {seconds_to_first_answer(serve):.1f} s to the first answer", flush=True)
 
 
 if __name__ == "__main__":
