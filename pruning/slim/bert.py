@@ -13,16 +13,11 @@ from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pruning.cost import Shape
+from pruning.slim.attention import attend
+from pruning.slim.linear import Linear
 from pruning.slim.packed import PackedBatch, Run
-
-ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu,
-    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
-    "relu": functional.relu,
-}
 
 
 class Site(StrEnum):
@@ -45,20 +40,6 @@ Visit = Callable[[Site, Tensor], Tensor]
 """A tap that already knows its layer and the rows' sequences."""
 
 
-class Linear(nn.Module):
-    """``nn.Linear`` without the random start, which a width of zero would only warn about."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        """Allocate; the weights are loaded afterwards."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(outputs))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return ``inputs W^T + b``."""
-        return functional.linear(inputs, self.weight, self.bias)
-
-
 class SlimLayer(nn.Module):
     """One encoder layer with ``num_heads`` heads and ``num_neurons`` neurons, either of which may be 0."""
 
@@ -69,7 +50,7 @@ class SlimLayer(nn.Module):
         self.head_dim = shape.head_dim
         self.width = width
         self.num_neurons = num_neurons
-        self.activation = ACTIVATION[activation]
+        self.activation = activation
         self.qkv = Linear(shape.hidden, 3 * width)
         self.attention_output = Linear(width, shape.hidden)
         self.attention_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
@@ -90,9 +71,8 @@ class SlimLayer(nn.Module):
         if self.width == 0:
             return self.attention_output.bias
         if first_only:
-            query_RW = functional.linear(rows_RD, self.qkv.weight[: self.width], self.qkv.bias[: self.width])
-            key_value_TW = functional.linear(hidden_TD, self.qkv.weight[self.width :], self.qkv.bias[self.width :])
-            key_TW, value_TW = key_value_TW.split(self.width, dim=1)
+            query_RW = self.qkv(rows_RD, stop=self.width)
+            key_TW, value_TW = self.qkv(hidden_TD, start=self.width).split(self.width, dim=1)
         else:
             query_RW, key_TW, value_TW = self.qkv(hidden_TD).split(self.width, dim=1)
         context_RW = self._context(query_RW, key_TW, value_TW, batch.runs, first_only)
@@ -101,7 +81,7 @@ class SlimLayer(nn.Module):
     def _context(
         self, query_RW: Tensor, key_TW: Tensor, value_TW: Tensor, runs: Sequence[Run], first_only: bool
     ) -> Tensor:
-        """Attend within each sequence; one kernel call per run of equal lengths."""
+        """Attend within each sequence, run by run of equal lengths."""
         parts: list[Tensor] = []
         row = 0
         for run in runs:
@@ -109,17 +89,14 @@ class SlimLayer(nn.Module):
             query = query_RW[row : row + run.count * rows_each].view(run.count, rows_each, -1, self.head_dim)
             key = key_TW[run.start : run.stop].view(run.count, run.length, -1, self.head_dim)
             value = value_TW[run.start : run.stop].view(run.count, run.length, -1, self.head_dim)
-            context = functional.scaled_dot_product_attention(
-                query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-            )
-            parts.append(context.transpose(1, 2).reshape(run.count * rows_each, self.width))
+            parts.append(attend(query, key, value))
             row += run.count * rows_each
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _ffn(self, middle_RD: Tensor, visit: Visit) -> Tensor:
         if self.num_neurons == 0:
             return self.ffn_out.bias
-        neurons_RF = self.activation(self.ffn_in(middle_RD))
+        neurons_RF = self.ffn_in(middle_RD, activation=self.activation)
         return visit(Site.FFN_OUTPUT, self.ffn_out(visit(Site.FFN, neurons_RF)))
 
 

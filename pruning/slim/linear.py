@@ -1,0 +1,82 @@
+"""A linear layer whose frozen weights lie as the CPU's matrix kernels want them.
+
+oneDNN multiplies by weights in a blocked layout of its own. Laying them out once, at the first use, is worth more than
+any other choice of kernel on a CPU: ``python scripts/measure_kernels.py`` compares them on the machine at hand. The
+two operators are those that ``torch.compile`` emits for the same purpose; where a build of torch lacks them, and on
+other devices, the ordinary ones are used.
+"""
+
+import platform
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LAYOUT_ROWS = 512
+"""Rows that the layout is chosen for; it serves any number."""
+
+ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_new": ("gelu", "tanh"), "relu": ("relu", "")}
+"""Hugging Face's name of an activation -> oneDNN's (name, algorithm); computed while a product is in the cache."""
+
+
+class Linear(nn.Module):
+    """``nn.Linear`` without the random start, which a width of zero would only warn about.
+
+    Weights that train, or that gradients pass through, are used as they are. Frozen ones must not be changed in place
+    once they were used.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        """Allocate; the weights are loaded afterwards."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+        self._laid_out: dict[tuple[int, int], Tensor] = {}
+        """Blocked weights by the range of outputs that they give."""
+
+    def forward(self, inputs: Tensor, start: int = 0, stop: int | None = None, activation: str | None = None) -> Tensor:
+        """Return outputs ``start`` to ``stop`` of ``inputs W^T + b``, through ``activation`` if one is named."""
+        stop = self.bias.shape[0] if stop is None else stop
+        bias = self.bias[start:stop]
+        differentiated = torch.is_grad_enabled() and inputs.requires_grad
+        if differentiated or self.weight.requires_grad or not blocked_kernels(inputs.device.type):
+            outputs = functional.linear(inputs, self.weight[start:stop], bias)
+            return outputs if activation is None else activate(outputs, activation)
+        name, algorithm = ("none", "") if activation is None else ACTIVATIONS[activation]
+        weight = self._laid_out.get((start, stop))
+        if weight is None:
+            plain = self.weight[start:stop].contiguous()
+            weight = torch.ops.mkldnn._reorder_linear_weight(plain, LAYOUT_ROWS)
+            self._laid_out[start, stop] = weight
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, name, [], algorithm)
+        return product
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Linear":
+        """Move or convert the weights; they are laid out anew at the next use."""
+        self._laid_out = {}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the layout out of copies: it holds memory that cannot be copied."""
+        return {**self.__dict__, "_laid_out": {}}
+
+
+def activate(inputs: Tensor, activation: str) -> Tensor:
+    """Return an activation by Hugging Face's name."""
+    if activation == "relu":
+        return functional.relu(inputs)
+    return functional.gelu(inputs, approximate=ACTIVATIONS[activation][1])
+
+
+@cache
+def blocked_kernels(device: str) -> bool:
+    """Tell whether weights on this kind of device are laid out."""
+    return (
+        device == "cpu"
+        and platform.machine() in ("x86_64", "AMD64")
+        and torch.backends.mkldnn.is_available()
+        and all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
+    )
