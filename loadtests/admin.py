@@ -14,6 +14,8 @@ from loadtests.target import Target
 COMMITTED = "committed"
 ENDED = frozenset({COMMITTED, "failed", "rolled_back"})
 POLL_S = 0.1
+SPEC = ("sparsity", "pattern", "scorer", "recover", "precision")
+"""Members that a ``PUT`` takes and the state of the dial shows."""
 SERVICE_FACTS = ("model_id", "model_dtype", "version")
 """Members of ``GET /info`` that a report tells."""
 OWN_FACTS = ("replicas", "device", "threads")
@@ -66,7 +68,7 @@ class AdminClient:
     async def spec(self) -> dict[str, Any]:
         """Return what is committed now, in the members that a ``PUT`` takes."""
         state = await self._call("GET", "/admin/sparsity")
-        return {member: state[member] for member in ("sparsity", "pattern", "scorer", "recover") if member in state}
+        return {member: state[member] for member in SPEC if member in state}
 
     async def ladder(self) -> list[float]:
         """Return the ladder's sparsities, ascending, less those under the accuracy floor, as ``GET /metrics`` has them.

@@ -82,7 +82,8 @@ def unmeasured(store: VariantStore, manifests: Sequence[Manifest]) -> list[Manif
 def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[dict[str, Any]]:
     """Return one plain row per variant in the store, least sparse first.
 
-    ``ideal_speedup`` (dense MACs / MACs) and ``speedup`` are against the dense variant judged on the same rows.
+    ``ideal_speedup`` (dense MACs / MACs) and ``speedup`` are against the dense variant of the same precision, judged on
+    the same rows.
     ``speedup`` is None unless one run measured both side by side; the newest such run gives all speeds of the row and
     ``speeds_run`` names it. Else they are those of the newest run with this variant, else those read while it was
     built (``speeds_run`` is None), which are compared with nothing.
@@ -92,11 +93,11 @@ def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[d
     """
     manifests = [m for m in store.list() if base_digest is None or m.base_digest == base_digest]
     runs = read_runs(store.root / SPEEDS)
-    denses = {m.evaluation.rows_digest: m for m in manifests if m.spec.sparsity == 0.0}
+    denses = {(m.evaluation.rows_digest, m.spec.precision): m for m in manifests if m.spec.sparsity == 0.0}
     rows = []
     for manifest in manifests:
         evaluation, cost = manifest.evaluation, manifest.cost
-        dense = denses.get(evaluation.rows_digest)
+        dense = denses.get((evaluation.rows_digest, manifest.spec.precision))
         speed, run, speedup = _speed(runs, manifest, dense)
         row = {
             "variant": manifest.variant_id,
@@ -105,6 +106,7 @@ def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[d
             "pattern": manifest.spec.as_dict()["pattern"],
             "scorer": manifest.spec.scorer,
             "recover": manifest.spec.as_dict()["recover"],
+            "precision": manifest.spec.precision.value,
             "accuracy": evaluation.accuracy,
             "accuracy_interval": [evaluation.accuracy_low, evaluation.accuracy_high],
             "accuracy_rows": evaluation.rows,

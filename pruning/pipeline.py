@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from pruning.cost import Cost, structured_cost
@@ -20,8 +21,8 @@ from pruning.masks.weights import mask_sparsity, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.scores import scorer_named
-from pruning.slim.convert import build_slim, dense_mask, layer_widths, slim_layers, zeroed_layers
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.slim.convert import DTYPES, build_slim, dense_mask, layer_widths, slim_layers, zeroed_layers
+from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
@@ -76,7 +77,14 @@ def build_variant(
 
 
 def cut(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
-    """Return (encoder layers, cost, achieved sparsity) of a cut, from the cache alone."""
+    """Return (encoder layers in the spec's precision, cost, achieved sparsity) of a cut, from the cache alone."""
+    layers, cost, achieved = _cut_in_float32(bench, spec)
+    dtype = DTYPES[spec.precision]
+    bytes_held = cost.bytes * dtype.itemsize // torch.float32.itemsize
+    return {name: tensor.to(dtype) for name, tensor in layers.items()}, replace(cost, bytes=bytes_held), achieved
+
+
+def _cut_in_float32(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
     base, shape = bench.base, bench.base.shape
     dense_heads, dense_neurons = [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers
     if spec.sparsity == 0.0:
@@ -101,8 +109,13 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
         "evaluation": bench.evaluation.digest,
         "sparsity": spec.sparsity,
     }
+    if spec.precision is not Precision.FLOAT32:
+        identity["precision"] = spec.precision
     if spec.sparsity > 0.0:
-        identity |= spec.as_dict() | {
+        identity |= {
+            "pattern": spec.pattern,
+            "scorer": spec.scorer,
+            "recover": spec.recover,
             "calibration": bench.key.digest,
             "scorer_version": scorer_named(spec.scorer).version,
             "curves_version": CURVES_VERSION,

@@ -7,12 +7,13 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pruning.spec import way_of
+
 Row = Mapping[str, Any]
 
 INK, SOFT = "#22313f", "#9fb8c3"
 COLORS = ("#1f6f8b", "#c8553d", "#5b8c5a", "#8e6c8a", "#d9a441", "#4a4e69")
 """One per way of cutting, over again if there are more."""
-WAY = ("scorer", "pattern", "recover")
 
 
 def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
@@ -48,12 +49,16 @@ def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
 
 
 def lines_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Return the rows of every way of cutting by its name, least sparse first; the dense model begins every line."""
+    """Return the rows of every way of cutting by its name, least sparse first.
+
+    Every line begins at the dense model, as it is in that line's precision.
+    """
     dense = [row for row in rows if row["requested_sparsity"] == 0]
     lines: dict[str, list[Row]] = {}
     for row in rows:
         if row["requested_sparsity"] > 0:
-            lines.setdefault(", ".join(row[part] for part in WAY), [*dense]).append(row)
+            begin = [one for one in dense if one["precision"] == row["precision"]]
+            lines.setdefault(way_of(row), begin).append(row)
     return {
         way: sorted(line, key=lambda row: float(row["achieved_sparsity"]))
         for way, line in sorted((lines or {"dense": dense}).items())

@@ -47,8 +47,8 @@ def predict_logits(
 def judged_logits(
     model: SlimBert, sequences: Sequence[TokenSequence], breath: Breath = no_breath
 ) -> tuple[Tensor, bool]:
-    """Return (logits [n, labels] whose largest entries are those of float32, whether they are screened)."""
-    if multiplies_bfloat16():
+    """Return (logits [n, labels], whether they are screened: of a float32 model, most of them in bfloat16)."""
+    if model.classifier.weight.dtype == torch.float32 and multiplies_bfloat16():
         return screened_logits(model, sequences, breath), True
     return predict_logits(model, sequences, breath=breath), False
 

@@ -9,7 +9,7 @@ from pruning.errors import SpecError
 
 E = TypeVar("E", bound=StrEnum)
 
-KEYS = ("sparsity", "pattern", "scorer", "recover")
+KEYS = ("sparsity", "pattern", "scorer", "recover", "precision")
 
 
 class Pattern(StrEnum):
@@ -29,13 +29,21 @@ class Recover(StrEnum):
     """Least squares on the cached Gram matrices; no gradients, no data."""
 
 
+class Precision(StrEnum):
+    """The numbers in which a variant is held and computed."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    """Half the memory, and faster where the processor multiplies it; rounds to 8 bits."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneSpec:
     """One cut of one model. A value that cannot be valid cannot be built.
 
     Raises:
-        SpecError: a sparsity outside [0, 1), a scorer that is no name, an unknown pattern or recovery, or two that
-            exclude each other.
+        SpecError: a sparsity outside [0, 1), a scorer that is no name, an unknown pattern, recovery or precision, or
+            two that exclude each other.
     """
 
     sparsity: float
@@ -45,6 +53,7 @@ class PruneSpec:
     """Name of an importance scorer: a row of ``pruning.scores.SCORERS``."""
     recover: Recover | None = None
     """``None`` means the pattern's usual one: reconstruct for structured, none for unstructured."""
+    precision: Precision = Precision.FLOAT32
 
     def __post_init__(self) -> None:
         """Check and normalise."""
@@ -64,6 +73,7 @@ class PruneSpec:
                 "recover='reconstruct' works on whole heads and neurons; with pattern='unstructured' use recover='none'"
             )
         object.__setattr__(self, "recover", recover)
+        object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON and digests."""
@@ -73,6 +83,7 @@ class PruneSpec:
             "pattern": self.pattern.value,
             "scorer": self.scorer,
             "recover": self.recover.value,
+            "precision": self.precision.value,
         }
 
     @classmethod
@@ -90,6 +101,12 @@ class PruneSpec:
         if "sparsity" not in values:
             raise SpecError("a prune spec needs a sparsity, the share of encoder weights removed, in [0, 1)")
         return cls(**values)
+
+
+def way_of(cut: Mapping[str, Any]) -> str:
+    """Return the name of how something was cut: all of a spec, or of a frontier row, but its sparsity."""
+    parts = [cut["scorer"], cut["pattern"], cut["recover"]]
+    return ", ".join(parts if cut["precision"] == Precision.FLOAT32 else [*parts, cut["precision"]])
 
 
 def _member(kind: type[E], value: object, field: str) -> E:

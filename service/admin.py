@@ -7,7 +7,8 @@ The latter shows addresses of metrics pages and nothing else.
 
 import asyncio
 import hmac
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -16,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pruning.errors import PruningError, SpecError
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from service.answer_headers import AnswerHeaders, variant_headers
 from service.bodies import read_json
 from service.controller import VariantController
@@ -63,6 +64,7 @@ def build_admin_api(
     *,
     frontier: FrontierRows,
     scorers: Collection[str],
+    usual: Mapping[str, str] = MappingProxyType({}),
 ) -> FastAPI:
     """Return the admin application. It finds its own prefix in the request's ``root_path``, as a mount sets it.
 
@@ -71,11 +73,12 @@ def build_admin_api(
         admin_token: what a client must send as ``Authorization: Bearer``; never empty.
         frontier: rows of ``GET /frontier``; may read files, is called in a thread.
         scorers: names that a change may ask for.
+        usual: what a change is taken to ask for where it does not say: the scorer, pattern and precision of the ladder.
     """
     if not admin_token:
         raise ValueError("the admin token must not be empty")
     api = FastAPI(title="SparseDial admin", description="Turn sparsity while the service runs.")
-    api.include_router(_change_routes(controller_provider, scorers))
+    api.include_router(_change_routes(controller_provider, scorers, usual))
     api.include_router(_reading_routes(controller_provider, frontier))
     api.add_exception_handler(PruningError, _store_unreadable)
     install_problem_handlers(api)
@@ -92,13 +95,17 @@ def _committed_headers(controller: Callable[[], VariantController]) -> dict[str,
     return variant_headers(generation, committed.variant_id, committed.achieved_sparsity)
 
 
-def _change_routes(controller: Callable[[], VariantController], scorers: Collection[str]) -> APIRouter:
+def _change_routes(
+    controller: Callable[[], VariantController], scorers: Collection[str], usual: Mapping[str, str]
+) -> APIRouter:
     router = APIRouter(tags=["change"])
 
-    @router.put("/sparsity", openapi_extra=_body_schema(scorers), responses={202: {"description": "It is running."}})
+    @router.put(
+        "/sparsity", openapi_extra=_body_schema(scorers, usual), responses={202: {"description": "It is running."}}
+    )
     async def put_sparsity(request: Request, wait: WaitS = 0.0) -> Response:
         """Serve another variant. The same wish twice is one change; 200 once committed, 202 while it runs."""
-        spec = parse_spec(await read_json(request, MAX_BODY_BYTES), scorers)
+        spec = parse_spec(await read_json(request, MAX_BODY_BYTES), scorers, usual)
         return await _answer(request, await controller().request_change(spec), wait)
 
     @router.post("/rollback", responses={202: {"description": "It is running."}})
@@ -159,8 +166,8 @@ def _reading_routes(controller: Callable[[], VariantController], frontier: Front
     return router
 
 
-def parse_spec(body: Any, scorers: Collection[str]) -> PruneSpec:
-    """Return the spec that a ``PUT /sparsity`` body asks for.
+def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, str]) -> PruneSpec:
+    """Return the spec that a ``PUT /sparsity`` body asks for, the ``usual`` one where it says nothing.
 
     Raises:
         Invalid: not an object, a key too many or too few, or a value out of its range; names value and range.
@@ -170,7 +177,7 @@ def parse_spec(body: Any, scorers: Collection[str]) -> PruneSpec:
     if "sparsity" not in body:
         raise Invalid('"sparsity" is missing: a number in [0, 1), the share of encoder weights to remove.')
     try:
-        spec = PruneSpec.from_dict(body)
+        spec = PruneSpec.from_dict({**usual, **body})
     except SpecError as error:
         raise Invalid(f"{error}.") from error
     if spec.scorer not in scorers:
@@ -178,13 +185,15 @@ def parse_spec(body: Any, scorers: Collection[str]) -> PruneSpec:
     return spec
 
 
-def _body_schema(scorers: Collection[str]) -> dict[str, Any]:
+def _body_schema(scorers: Collection[str], usual: Mapping[str, str]) -> dict[str, Any]:
     """Return the OpenAPI words for the body, which ``read_json`` reads in place of FastAPI."""
+    taken = PruneSpec.from_dict({"sparsity": 0.0, **usual}).as_dict()
     properties = {
         "sparsity": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
-        "pattern": {"enum": [pattern.value for pattern in Pattern], "default": Pattern.STRUCTURED.value},
-        "scorer": {"enum": sorted(scorers), "default": "fisher"},
+        "pattern": {"enum": [pattern.value for pattern in Pattern], "default": taken["pattern"]},
+        "scorer": {"enum": sorted(scorers), "default": taken["scorer"]},
         "recover": {"enum": [recover.value for recover in Recover]},
+        "precision": {"enum": [precision.value for precision in Precision], "default": taken["precision"]},
     }
     schema = {"type": "object", "properties": properties, "required": ["sparsity"], "additionalProperties": False}
     content = {"application/json": {"schema": schema, "example": {"sparsity": 0.5}}}

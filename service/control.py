@@ -72,13 +72,19 @@ class Control:
         metrics.set_levels([row for row in rows if row["variant"] in ladder.variant_ids])
         token, _ = admin_token(settings, sources.store)
         self._api = build_admin_api(
-            self._in_charge, token, frontier=lambda: frontier_rows(store, dense.base_digest), scorers=SCORERS
+            self._in_charge,
+            token,
+            frontier=lambda: frontier_rows(store, dense.base_digest),
+            scorers=SCORERS,
+            usual={"scorer": settings.scorer, "pattern": settings.pattern, "precision": settings.precision.value},
         )
         self._api.add_middleware(IdLeftToServer)
 
     @staticmethod
     async def _prepare(builder: RayBuilder, settings: Settings) -> Ladder:
-        specs = ladder_specs((*settings.levels, settings.sparsity), settings.scorer, settings.pattern)
+        specs = ladder_specs(
+            (*settings.levels, settings.sparsity), settings.scorer, settings.pattern, precision=settings.precision
+        )
         manifests = await builder.prepare(specs)
         initial = next(m for m in manifests if m.spec.sparsity == settings.sparsity)
         return Ladder(tuple(manifest.variant_id for manifest in manifests), initial.variant_id)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pruning.slim.bert import SlimBert
-from pruning.slim.convert import SHARED, build_slim
+from pruning.slim.convert import DTYPES, SHARED, build_slim
 from pruning.slim.packed import PackedBatch, TokenSequence
+from pruning.spec import Precision
 from pruning.tokenization import Encoded
 from pruning.variants import Manifest, VariantStore
 
@@ -23,6 +24,24 @@ WARM_UP_LENGTHS = (4, 16, 128)
 
 class NonFiniteLogits(RuntimeError):
     """The model's answer holds a NaN or an infinity."""
+
+
+class SharedBase:
+    """A base model on one device: what its variants share is there once for each precision that they have."""
+
+    def __init__(self, base: "BaseModel", device: torch.device) -> None:
+        """Keep ``base``; nothing is moved before it is asked for."""
+        self.device = device
+        self._base = base
+        self._in_precision: dict[Precision, BaseModel] = {}
+
+    def in_precision(self, precision: Precision) -> "BaseModel":
+        """Return the base with the shared tensors on the device in ``precision``."""
+        if precision not in self._in_precision:
+            tensors = self._base.tensors
+            shared = {slot: tensors[slot].to(self.device, DTYPES[precision]) for slot in SHARED.values()}
+            self._in_precision[precision] = replace(self._base, tensors=tensors | shared)
+        return self._in_precision[precision]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -42,26 +61,26 @@ class Engine:
     @classmethod
     def load(
         cls,
-        base: "BaseModel",
+        shared: SharedBase,
         store: VariantStore,
         variant_id: str,
-        device: torch.device,
         *,
         max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
     ) -> Self:
-        """Return the stored variant of ``base`` on ``device``. Tensors of ``base`` already there are shared.
+        """Return the stored variant of a base model, on the device where that one is shared.
 
         Raises:
             StoreError: no such variant, or one of another model.
             ChecksumError: its files were altered.
         """
         manifest, layers = store.load(variant_id)
+        base = shared.in_precision(manifest.spec.precision)
         return cls(
-            model=build_slim(base, layers).to(device),
+            model=build_slim(base, layers).to(shared.device),
             manifest=manifest,
             labels=base.labels,
             max_length=base.max_length,
-            device=device,
+            device=shared.device,
             max_batch_tokens=max_batch_tokens,
         )
 
@@ -106,12 +125,6 @@ class Engine:
             chunk.append(index)
             tokens += length
         yield chunk
-
-
-def base_on(base: "BaseModel", device: torch.device) -> "BaseModel":
-    """Return ``base`` with what its variants share on ``device``, so that it is there once for all of them."""
-    shared = {slot: base.tensors[slot].to(device) for slot in SHARED.values()}
-    return replace(base, tensors=base.tensors | shared)
 
 
 def _probe(length: int, vocabulary: int) -> Encoded:

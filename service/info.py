@@ -33,7 +33,7 @@ def info(card: ModelCard, live: Live, settings: Settings) -> dict[str, Any]:
     return {
         "model_id": card.model_id,
         "model_sha": card.digest,
-        "model_dtype": "float32",
+        "model_dtype": manifest.spec.precision,
         "served_model_name": card.model_id,
         "model_type": {
             "classifier": {
@@ -59,6 +59,7 @@ def info(card: ModelCard, live: Live, settings: Settings) -> dict[str, Any]:
             "pattern": manifest.spec.pattern,
             "scorer": manifest.spec.scorer,
             "recover": manifest.spec.recover,
+            "precision": manifest.spec.precision,
             "accuracy": manifest.evaluation.accuracy,
             "max_queue_tokens": settings.max_queue_tokens,
             "max_text_characters": settings.max_text_characters,

@@ -12,14 +12,23 @@ from pruning.workbench import Workbench
 from service.terminal import progress_bar, spinner
 
 
-def ladder_specs(levels: Sequence[float], scorer: str, pattern: str, recover: str | None = None) -> list[PruneSpec]:
+def ladder_specs(
+    levels: Sequence[float], scorer: str, pattern: str, recover: str | None = None, precision: str = "float32"
+) -> list[PruneSpec]:
     """Return one spec per level, dense first.
 
     Raises:
-        SpecError: an unknown scorer, pattern or recovery, or a level outside [0, 1); before any model is scored.
+        SpecError: an unknown scorer, pattern, precision or recovery, or a level outside [0, 1); no model is scored
+            before.
     """
     return [
-        PruneSpec(sparsity=level, scorer=scorer_named(scorer).name, pattern=pattern, recover=recover)  # type: ignore[arg-type]
+        PruneSpec(
+            sparsity=level,
+            scorer=scorer_named(scorer).name,
+            pattern=pattern,  # type: ignore[arg-type]
+            recover=recover,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
+        )
         for level in sorted({0.0, *levels})
     ]
 

@@ -56,7 +56,9 @@ def launch(settings: Settings, *, as_json: bool) -> int:
 def _prepare(settings: Settings, sources: Sources) -> tuple[tuple[str, ...], str]:
     """Return (ladder's variant ids, dense first; the initial one), with a table of what they cost and buy."""
     bench = Workbench.open(sources.model, sources.train, sources.evaluation, sources.store)
-    specs = ladder_specs((*settings.levels, settings.sparsity), settings.scorer, settings.pattern)
+    specs = ladder_specs(
+        (*settings.levels, settings.sparsity), settings.scorer, settings.pattern, precision=settings.precision
+    )
     manifests = prepare_ladder(bench, specs)
     ids = tuple(manifest.variant_id for manifest in manifests)
     initial = next(m.variant_id for m in manifests if m.spec.sparsity == settings.sparsity)

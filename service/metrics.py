@@ -53,7 +53,9 @@ class ReplicaMetrics:
         self.agreement = self._gauge("agreement_ratio", "Share of evaluation rows labelled as the dense model does.")
         self.variant_latency = self._gauge("variant_latency_seconds", "Median time of one text, measured when built.")
         self.variant_rate = self._gauge("variant_items_per_second", "Texts a second in batches, measured when built.")
-        self.variant_info = self._gauge("variant_info", "The live variant.", "variant", "pattern", "scorer", "recover")
+        self.variant_info = self._gauge(
+            "variant_info", "The live variant.", "variant", "pattern", "scorer", "recover", "precision"
+        )
         self.swaps = self._counter("replica_swaps", "Staged variants by what became of them.", "outcome")
         self.stage_variant = self._seconds("replica_stage_duration", "Load and warm-up of a staged variant.")
         self.peer_failures = self._counter("metrics_peer_failures", "Peers' pages missing from a merged page.")
@@ -78,7 +80,7 @@ class ReplicaMetrics:
         self.variant_latency.set(manifest.speed.latency_p50_ms / 1000)
         self.variant_rate.set(manifest.speed.items_per_s)
         spec = manifest.spec
-        labels = (manifest.variant_id, str(spec.pattern), spec.scorer, str(spec.recover))
+        labels = (manifest.variant_id, str(spec.pattern), spec.scorer, str(spec.recover), str(spec.precision))
         self.variant_info.labels(*labels).set(1)
         if self._variant_labels not in (None, labels):
             self.variant_info.remove(*self._variant_labels)

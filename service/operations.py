@@ -41,7 +41,7 @@ class Cause(StrEnum):
 
 def same_cut(one: PruneSpec, other: PruneSpec) -> bool:
     """Tell whether two specs ask for the same weights: nothing is removed in one way only."""
-    return one == other or one.sparsity == other.sparsity == 0.0
+    return one == other or (one.sparsity == other.sparsity == 0.0 and one.precision == other.precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

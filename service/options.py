@@ -56,6 +56,14 @@ RecoverOption = Annotated[
     str | None,
     typer.Option("--recover", help="reconstruct or none. Default: reconstruct if structured, none if unstructured."),
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="float32, or bfloat16 (faster where the processor multiplies it).",
+        envvar="SPARSEDIAL_PRECISION",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Url = Annotated[str, typer.Option(help="Address of the service.", envvar="SPARSEDIAL_URL")]
 Token = Annotated[

@@ -11,7 +11,7 @@ from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
 from service.answer_headers import IdLeftToServer
 from service.cluster import RayControlLink, assigned_device, page_host, replica_id
-from service.engine import Engine, Live, base_on
+from service.engine import Engine, Live, SharedBase
 from service.follower import Follower
 from service.info import ModelCard
 from service.ingress import build_inference_api
@@ -44,11 +44,12 @@ class ModelReplica:
         torch.set_num_threads(threads)
         self._name = replica_id()
         device = assigned_device(settings.device)
-        base = base_on(await asyncio.to_thread(load_base_model, sources.model), device)
+        base = await asyncio.to_thread(load_base_model, sources.model)
+        shared = SharedBase(base, device)
         store = VariantStore(sources.store)
 
         def load(variant_id: str) -> Engine:
-            engine = Engine.load(base, store, variant_id, device, max_batch_tokens=settings.max_batch_tokens)
+            engine = Engine.load(shared, store, variant_id, max_batch_tokens=settings.max_batch_tokens)
             engine.warm_up()
             return engine
 

@@ -7,6 +7,8 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from pruning.spec import Precision
+
 ENV_PREFIX = "SPARSEDIAL_"
 DEFAULT_LEVELS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
@@ -61,6 +63,8 @@ class Settings(BaseSettings):
     """Importance scorer of the ladder: ``fisher``, ``taylor`` or ``magnitude``."""
     pattern: str = "structured"
     """Sparsity pattern of the ladder: ``structured`` (smaller matrices) or ``unstructured`` (zeros, not faster)."""
+    precision: Precision = Precision.FLOAT32
+    """Numbers of the ladder: ``float32``, or ``bfloat16``, faster where the processor multiplies it."""
     accuracy_floor: float | None = Field(default=None, ge=0.0, le=1.0)
     """Accuracy below which nothing is promoted. Default: dense accuracy less 0.05."""
     max_batch_tokens: int = Field(default=4096, ge=1)

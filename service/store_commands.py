@@ -45,14 +45,14 @@ class Place:
 
 
 def prepare_model(
-    place: Place, levels: Sequence[float], scorer: str, pattern: str, recover: str | None
+    place: Place, levels: Sequence[float], scorer: str, pattern: str, precision: str, recover: str | None
 ) -> tuple[Path, Rows]:
     """Make whatever is missing of a ladder; return (store, its rows).
 
     Raises:
-        PruningError: an unknown scorer, pattern or recovery, or a model, rows or store that cannot be used.
+        PruningError: an unknown scorer, pattern, precision or recovery, or a model, rows or store that cannot be used.
     """
-    specs = ladder_specs(levels, scorer, pattern, recover)
+    specs = ladder_specs(levels, scorer, pattern, recover, precision)
     bench = place.open()
     manifests = prepare_ladder(bench, specs)
     return bench.root, _rows_of(bench, [manifest.variant_id for manifest in manifests])

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pruning.spec import Precision, way_of
+
 PLAIN_STEP = 10
 """Percent between two plain lines of progress."""
 PLAIN_WIDTH = 160
@@ -81,7 +83,7 @@ def frontier_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
     Speed is throughput against the dense model's, beside what the MACs would promise.
     """
-    ways = sorted({_way(row) for row in rows if row["requested_sparsity"] > 0})
+    ways = sorted({way_of(row) for row in rows if row["requested_sparsity"] > 0})
     several = len(ways) > 1
     caption = "latency: median of one text"
     if len(ways) == 1:
@@ -104,10 +106,7 @@ def frontier_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             "" if row["speedup"] is None else f"{row['speedup']:.2f} ({row['ideal_speedup']:.2f})",
         ]
         if several:
-            cells.append("" if row["requested_sparsity"] == 0 else _way(row))
+            dense = "" if row["precision"] == Precision.FLOAT32 else row["precision"]
+            cells.append(way_of(row) if row["requested_sparsity"] > 0 else dense)
         table.add_row(*cells)
     return table
-
-
-def _way(row: Mapping[str, Any]) -> str:
-    return f"{row['scorer']}, {row['pattern']}, {row['recover']}"

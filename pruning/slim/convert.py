@@ -12,6 +12,7 @@ from pruning.errors import StoreError
 from pruning.masks.structures import StructureMask
 from pruning.masks.weights import WeightMask
 from pruning.slim.bert import SlimBert
+from pruning.spec import Precision
 
 SHARED = {
     "word.weight": "embeddings.word.weight",
@@ -25,6 +26,8 @@ SHARED = {
     "classifier.bias": "classifier.bias",
 }
 """Slots that no cut touches; every variant of a model shares these tensors."""
+
+DTYPES = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}
 
 OutputWeights = Mapping[tuple[int, str], Tensor]
 """(layer, ``attention_output`` or ``ffn_out``) -> reconstructed weight over the kept inputs."""
@@ -76,12 +79,14 @@ def zeroed_layers(base: BaseModel, mask: WeightMask) -> dict[str, Tensor]:
 def build_slim(base: BaseModel, layers: Mapping[str, Tensor]) -> SlimBert:
     """Return the model of ``layers`` (from ``slim_layers`` or a stored variant) over the base's shared tensors.
 
-    Tensors are referenced, not copied. The model is in eval mode with frozen parameters.
+    Tensors are referenced, not copied; shared ones of another precision than the layers' are converted. The model is
+    in eval mode with frozen parameters.
 
     Raises:
         StoreError: the tensors do not fit the base model.
     """
-    state = {name: base.tensors[slot] for name, slot in SHARED.items()} | dict(layers)
+    dtype = next(iter(layers.values())).dtype if layers else torch.float32
+    state = {name: base.tensors[slot].to(dtype) for name, slot in SHARED.items()} | dict(layers)
     try:
         heads, neurons = layer_widths(layers, base.shape)
         with torch.device("meta"):

@@ -69,7 +69,7 @@ class Operator:
 
     def spec(self) -> dict[str, Any]:
         state = self._client.get("/admin/sparsity").json()
-        return {member: state[member] for member in ("sparsity", "pattern", "scorer", "recover")}
+        return {member: state[member] for member in ("sparsity", "pattern", "scorer", "recover", "precision")}
 
     def dial(self, spec: dict[str, Any]) -> None:
         answer = self._client.put("/admin/sparsity", params={"wait": 60}, json=spec)

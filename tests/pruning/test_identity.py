@@ -7,7 +7,7 @@ import pytest
 import pruning.pipeline
 from pruning.pipeline import identify
 from pruning.scores import Fisher
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.workbench import Workbench
 
 UNSTRUCTURED = Pattern.UNSTRUCTURED
@@ -19,6 +19,8 @@ SPECS = [
     PruneSpec(sparsity=0.5, scorer="magnitude"),
     PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED),
     PruneSpec(sparsity=0.6),
+    PruneSpec(sparsity=0.0, precision=Precision.BFLOAT16),
+    PruneSpec(sparsity=0.5, precision=Precision.BFLOAT16),
 ]
 
 

@@ -23,7 +23,7 @@ from pruning.pipeline import build_variant, cut, identify
 from pruning.prediction import predict_logits
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.variants import WEIGHTS, Manifest, VariantStore
 from pruning.workbench import Workbench
 from tests.pruning.parts import dense_model, flip_byte, logits_of, mask_of, masking
@@ -258,3 +258,23 @@ def test_a_variant_is_worth_the_same_whether_or_not_the_machine_multiplies_bfloa
         assert manifest.evaluation.screened == supported
         worth.append(replace(manifest.evaluation, screened=False))
     assert worth[0] == worth[1]
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+def test_another_precision_is_the_same_cut_in_other_numbers(bench: Workbench, sparsity: float) -> None:
+    exact, low = (build_variant(bench, PruneSpec(sparsity=sparsity, precision=one)) for one in Precision)
+    assert (low.heads, low.neurons, low.achieved_sparsity) == (exact.heads, exact.neurons, exact.achieved_sparsity)
+    assert low.cost == replace(exact.cost, bytes=exact.cost.bytes // 2)
+    weights, rounded = (bench.store.load(manifest.variant_id)[1] for manifest in (exact, low))
+    for name, weight in weights.items():
+        assert rounded[name].dtype == torch.bfloat16
+        torch.testing.assert_close(rounded[name], weight.bfloat16())
+    model = build_slim(bench.base, rounded)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    logits = predict_logits(model, bench.evaluation.sequences)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(
+        logits, predict_logits(build_slim(bench.base, weights), bench.evaluation.sequences), atol=0.1, rtol=0.1
+    )
+    assert float((logits.argmax(1) == bench.evaluation.labels).double().mean()) == low.evaluation.accuracy
+    assert not low.evaluation.screened

@@ -37,11 +37,14 @@ def test_plotting_leaves_the_rows_as_they_were(bench: Workbench, tmp_path: Path)
 WAYS = [("fisher", "structured", "reconstruct"), ("fisher", "structured", "none"), ("taylor", "structured", "none")]
 
 
-def row(sparsity: float, way: tuple[str, str, str] = WAYS[0], speedup: float | None = 2.0) -> dict[str, Any]:
+def row(
+    sparsity: float, way: tuple[str, str, str] = WAYS[0], speedup: float | None = 2.0, precision: str = "float32"
+) -> dict[str, Any]:
     return {
         "requested_sparsity": sparsity,
         "achieved_sparsity": sparsity,
         **dict(zip(("scorer", "pattern", "recover"), way, strict=True)),
+        "precision": precision,
         "accuracy": 0.9 - sparsity / 10,
         "accuracy_interval": [0.8, 0.95],
         "agreement": 1.0,
@@ -78,6 +81,13 @@ def test_every_way_of_cutting_is_a_line_of_its_own_from_the_dense_model_on(
     solid = [line for line in gain.lines if line.get_marker() == "o" and len(line.get_xdata())]
     assert [list(line.get_xdata()) for line in solid] == [[0.0, 0.3, 0.5]] * 3
     assert len({line.get_color() for line in solid}) == 3
+
+
+def test_a_line_begins_at_the_dense_model_of_its_own_precision() -> None:
+    rows = [row(sparsity, precision=precision) for sparsity in (0.0, 0.5) for precision in ("float32", "bfloat16")]
+    lines = lines_of(rows)
+    assert list(lines) == [", ".join(WAYS[0]), ", ".join((*WAYS[0], "bfloat16"))]
+    assert [[one["precision"] for one in line] for line in lines.values()] == [["float32"] * 2, ["bfloat16"] * 2]
 
 
 def test_a_single_way_needs_no_name_in_the_legend(drawn: list[tuple[Axes, Axes]], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.errors import SpecError
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.spec import Pattern, Precision, PruneSpec, Recover
 
 specs = st.builds(
     PruneSpec,
@@ -16,6 +16,7 @@ specs = st.builds(
     pattern=st.sampled_from(Pattern),
     scorer=st.sampled_from(["fisher", "taylor", "magnitude"]),
     recover=st.sampled_from([None, Recover.NONE]),
+    precision=st.sampled_from(Precision),
 )
 
 
@@ -40,7 +41,7 @@ def test_a_scorer_that_is_no_name_is_refused_naming_what_was_given(scorer: Any) 
         PruneSpec.from_dict({"sparsity": 0.5, "scorer": scorer})
 
 
-@pytest.mark.parametrize("field", ["pattern", "recover"])
+@pytest.mark.parametrize("field", ["pattern", "recover", "precision"])
 @pytest.mark.parametrize("value", [["structured"], {}, 7])
 def test_a_choice_that_is_no_name_is_refused_naming_what_was_given(field: str, value: Any) -> None:
     with pytest.raises(SpecError, match=re.escape(f"unknown {field} {value!r}; known: ")):
@@ -59,10 +60,10 @@ def test_keys_that_are_no_names_are_refused_too() -> None:
         PruneSpec.from_dict(keys)
 
 
-@pytest.mark.parametrize("field", ["pattern", "recover"])
+@pytest.mark.parametrize("field", ["pattern", "recover", "precision"])
 def test_an_unknown_choice_is_refused_naming_the_known_ones(field: str) -> None:
     choices: dict[str, Any] = {field: "diagonal"}
-    with pytest.raises(SpecError, match=f"unknown {field} 'diagonal'; known: .*(unstructured|reconstruct)"):
+    with pytest.raises(SpecError, match=f"unknown {field} 'diagonal'; known: .*(unstructured|reconstruct|bfloat16)"):
         PruneSpec(sparsity=0.5, **choices)
 
 

@@ -14,9 +14,9 @@ from pruning.cost import structured_cost
 from pruning.encoder import BaseModel
 from pruning.evaluation import Evaluation
 from pruning.masks.structures import StructureMask
-from pruning.slim.convert import build_slim, layer_widths, slim_layers
+from pruning.slim.convert import DTYPES, build_slim, layer_widths, slim_layers
 from pruning.slim.packed import TokenSequence
-from pruning.spec import PruneSpec
+from pruning.spec import Precision, PruneSpec
 from pruning.timing import Speed
 from pruning.tokenization import Encoded, TextTokenizer
 from pruning.variants import Manifest, VariantStore
@@ -59,9 +59,16 @@ def manifest_of(base: BaseModel, layers: dict[str, Tensor], variant_id: str, spa
     )
 
 
-def put_variant(base: BaseModel, store: VariantStore, variant_id: str, sparsity: float) -> Manifest:
-    layers = layers_of(base, sparsity)
-    return store.put(layers, manifest_of(base, layers, variant_id, sparsity))
+def put_variant(
+    base: BaseModel,
+    store: VariantStore,
+    variant_id: str,
+    sparsity: float,
+    precision: Precision = Precision.FLOAT32,
+) -> Manifest:
+    layers = {name: tensor.to(DTYPES[precision]) for name, tensor in layers_of(base, sparsity).items()}
+    manifest = manifest_of(base, layers, variant_id, sparsity)
+    return store.put(layers, replace(manifest, spec=replace(manifest.spec, precision=precision)))
 
 
 def engine_of(base: BaseModel, variant_id: str = "0" * 16, sparsity: float = 0.0, **changes: Any) -> Engine:

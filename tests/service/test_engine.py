@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import ChecksumError, StoreError
 from pruning.slim.packed import PackedBatch
+from pruning.spec import Precision
 from pruning.variants import WEIGHTS, VariantStore
-from service.engine import Engine, NonFiniteLogits, base_on
+from service.engine import Engine, NonFiniteLogits, SharedBase
 from tests.service.inference_parts import CPU, BrokenModel, engine_of, put_variant, sequence, sequences
 
 
@@ -56,7 +57,7 @@ def test_a_forward_pass_stays_within_the_token_budget(base: BaseModel) -> None:
 def test_a_stored_variant_answers_as_the_one_that_was_stored(base: BaseModel, tmp_path: Path) -> None:
     store = VariantStore(tmp_path)
     manifest = put_variant(base, store, "a" * 16, 0.5)
-    loaded = Engine.load(base, store, "a" * 16, CPU)
+    loaded = Engine.load(SharedBase(base, CPU), store, "a" * 16)
     loaded.warm_up()
     batch = sequences([4, 9], base.shape.vocabulary)
     torch.testing.assert_close(loaded.predict(batch), engine_of(base, sparsity=0.5).predict(batch))
@@ -73,9 +74,9 @@ def test_a_damaged_or_unknown_variant_is_not_loaded(base: BaseModel, tmp_path: P
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(ChecksumError):
-        Engine.load(base, store, "a" * 16, CPU)
+        Engine.load(SharedBase(base, CPU), store, "a" * 16)
     with pytest.raises(StoreError, match="no variant"):
-        Engine.load(base, store, "b" * 16, CPU)
+        Engine.load(SharedBase(base, CPU), store, "b" * 16)
 
 
 def test_logits_that_are_not_finite_are_never_returned(base: BaseModel) -> None:
@@ -89,7 +90,7 @@ def test_logits_that_are_not_finite_are_never_returned(base: BaseModel) -> None:
 
 def test_an_engine_is_freed_without_the_garbage_collector(base: BaseModel, tmp_path: Path) -> None:
     put_variant(base, VariantStore(tmp_path), "a" * 16, 0.5)
-    engine = Engine.load(base, VariantStore(tmp_path), "a" * 16, CPU)
+    engine = Engine.load(SharedBase(base, CPU), VariantStore(tmp_path), "a" * 16)
     engine.warm_up()
     references = weakref.ref(engine), weakref.ref(engine.model)
     del engine
@@ -98,13 +99,28 @@ def test_an_engine_is_freed_without_the_garbage_collector(base: BaseModel, tmp_p
 
 def test_variants_share_what_no_cut_touches(base: BaseModel, tmp_path: Path) -> None:
     store = VariantStore(tmp_path)
-    shared = base_on(base, CPU)
+    shared = SharedBase(base, CPU)
     engines = []
     for variant_id, sparsity in (("a" * 16, 0.25), ("b" * 16, 0.5)):
         put_variant(base, store, variant_id, sparsity)
-        engines.append(Engine.load(shared, store, variant_id, CPU))
+        engines.append(Engine.load(shared, store, variant_id))
     first, second = (engine.model.word.weight for engine in engines)
     assert first.data_ptr() == second.data_ptr()
+
+
+def test_variants_of_a_precision_share_the_base_in_it(base: BaseModel, tmp_path: Path) -> None:
+    store, shared = VariantStore(tmp_path), SharedBase(base, CPU)
+    engines = []
+    for variant_id, sparsity in (("a" * 16, 0.25), ("b" * 16, 0.5)):
+        put_variant(base, store, variant_id, sparsity, Precision.BFLOAT16)
+        engines.append(Engine.load(shared, store, variant_id))
+        engines[-1].warm_up()
+    first, second = (engine.model.word.weight for engine in engines)
+    assert first.dtype == torch.bfloat16 and first.data_ptr() == second.data_ptr()
+    batch = sequences([4, 9, 48], base.shape.vocabulary)
+    logits = engines[1].predict(batch)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, engine_of(base, sparsity=0.5).predict(batch), atol=0.05, rtol=0.05)
 
 
 @pytest.mark.gpu
@@ -113,8 +129,8 @@ def test_an_engine_on_a_gpu_answers_as_on_the_cpu(base: BaseModel, tmp_path: Pat
     cuda = torch.device("cuda")
     store = VariantStore(tmp_path)
     put_variant(base, store, "a" * 16, 0.5)
-    shared = base_on(base, cuda)
-    engines = [Engine.load(shared, store, "a" * 16, cuda) for _ in range(2)]
+    shared = SharedBase(base, cuda)
+    engines = [Engine.load(shared, store, "a" * 16) for _ in range(2)]
     engines[0].warm_up()
     batch = sequences([4, 9, 48], base.shape.vocabulary)
     logits = engines[0].predict(batch)

@@ -66,7 +66,7 @@ def test_a_swap_replaces_what_is_said_of_the_variant(manifest: Manifest) -> None
     metrics.set_variant(second, 3, 0.7)
     seen = values(metrics.page())
     info = [key for key in seen if key[0] == "sparsedial_variant_info"]
-    assert info == [("sparsedial_variant_info", "structured", "reconstruct", "taylor", "b" * 16)]
+    assert info == [("sparsedial_variant_info", "structured", "float32", "reconstruct", "taylor", "b" * 16)]
     assert seen[("sparsedial_generation",)] == 3
     assert seen[("sparsedial_requested_sparsity_ratio",)] == 0.7
     assert seen[("sparsedial_achieved_sparsity_ratio",)] == 0.5

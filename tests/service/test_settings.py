@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "levels": ("0.5, 0.2", (0.0, 0.2, 0.5)),
     "scorer": ("taylor", "taylor"),
     "pattern": ("unstructured", "unstructured"),
+    "precision": ("bfloat16", "bfloat16"),
     "accuracy_floor": ("0.9", 0.9),
     "max_batch_tokens": ("8", 8),
     "max_queue_tokens": ("9", 9),

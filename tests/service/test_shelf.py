@@ -12,7 +12,7 @@ import service.shelf
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import StoreError
 from pruning.variants import VariantStore
-from service.engine import Engine, Live, base_on
+from service.engine import Engine, Live, SharedBase
 from service.shelf import EngineShelf
 from tests.service.inference_parts import CPU, engine_of, put_variant, sequences
 
@@ -160,13 +160,13 @@ CUDA = pytest.param(
 async def test_variants_from_the_store_are_swapped_on_their_device(
     base: BaseModel, tmp_path: Path, device: torch.device
 ) -> None:
-    store, shared = VariantStore(tmp_path), base_on(base, device)
+    store, shared = VariantStore(tmp_path), SharedBase(base, device)
     sparsities = {"0" * 16: 0.0, "a" * 16: 0.25, "b" * 16: 0.5}
     for variant_id, sparsity in sparsities.items():
         put_variant(base, store, variant_id, sparsity)
 
     def load(variant_id: str) -> Engine:
-        engine = Engine.load(shared, store, variant_id, device)
+        engine = Engine.load(shared, store, variant_id)
         engine.warm_up()
         return engine
 

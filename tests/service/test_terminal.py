@@ -38,6 +38,7 @@ def row(sparsity: float = 0.5, **changes: Any) -> dict[str, Any]:
         "scorer": "magnitude",
         "pattern": "structured",
         "recover": "reconstruct",
+        "precision": "float32",
     } | changes
 
 

@@ -1,0 +1,94 @@
+"""The commands that turn a running service's dial: thin over the admin API, and without torch or Ray."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from pruning.spec import PruneSpec
+from service.admin_client import DEFAULT_URL, AdminClient
+from service.options import AsJson, RecoverOption, Sparsity, Token, Url, Wait, number_of, refusals
+from service.running import find_token
+from service.terminal import print_json, spinner
+
+
+def dial(
+    sparsity: Sparsity,
+    scorer: Annotated[str | None, typer.Option(help="Importance scorer: fisher, taylor or magnitude.")] = None,
+    pattern: Annotated[str | None, typer.Option(help="structured or unstructured.")] = None,
+    recover: RecoverOption = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    wait: Wait = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Turn the dial of a running service.
+
+    Waits until every replica answers with the new variant; no request is dropped meanwhile. A level that is not
+    stored yet is built first, in seconds; one below the accuracy floor is refused, and nothing changes. Example:
+
+    \b
+      sparsedial dial 0.5
+      sparsedial dial 0 --url http://10.0.0.7:8000 --token "$(cat admin.token)"
+    """
+    with refusals(as_json=as_json):
+        wish = {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision}
+        change = {"sparsity": number_of(sparsity), **{name: value for name, value in wish.items() if value is not None}}
+        PruneSpec.from_dict(change)  # refused here in the same words, and NaN could not even be sent
+        _change(lambda client: client.dial(change, wait), url, token, as_json)
+
+
+def rollback(url: Url = DEFAULT_URL, token: Token = None, wait: Wait = 60.0, as_json: AsJson = False) -> None:
+    """Return a running service to the variant before the last change.
+
+    It is still loaded, so this takes no time; a second rollback takes the first one back. Example:
+
+    \b
+      sparsedial rollback
+    """
+    with refusals(as_json=as_json):
+        _change(lambda client: client.rollback(wait), url, token, as_json)
+
+
+def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False) -> None:
+    """Show what a running service serves now.
+
+    Sparsity, generation, variant, accuracy, replicas, and the change that runs, if one does. Example:
+
+    \b
+      sparsedial status --json
+    """
+    with refusals(as_json=as_json):
+        state = _client(url, token).status()
+        if as_json:
+            print_json(state)
+            return
+        low, high = state["accuracy_interval"]
+        typer.echo(
+            f"sparsity {state['sparsity']:g} (achieved {state['achieved_sparsity']:.3f}), generation "
+            f"{state['generation']}, variant {state['variant']}\n"
+            f"accuracy {state['accuracy']:.1%} ({low:.1%} to {high:.1%}), floor {state['accuracy_floor']:.1%}, "
+            f"{len(state['replicas'])} replica{'' if len(state['replicas']) == 1 else 's'}"
+        )
+        if state["operation"]:
+            typer.echo(f"changing: operation {state['operation']['id']} is {state['operation']['phase']}")
+
+
+def _change(call: Callable[[AdminClient], dict[str, Any]], url: str, token: str | None, as_json: bool) -> None:
+    client = _client(url, token)
+    with spinner("waiting for every replica"):
+        operation = call(client)
+    if as_json:
+        print_json(operation)
+    elif operation["phase"] == "committed":
+        typer.echo(
+            f"committed: generation {operation['generation']}, variant {operation['variant']}, accuracy "
+            f"{operation['accuracy']:.1%}"
+        )
+    else:
+        typer.echo(f"{operation['phase']}: operation {operation['id']}; 'sparsedial status' shows how it goes")
+
+
+def _client(url: str, token: str | None) -> AdminClient:
+    return AdminClient(url, token or find_token(url))
