@@ -23,11 +23,11 @@ from service.bodies import read_json
 from service.controller import VariantController
 from service.documents import operation_document
 from service.errors import Invalid, NotReady, ServiceError, Unauthorized
+from service.limits import MAX_WAIT_S
 from service.operations import Operation, Phase
 from service.problems import install_problem_handlers, problem_response, send_problem, shown
 
 MAX_BODY_BYTES = 65_536
-MAX_WAIT_S = 300.0
 OPEN_PATHS = frozenset({"/health", "/prometheus/targets"})
 """What is answered without a token; see the module's docstring."""
 

@@ -1,5 +1,6 @@
 """The inference routes, and what stands around every one of them."""
 
+import asyncio
 import hmac
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.answer_headers import AnswerHeaders
 from service.bodies import read_json
-from service.errors import Unauthorized
+from service.errors import DeadlineExceeded, Unauthorized
 from service.info import ModelCard, info
 from service.problems import install_problem_handlers
 from service.runtime import InferenceRuntime
@@ -50,7 +51,7 @@ def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: Model
 
     async def classify(request: Request, schema: type[HubRequest] | type[TeiRequest]) -> Response:
         runtime.check_ready()
-        body = await read_json(request, settings.max_body_bytes)
+        body = await _read_in_time(request, settings)
         answer = await runtime.classify(parse(schema, body).query())
         return Response(answer.body, headers=answer.headers, media_type="application/json")
 
@@ -90,6 +91,17 @@ def _open_routes(runtime: InferenceRuntime) -> APIRouter:
         return Response(await runtime.metrics_page(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return routes
+
+
+async def _read_in_time(request: Request, settings: Settings) -> Any:
+    """Return the JSON of the body, which must arrive within the request's time limit."""
+    try:
+        async with asyncio.timeout(settings.request_timeout_s):
+            return await read_json(request, settings.max_body_bytes)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"The body did not arrive within {settings.request_timeout_s:g} s; send it faster, or less at once."
+        ) from None
 
 
 def _json(value: Any) -> Response:

@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+MAX_WAIT_S = 300.0
+"""Longest that a request may ask to wait for a change to end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlLimits:

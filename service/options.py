@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from pruning.errors import PruningError, SpecError
 from service.admin_client import BAD_INPUT, AdminError
+from service.limits import MAX_WAIT_S
 from service.settings import ENV_PREFIX, Settings
 from service.terminal import print_json, say
 
@@ -73,7 +74,8 @@ Token = Annotated[
     ),
 ]
 Wait = Annotated[
-    float, typer.Option(help="Seconds to wait until the change is committed; 0 only asks for it.", min=0, max=300)
+    float,
+    typer.Option(help="Seconds to wait until the change is committed; 0 only asks for it.", min=0, max=MAX_WAIT_S),
 ]
 
 _NEGATIVE = re.compile(r"-(\.?\d.*|inf.*|nan)", re.IGNORECASE)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from pruning.errors import PruningError
+from service.limits import MAX_WAIT_S
 from service.ray_output import ending
 from service.settings import Device, Settings
 from service.sources import Sources
@@ -65,7 +66,7 @@ class RayService:
             http_options={
                 "host": settings.host,
                 "port": settings.port,
-                "request_timeout_s": settings.request_timeout_s + 10,
+                "request_timeout_s": serve_limit_s(settings),
             }
         )
         if not self._own_cluster:
@@ -132,6 +133,14 @@ class RayService:
         elif self._deployed:
             for name in {MODEL_APP, CONTROL_APP} & set(serve.status().applications):
                 await asyncio.to_thread(serve.delete, name)
+
+
+def serve_limit_s(settings: Settings) -> float:
+    """Return the seconds after which Serve itself cuts a request off with words of its own.
+
+    The replicas and ``/admin?wait=`` end theirs earlier, in ours; Serve's one limit holds for both.
+    """
+    return max(settings.request_timeout_s, MAX_WAIT_S) + 10
 
 
 def gpus_per_replica(settings: Settings, gpus: float) -> int:

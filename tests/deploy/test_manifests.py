@@ -7,6 +7,7 @@ import yaml
 
 from service import app
 from service.fast_path import COMMON, HAPROXY
+from service.ray_service import serve_limit_s
 from service.settings import Settings
 from tests.deploy.dashboards import ROOT
 
@@ -78,7 +79,9 @@ def test_kuberay_starts_both_applications_on_the_pinned_ray(ray_service: dict[st
     assert imports == {"/admin": f"{app.__name__}:build_control", "/": f"{app.__name__}:build_model"}
     assert callable(app.build_control) and callable(app.build_model)
     for application in serve["applications"]:
-        assert Settings(**application["args"]).store == Path("/data")
+        settings = Settings(**application["args"])
+        assert settings.store == Path("/data")
+        assert serve["http_options"]["request_timeout_s"] >= serve_limit_s(settings)
     version = ray_service["spec"]["rayClusterConfig"]["rayVersion"]
     assert f"ray=={version}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 

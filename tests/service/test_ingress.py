@@ -211,6 +211,17 @@ async def test_no_answer_in_time_is_a_504(base: BaseModel, tiny_model_dir: Path)
     assert set(ON_ALL) <= set(answer.headers)
 
 
+async def test_a_body_that_does_not_arrive_in_time_is_a_504(runtime: InferenceRuntime) -> None:
+    async def stalls() -> AsyncIterator[bytes]:
+        yield b'{"inputs": '
+        await asyncio.Event().wait()
+
+    async with client_of(runtime, Settings(request_timeout_s=0.05)) as client:
+        answer = await client.post("/", content=stalls(), headers=JSON)
+    assert answer.status_code == 504
+    assert "did not arrive within 0.05 s" in answer.json()["detail"]
+
+
 async def test_health_is_empty_when_ready_and_a_problem_when_draining(
     client: httpx.AsyncClient, runtime: InferenceRuntime
 ) -> None:

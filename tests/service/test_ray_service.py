@@ -10,7 +10,8 @@ import ray.serve
 from pruning.errors import PruningError
 from service.cluster import CONTROL_APP, MODEL_APP
 from service.launcher import _check_port
-from service.ray_service import RayService, _refuse_taken_names, gpus_per_replica
+from service.limits import MAX_WAIT_S
+from service.ray_service import RayService, _refuse_taken_names, gpus_per_replica, serve_limit_s
 from service.settings import Device, Settings
 from service.sources import Sources
 
@@ -45,6 +46,13 @@ def test_an_application_of_somebody_else_is_not_replaced(name: str) -> None:
     with pytest.raises(PruningError, match=f"ray://there already serves an application named {name};"):
         _refuse_taken_names("ray://there", {name: object(), "other": object()})
     _refuse_taken_names("ray://there", {"other": object()})
+
+
+@pytest.mark.parametrize("request_timeout_s", [0.5, 30.0, 900.0])
+def test_serve_cuts_off_neither_a_request_nor_a_wait_that_we_allow(request_timeout_s: float) -> None:
+    limit_s = serve_limit_s(Settings(request_timeout_s=request_timeout_s))
+    assert limit_s > request_timeout_s
+    assert limit_s > MAX_WAIT_S
 
 
 class FakeServe:
