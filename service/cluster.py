@@ -25,19 +25,28 @@ class RayControlLink:
     """A replica's line to the controller: one method call on its handle."""
 
     def __init__(self) -> None:
-        """Find the controller at the first call, and again after a call that failed."""
-        self._handle: Any = None
+        """Find the controller at the first call. The handle finds whatever takes its place by itself."""
+        self._finding: asyncio.Future[Any] | None = None
 
     async def sync(self, report: ReplicaReport, known_version: int) -> Desired:
         """Return the desired state; raises whatever keeps the controller from answering."""
-        try:
-            if self._handle is None:
-                self._handle = serve.get_app_handle(CONTROL_APP)
-            desired: Desired = await self._handle.sync.remote(report, known_version)
-        except Exception:
-            self._handle = None
-            raise
+        handle = await self._found()
+        desired: Desired = await handle.sync.remote(report, known_version)
         return desired
+
+    async def _found(self) -> Any:
+        """Return the controller's handle.
+
+        Serve waits for its own controller to look a name up, for as long as that one takes to restart: in a thread,
+        so that requests go on being answered, and in one at a time, however often the caller loses patience.
+        """
+        if self._finding is None:
+            self._finding = asyncio.ensure_future(asyncio.to_thread(serve.get_app_handle, CONTROL_APP))
+        try:
+            return await asyncio.shield(self._finding)
+        except Exception:  # it is not there yet
+            self._finding = None
+            raise
 
 
 class RayBuilder:

@@ -1,0 +1,91 @@
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ray import serve
+
+from service.cluster import CONTROL_APP, RayControlLink
+from service.protocol import ReplicaReport
+
+REPORT = ReplicaReport(
+    replica_id="r1",
+    generation=1,
+    variant_id="dense",
+    prepared_operation=None,
+    failed_operation=None,
+    failure=None,
+    metrics_address="",
+    inflight=0,
+)
+
+
+class FakeServe:
+    """The look-up of a handle, and a controller that answers as the test says."""
+
+    def __init__(self) -> None:
+        self.looked_up: list[int] = []
+        self.there = threading.Event()
+        self.there.set()
+        self.known = True
+        self.answers: Iterator[Any] = iter(())
+
+    def get_app_handle(self, name: str) -> Any:
+        assert name == CONTROL_APP
+        self.looked_up.append(threading.get_ident())
+        assert self.there.wait(10)
+        if not self.known:
+            raise RuntimeError("no such application")
+        return self
+
+    @property
+    def sync(self) -> Any:
+        return self
+
+    async def remote(self, report: ReplicaReport, known_version: int) -> Any:
+        answer = next(self.answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
+    fake = FakeServe()
+    monkeypatch.setattr(serve, "get_app_handle", fake.get_app_handle)
+    return fake
+
+
+async def test_the_controller_is_looked_up_once_and_away_from_the_event_loop(fake: FakeServe) -> None:
+    link = RayControlLink()
+    fake.answers = iter(["first", ConnectionError("restarting"), "second"])
+    assert await link.sync(REPORT, 0) == "first"
+    with pytest.raises(ConnectionError):
+        await link.sync(REPORT, 0)
+    assert await link.sync(REPORT, 0) == "second"
+    assert len(fake.looked_up) == 1
+    assert threading.get_ident() not in fake.looked_up
+
+
+async def test_a_look_up_that_hangs_holds_nobody_up_and_is_not_begun_twice(fake: FakeServe) -> None:
+    link = RayControlLink()
+    fake.there.clear()
+    fake.answers = iter(["at last"])
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await link.sync(REPORT, 0)
+    fake.there.set()
+    assert await link.sync(REPORT, 0) == "at last"
+    assert len(fake.looked_up) == 1
+
+
+async def test_a_controller_that_is_not_there_yet_is_looked_up_again(fake: FakeServe) -> None:
+    link = RayControlLink()
+    fake.known = False
+    with pytest.raises(RuntimeError, match="no such application"):
+        await link.sync(REPORT, 0)
+    fake.known = True
+    fake.answers = iter(["there"])
+    assert await link.sync(REPORT, 0) == "there"
