@@ -2,10 +2,10 @@
 
 import errno
 import json
-import signal
 import socket
-import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pruning.errors import PruningError
 from pruning.files import sweep_asides
@@ -20,15 +20,29 @@ from service.running import leave_note, remove_note
 from service.settings import Settings
 from service.sources import Sources, admin_token, resolve
 from service.state import STATE, StateFile
+from service.stop_signals import StopSignals
 from service.terminal import frontier_table, print_json, print_table, spinner, stderr
+
+STOPPED_EARLY = 1
+"""Exit code of a service that was stopped before it served."""
 
 
 def launch(settings: Settings, *, as_json: bool) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code.
+    """Serve until SIGTERM or SIGINT; return the exit code. One that comes before it serves ends the start.
 
     Raises:
         PruningError: the model, rows or store cannot be used, or the port is taken.
     """
+    with StopSignals() as signals:
+        try:
+            _serve(settings, signals, as_json)
+        except (KeyboardInterrupt, SystemExit):  # while Ray starts, it makes the second of SIGTERM
+            stderr.print("stopped before it served; nothing of it runs any more")
+            return STOPPED_EARLY
+    return 0
+
+
+def _serve(settings: Settings, signals: StopSignals, as_json: bool) -> None:
     _check_port(settings.host, settings.port)
     sources = resolve(settings)
     with sole_service(sources.store), socket_folder() as folder:
@@ -39,18 +53,34 @@ def launch(settings: Settings, *, as_json: bool) -> int:
         service = RayService(settings, sources, ladder_ids, initial)
         url = _url(settings)
         try:
-            with spinner("starting Ray and the replicas"):
-                service.connect()
-                stop = _stop_signal()
-                service.deploy(url)
-            leave_note(settings.port, url, token_file)
-            _say_hello(url, token_file, sources.store, as_json)
-            stop.wait()
+            try:
+                with spinner("starting Ray and the replicas"):
+                    service.connect()
+                    signals.take()  # from Ray
+                    service.deploy(url)
+                _try_note(leave_note, settings.port, url, token_file)
+                _say_hello(url, token_file, sources.store, as_json)
+                signals.wait()
+            except KeyboardInterrupt:
+                if not service.serving:  # else it may have been asked by now: a stop like any other
+                    raise
             stderr.print("stopping: requests in flight are finished first")
         finally:
-            remove_note(settings.port)
-            service.stop(settings.drain_timeout_s)
-    return 0
+            signals.hold()
+            try:
+                service.stop(settings.drain_timeout_s)
+            finally:
+                _try_note(remove_note, settings.port)
+
+
+def _try_note(act: Callable[..., None], *arguments: Any) -> None:
+    """Leave or take back the note; a disk that stands against it is no reason to stop serving."""
+    try:
+        act(*arguments)
+    except OSError as error:
+        stderr.print(
+            f"warning: the note of this service: {error}; give dial, rollback and status their --token", markup=False
+        )
 
 
 def _prepare(settings: Settings, sources: Sources) -> tuple[tuple[str, ...], str]:
@@ -70,14 +100,6 @@ def _prepare(settings: Settings, sources: Sources) -> tuple[tuple[str, ...], str
     for warning in warnings:
         stderr.print(f"warning: {warning}", markup=False)
     return ids, initial
-
-
-def _stop_signal() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set. To be called after Ray has started: it takes SIGTERM for itself."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def _check_port(host: str, port: int) -> None:

@@ -40,14 +40,15 @@ class RayService:
     def _own_cluster(self) -> bool:
         return self._settings.address is None
 
-    def connect(self) -> None:
-        """Bring up a cluster, or join one, with Serve on it.
+    @property
+    def serving(self) -> bool:
+        """Whether both applications run and may have been asked something."""
+        return self._serving
 
-        Raises:
-            PruningError: the cluster already serves applications of our names.
-        """
+    def connect(self) -> None:
+        """Bring up a cluster, or join one."""
         import ray
-        from ray import serve
+        import ray.serve  # sets a level of its own
 
         settings = self._settings
         for name in ("ray", "ray.serve"):
@@ -62,21 +63,13 @@ class RayService:
             )
         else:
             ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
-        serve.start(
-            http_options={
-                "host": settings.host,
-                "port": settings.port,
-                "request_timeout_s": serve_limit_s(settings),
-            }
-        )
-        if not self._own_cluster:
-            _refuse_taken_names(str(settings.address), serve.status().applications)
 
     def deploy(self, url: str) -> None:
-        """Deploy control and model together and return when both answer at ``url``.
+        """Start Serve, deploy control and model together, and return when both answer at ``url``.
 
         Raises:
-            PruningError: the cluster lacks the GPUs, an application fails to start, or ``url`` does not answer.
+            PruningError: the cluster serves applications of our names or lacks the GPUs, an application fails to
+                start, or ``url`` does not answer.
         """
         import ray
         from ray import serve
@@ -86,7 +79,19 @@ class RayService:
         from service.control import Ladder
 
         settings = self._settings
-        num_gpus = gpus_per_replica(settings, ray.cluster_resources().get("GPU", 0))
+        serve.start(
+            http_options={
+                "host": settings.host,
+                "port": settings.port,
+                "request_timeout_s": serve_limit_s(settings),
+            }
+        )
+        if not self._own_cluster:
+            _refuse_taken_names(str(settings.address), serve.status().applications)
+        total = ray.cluster_resources().get("GPU", 0)
+        num_gpus = gpus_per_replica(
+            settings, total, total if self._own_cluster else ray.available_resources().get("GPU", 0)
+        )
         control = control_application(settings, self._sources, Ladder(self._ladder_ids, self._initial))
         model = model_application(settings, self._sources, num_gpus=num_gpus)
         self._deployed = True
@@ -101,6 +106,9 @@ class RayService:
             raise PruningError(
                 f"the service could not start: {error} {_reasons(serve.status().applications)}"
             ) from error
+        except KeyboardInterrupt:
+            self._serving = _both_answer(url)  # clients may know it before Serve says so, which looks once a second
+            raise
         self._serving = True
         _wait_until_answers(url)
 
@@ -143,18 +151,18 @@ def serve_limit_s(settings: Settings) -> float:
     return max(settings.request_timeout_s, MAX_WAIT_S) + 10
 
 
-def gpus_per_replica(settings: Settings, gpus: float) -> int:
-    """Return the GPUs that each replica takes on a cluster that has ``gpus``: one, or none on the CPU.
+def gpus_per_replica(settings: Settings, total: float, free: float) -> int:
+    """Return the GPUs that each replica takes on a cluster that has ``total``: one, or none on the CPU.
 
     Raises:
-        PruningError: there are fewer GPUs than replicas that need one; Ray would wait for them for ever.
+        PruningError: fewer are ``free`` than there are replicas that need one; Ray would wait for them for ever.
     """
-    if settings.device is Device.CPU or (settings.device is Device.AUTO and gpus < 1):
+    if settings.device is Device.CPU or (settings.device is Device.AUTO and total < 1):
         return 0
-    if gpus < settings.replicas:
+    if free < settings.replicas:
         raise PruningError(
-            f"--device {settings.device.value} needs a GPU for each of {settings.replicas} replicas, and Ray sees "
-            f"{gpus:g}; lower --replicas, use --device cpu, or add GPUs to the cluster"
+            f"--device {settings.device.value} needs a GPU for each of {settings.replicas} replicas, and of the "
+            f"{total:g} that Ray sees {free:g} are free; lower --replicas, use --device cpu, or add GPUs to the cluster"
         )
     return 1
 
@@ -184,19 +192,21 @@ def _reasons(applications: Any) -> str:
 def _wait_until_answers(url: str) -> None:
     """Return when both applications answer at ``url``: their routes reach the front door a moment after they run."""
     deadline = time.monotonic() + ANSWER_LIMIT_S
-    with httpx.Client(timeout=5, trust_env=False) as client:
-        while not all(_answers(client, url + path) for path in ("/health", "/admin/health")):
-            if time.monotonic() > deadline:
-                raise PruningError(
-                    f"both applications run, but {url} does not answer; if the cluster had a Serve of its own before, "
-                    "give its --host and --port"
-                )
-            time.sleep(0.05)
+    while not _both_answer(url):
+        if time.monotonic() > deadline:
+            raise PruningError(
+                f"both applications run, but {url} does not answer; if the cluster had a Serve of its own before, "
+                "give its --host and --port"
+            )
+        time.sleep(0.05)
 
 
-def _answers(client: httpx.Client, url: str) -> bool:
+def _both_answer(url: str) -> bool:
     try:
-        return client.get(url).status_code == 200
+        return all(
+            httpx.get(url + path, timeout=5, trust_env=False).status_code == 200
+            for path in ("/health", "/admin/health")
+        )
     except httpx.TransportError:
         return False
 

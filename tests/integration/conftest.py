@@ -54,7 +54,7 @@ class LiveService:
         """
         deadline = time.monotonic() + 10
         while True:
-            found = [pid for pid, name in _descendants(self.process.pid) if name.startswith(title)]
+            found = [pid for pid, name in descendants(self.process.pid) if name.startswith(title)]
             if found or time.monotonic() > deadline:
                 return found
             time.sleep(0.1)
@@ -63,7 +63,7 @@ class LiveService:
         """Return the TCP sockets that this service's processes listen on."""
         sockets = _listening_sockets()
         found = []
-        for pid, title in [(self.process.pid, "sparsedial"), *_descendants(self.process.pid)]:
+        for pid, title in [(self.process.pid, "sparsedial"), *descendants(self.process.pid)]:
             with suppress(FileNotFoundError):
                 for descriptor in os.scandir(f"/proc/{pid}/fd"):
                     with suppress(FileNotFoundError):
@@ -99,7 +99,7 @@ def _listening_sockets() -> dict[str, tuple[bool, int]]:
     return sockets
 
 
-def _descendants(root: int) -> list[tuple[int, str]]:
+def descendants(root: int) -> list[tuple[int, str]]:
     """Return (pid, title) of every process below ``root``."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():

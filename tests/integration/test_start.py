@@ -20,7 +20,7 @@ def test_a_gpu_that_is_not_there_is_refused_and_nothing_stays_behind(live_servic
         [*command, "--device", "cuda"], env=live_service.environment, capture_output=True, text=True, timeout=180
     )
     assert ended.returncode == 2, ended.stderr
-    assert "--device cuda needs a GPU for each of 1 replicas, and Ray sees 0" in ended.stderr
+    assert "--device cuda needs a GPU for each of 1 replicas, and of the 0 that Ray sees 0 are free" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -1,5 +1,4 @@
 import asyncio
-import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +8,6 @@ import ray.serve
 
 from pruning.errors import PruningError
 from service.cluster import CONTROL_APP, MODEL_APP
-from service.launcher import _check_port
 from service.limits import MAX_WAIT_S
 from service.ray_service import RayService, _refuse_taken_names, gpus_per_replica, serve_limit_s
 from service.settings import Device, Settings
@@ -17,28 +15,29 @@ from service.sources import Sources
 
 
 @pytest.mark.parametrize(
-    ("device", "gpus", "replicas", "expected"),
+    ("device", "total", "free", "replicas", "expected"),
     [
-        (Device.CPU, 8, 2, 0),
-        (Device.AUTO, 0, 2, 0),
-        (Device.AUTO, 2, 2, 1),
-        (Device.CUDA, 1, 1, 1),
+        (Device.CPU, 8, 8, 2, 0),
+        (Device.AUTO, 0, 0, 2, 0),
+        (Device.AUTO, 2, 2, 2, 1),
+        (Device.CUDA, 1, 1, 1, 1),
+        (Device.CUDA, 8, 2, 2, 1),
     ],
 )
-def test_a_replica_takes_a_gpu_where_there_is_one_for_each(
-    device: Device, gpus: float, replicas: int, expected: int
+def test_a_replica_takes_a_gpu_where_one_is_free_for_each(
+    device: Device, total: float, free: float, replicas: int, expected: int
 ) -> None:
-    assert gpus_per_replica(Settings(device=device, replicas=replicas), gpus) == expected
+    assert gpus_per_replica(Settings(device=device, replicas=replicas), total, free) == expected
 
 
 @pytest.mark.parametrize(
-    ("device", "gpus", "replicas"), [(Device.CUDA, 0, 1), (Device.CUDA, 1, 2), (Device.AUTO, 1, 2)]
+    ("device", "total", "free", "replicas"),
+    [(Device.CUDA, 0, 0, 1), (Device.CUDA, 1, 1, 2), (Device.AUTO, 1, 1, 2), (Device.AUTO, 4, 1, 2)],
 )
-def test_too_few_gpus_are_refused_at_once(device: Device, gpus: float, replicas: int) -> None:
-    with pytest.raises(
-        PruningError, match=rf"--device {device.value} needs .* {replicas} replicas.* sees {gpus}; lower"
-    ):
-        gpus_per_replica(Settings(device=device, replicas=replicas), gpus)
+def test_too_few_free_gpus_are_refused_at_once(device: Device, total: float, free: float, replicas: int) -> None:
+    words = rf"--device {device.value} needs .* {replicas} replicas, and of the {total} that Ray sees {free} are free;"
+    with pytest.raises(PruningError, match=words):
+        gpus_per_replica(Settings(device=device, replicas=replicas), total, free)
 
 
 @pytest.mark.parametrize("name", [CONTROL_APP, MODEL_APP])
@@ -118,14 +117,3 @@ def test_on_a_cluster_of_others_only_what_was_deployed_is_ended(
     serve = FakeServe(monkeypatch, unexpected)
     end(5, address="auto", deployed=deployed, serving=False)
     assert (serve.ended, sorted(serve.deleted)) == (0, [CONTROL_APP, MODEL_APP] if deployed else [])
-
-
-def test_a_port_in_use_and_a_host_of_somebody_else_have_different_remedies() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(PruningError, match="choose another --port"):
-            _check_port("127.0.0.1", taken.getsockname()[1])
-    for host in ("::1", "203.0.113.7", "no.such.host.invalid"):
-        with pytest.raises(PruningError, match="--host wants an IPv4 address of this machine"):
-            _check_port(host, 8000)
