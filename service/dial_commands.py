@@ -8,7 +8,7 @@ import typer
 from pruning.spec import PruneSpec
 from service.admin_client import DEFAULT_URL, AdminClient
 from service.options import AsJson, RecoverOption, Sparsity, Token, Url, Wait, number_of, refusals
-from service.running import find_token
+from service.running import find_service
 from service.terminal import print_json, spinner
 
 
@@ -91,4 +91,5 @@ def _change(call: Callable[[AdminClient], dict[str, Any]], url: str, token: str 
 
 
 def _client(url: str, token: str | None) -> AdminClient:
-    return AdminClient(url, token or find_token(url))
+    found = None if token else find_service(url)
+    return AdminClient(found.url, found.token) if found else AdminClient(url, token)

@@ -3,6 +3,7 @@
 import json
 import os
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,16 +30,26 @@ def remove_note(port: int) -> None:
     note_path(port).unlink(missing_ok=True)
 
 
-def find_token(url: str) -> str | None:
-    """Return the token of the service at ``url`` if it runs on this machine under this user.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A service of this user on this machine."""
 
-    A note whose process is gone is passed over: somebody else may listen on its port by now, and must not be told.
+    url: str
+    """As the service noted it: the one place that may be told the token."""
+    token: str = field(repr=False)
+
+
+def find_service(url: str) -> Found | None:
+    """Return the service that ``url`` means if it runs on this machine under this user and has a token file.
+
+    Every name of the loopback interface means it, though somebody else may listen behind another name than the one
+    it noted. A note whose process is gone is passed over: its port may be somebody else's by now.
     """
     for path in sorted((cache_home() / "running").glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):  # damaged or unreadable: as if it were not there
             note = json.loads(path.read_text(encoding="utf-8"))
             if _place(str(note["url"])) == _place(url) and _is_alive(note["pid"]):
-                return Path(note["token_file"]).read_text(encoding="ascii").strip()
+                return Found(note["url"], Path(note["token_file"]).read_text(encoding="ascii").strip())
     return None
 
 

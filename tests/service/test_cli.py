@@ -461,3 +461,12 @@ def test_the_token_of_a_service_on_this_machine_is_found(admin: FakeAdmin, tmp_p
     leave_note(1234, admin.url, token_file)
     assert run("status", "--url", admin.url.replace("127.0.0.1", "localhost") + "/").exit_code == 0
     assert admin.asked[0].authorization == "Bearer found"
+
+
+def test_a_token_that_was_found_goes_to_the_address_that_the_service_noted(admin: FakeAdmin, tmp_path: Path) -> None:
+    """Whoever listens on the same port of another loopback address gets nothing; here nobody does."""
+    admin.answers(200, status_of(first_state()))
+    (tmp_path / "admin.token").write_text("found\n")
+    leave_note(1234, admin.url, tmp_path / "admin.token")
+    assert run("status", "--url", admin.url.replace("127.0.0.1", "[::1]")).exit_code == 0
+    assert admin.asked[0].authorization == "Bearer found"

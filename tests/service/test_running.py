@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.running import find_token, leave_note, note_path, remove_note
+from service.running import Found, find_service, leave_note, note_path, remove_note
 
 URL = "http://127.0.0.1:8000"
 
@@ -24,6 +24,11 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
+def find_token(url: str) -> str | None:
+    found = find_service(url)
+    return found.token if found else None
+
+
 def rewrite(port: int, **changes: Any) -> None:
     note = json.loads(note_path(port).read_text())
     note_path(port).write_text(json.dumps(note | changes))
@@ -34,7 +39,7 @@ def rewrite(port: int, **changes: Any) -> None:
 )
 def test_the_token_of_a_running_service_is_found_by_its_address(url: str, token_file: Path) -> None:
     leave_note(8000, URL, token_file)
-    assert find_token(url) == "t0ken"
+    assert find_service(url) == Found(URL, "t0ken")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8001", "http://10.0.0.7:8000", "http://example.org:8000", "", "x"])
