@@ -5,6 +5,7 @@ Ray is imported inside the methods alone: what ``service.fast_path`` sets must s
 
 import asyncio
 import logging
+import socket
 import time
 from typing import Any
 
@@ -22,6 +23,8 @@ OBJECT_STORE_BYTES = 200_000_000
 """Ray's shared memory: nothing large travels between our processes."""
 ANSWER_LIMIT_S = 60.0
 """Seconds that the front door may take to answer after both applications run."""
+JOIN_LIMIT_S = 5.0
+"""Seconds that a cluster's address may take to accept a connection."""
 
 
 class RayService:
@@ -46,7 +49,11 @@ class RayService:
         return self._serving
 
     def connect(self) -> None:
-        """Bring up a cluster, or join one."""
+        """Bring up a cluster, or join one.
+
+        Raises:
+            PruningError: there is none to join at the address that was given.
+        """
         import ray
         import ray.serve  # sets a level of its own
 
@@ -62,7 +69,7 @@ class RayService:
                 object_store_memory=OBJECT_STORE_BYTES,
             )
         else:
-            ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
+            _join(str(settings.address))
 
     def deploy(self, url: str) -> None:
         """Start Serve, deploy control and model together, and return when both answer at ``url``.
@@ -141,6 +148,23 @@ class RayService:
         elif self._deployed:
             for name in {MODEL_APP, CONTROL_APP} & set(serve.status().applications):
                 await asyncio.to_thread(serve.delete, name)
+
+
+def _join(address: str) -> None:
+    """Join the cluster at ``address``: ``auto``, or host:port."""
+    import ray
+
+    try:
+        host, _, port = address.rpartition(":")
+        if host and "/" not in host and port.isdecimal():  # Ray would look for it for two minutes
+            socket.create_connection((host, int(port)), JOIN_LIMIT_S).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise PruningError(
+            f"no Ray cluster can be joined at --address {address} ({reason}); start one with 'ray start --head', give "
+            "'auto' or the host:port of one, or leave --address out for a cluster of our own"
+        ) from error
 
 
 def serve_limit_s(settings: Settings) -> float:
