@@ -24,7 +24,7 @@ from service.controller import VariantController
 from service.documents import operation_document
 from service.errors import Invalid, NotReady, ServiceError, Unauthorized
 from service.limits import MAX_WAIT_S
-from service.operations import Operation, Phase
+from service.operations import Cause, Operation, Phase
 from service.problems import install_problem_handlers, problem_response, send_problem, shown
 
 MAX_BODY_BYTES = 65_536
@@ -110,8 +110,11 @@ def _change_routes(
 
     @router.post("/rollback", responses={202: {"description": "It is running."}})
     async def post_rollback(request: Request, wait: WaitS = 0.0) -> Response:
-        """Serve the previous variant again."""
-        return await _answer(request, await controller().request_rollback(), wait)
+        """Take back the change that runs, or serve the previous variant again if none does."""
+        operation = await controller().request_rollback()
+        if operation.error_type is Cause.CANCELLED:
+            return _document(request, operation)
+        return await _answer(request, operation, wait)
 
     @router.get("/operations/{operation_id}")
     async def get_operation(operation_id: str) -> dict[str, Any]:
@@ -124,6 +127,9 @@ def _change_routes(
             operation = await controller().wait(operation.id, wait_s)
         if operation.phase in (Phase.FAILED, Phase.ROLLED_BACK):
             raise OperationFailed(operation)
+        return _document(request, operation)
+
+    def _document(request: Request, operation: Operation) -> Response:
         location = f"{request.scope.get('root_path', '')}/operations/{operation.id}"
         status = 200 if operation.finished else 202
         return JSONResponse(operation_document(operation), status, headers={"location": location})

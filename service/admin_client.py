@@ -67,7 +67,7 @@ class AdminClient:
             time.sleep(_AGAIN_S)
 
     def rollback(self, wait_s: float) -> dict[str, Any]:
-        """Ask for the previous variant; return the operation, committed unless ``wait_s`` is 0.
+        """Undo the last change; return its operation: the one that ran, taken back, or that of the previous variant.
 
         Raises:
             AdminError: it was refused, it failed, or it is still running after ``wait_s``.

@@ -50,18 +50,33 @@ class RayControlLink:
 
 
 class RayBuilder:
-    """A ``VariantBuilder`` in an actor of its own, started anew if its process dies."""
+    """A ``VariantBuilder`` in an actor of its own, started anew if its process dies or its build is cancelled."""
 
     def __init__(self, sources: Sources, threads: int) -> None:
         """Start the process; it opens its workbench in the background."""
-        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=1)(VariantBuilder)
-        self._actor = actor.remote(sources, threads)
-        self._warm = self._actor.warm.remote()
+        self._actor_class = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=1)(VariantBuilder)
+        self._arguments = sources, threads
+        self._retired = False
+        self._start()
+
+    def _start(self) -> None:
+        self._actor = self._actor_class.remote(*self._arguments)
+        self._actor.warm.remote()
 
     async def build(self, spec: PruneSpec) -> Manifest | Refusal:
         """Return the manifest of ``spec``'s variant, or why there is none."""
-        outcome: Manifest | Refusal = await self._actor.build.remote(spec)
+        try:
+            outcome: Manifest | Refusal = await self._actor.build.remote(spec)
+        except asyncio.CancelledError:  # the process would go on, and the next build wait for it
+            ray.kill(self._actor)
+            if not self._retired:
+                self._start()
+            raise
         return outcome
+
+    def retire(self) -> None:
+        """Start no process any more; the one that is there ends with this one, or with its build."""
+        self._retired = True
 
     async def prepare(self, specs: list[PruneSpec]) -> list[Manifest]:
         """Calibrate if need be and return the ladder's manifests, building those that are missing.
@@ -77,10 +92,6 @@ class RayBuilder:
                 raise PruningError(outcome.message)
             manifests.append(outcome)
         return manifests
-
-    async def pid(self) -> int:
-        """Return the builder's process id, once it is warm."""
-        return int(await asyncio.wrap_future(self._warm.future()))
 
 
 def cluster_gpus() -> float:

@@ -45,7 +45,7 @@ class Control:
         Without ``ladder`` nobody has prepared the store or locked it: calibrate and build the ladder first, which
         takes minutes, then hold the store's lock, or stand by while another service does.
         """
-        builder = RayBuilder(sources, threads)
+        self._builder = builder = RayBuilder(sources, threads)
         launched = ladder is not None
         if ladder is None:
             ladder = await self._prepare(builder, settings)
@@ -129,6 +129,7 @@ class Control:
 
     async def __del__(self) -> None:
         """Stop keeping time; a running operation is taken up at the next start."""
+        self._builder.retire()
         await self._controller.stop()
         await self._tenure.end()
         self._metrics_server.shutdown()

@@ -133,10 +133,10 @@ class VariantController:
         )
 
     async def request_rollback(self) -> Operation:
-        """Return the operation that brings the previous variant back.
+        """Return the change that ran, taken back; or, where none ran, the one that brings the previous variant back.
 
         Raises:
-            Conflict: another operation runs, there is no previous variant, or it is below the floor.
+            Conflict: nothing runs, and there is no previous variant, or it is below the floor.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
         event = RollbackRequested(

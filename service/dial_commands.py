@@ -42,7 +42,8 @@ def dial(
 def rollback(url: Url = DEFAULT_URL, token: Token = None, wait: Wait = 60.0, as_json: AsJson = False) -> None:
     """Return a running service to the variant before the last change.
 
-    It is still loaded, so this takes no time; a second rollback takes the first one back. Example:
+    A change that still runs is taken back, and what was served goes on. Otherwise the previous variant serves again: it
+    is still loaded, so this takes no time; a second rollback takes the first one back. Example:
 
     \b
       sparsedial rollback
@@ -85,6 +86,10 @@ def _change(call: Callable[[AdminClient], dict[str, Any]], url: str, token: str 
         typer.echo(
             f"committed: generation {operation['generation']}, variant {operation['variant']}, accuracy "
             f"{operation['accuracy']:.1%}"
+        )
+    elif operation["error_type"] == "cancelled":
+        typer.echo(
+            f"taken back: operation {operation['id']} (sparsity {operation['sparsity']:g}); what was served goes on"
         )
     else:
         typer.echo(f"{operation['phase']}: operation {operation['id']}; 'sparsedial status' shows how it goes")

@@ -21,7 +21,10 @@ class ChangeRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackRequested:
-    """Someone wants the previous variant back. ``deadline`` is for its preparation."""
+    """Someone wants the last change undone: the one that runs, else the one committed last.
+
+    ``deadline`` is for the preparation of the previous variant.
+    """
 
     operation_id: str
     accuracy_floor: float

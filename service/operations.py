@@ -33,6 +33,7 @@ class Cause(StrEnum):
 
     ACCURACY_FLOOR = "accuracy_floor"
     BUILD = "build"
+    CANCELLED = "cancelled"
     DEADLINE = "deadline"
     INTERNAL = "internal"
     REPLICA = "replica"

@@ -85,7 +85,10 @@ class Builder(Protocol):
     """Whoever turns a spec into a stored, evaluated variant, away from the request path."""
 
     async def build(self, spec: PruneSpec) -> Manifest | Refusal:
-        """Return the manifest of the variant of ``spec``, built now or found in the store, or why there is none."""
+        """Return the manifest of the variant of ``spec``, built now or found in the store, or why there is none.
+
+        A build that is cancelled ends: the next one does not wait for it.
+        """
 
 
 class EngineHolder(Protocol):

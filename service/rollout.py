@@ -6,8 +6,9 @@
                           ▼  RollbackRequested   ▼
                         failed               rolled_back
 
-``failed`` never reached a replica; ``rolled_back`` was dropped by the replicas that had prepared it. In neither did the
-committed variant stop answering for a moment. A build that gives the committed variant itself is ``committed`` at once,
+``failed`` never reached a replica; ``rolled_back`` was dropped by the replicas that had prepared it, or taken back by a
+request for a rollback, which a change that runs is the last change for. In neither did the committed variant stop
+answering for a moment. A build that gives the committed variant itself is ``committed`` at once,
 under the generation that is there: nothing is swapped. No phase means that nothing runs. Events carry the clock and the
 limits, so that nothing here reads either; the controller writes every new state to disk before it acts on it.
 """
@@ -123,11 +124,14 @@ def _begin_rollback(state: RolloutState, event: RollbackRequested) -> Transition
     return replace(state, operation=operation), (Announce(operation), Reply(operation))
 
 
-def _join_rollback(state: RolloutState, event: RollbackRequested) -> Transition:
+def _take_back(state: RolloutState, event: RollbackRequested) -> Transition:
+    """End a change that runs: what is committed is the variant before it. A running rollback is joined."""
     running = _running(state)
-    if running.kind is not Kind.ROLLBACK:
-        raise _busy(running)
-    return state, (Reply(running),)
+    if running.kind is Kind.ROLLBACK:
+        return state, (Reply(running),)
+    error = f"taken back while it was {running.phase}; what was served goes on"
+    changed, announced = _end(state, running, Cause.CANCELLED, error, event.now)
+    return changed, (*announced, Reply(changed.history[-1]))
 
 
 def _prepare(state: RolloutState, event: Built) -> Transition:
@@ -218,7 +222,8 @@ def _refuse(state: RolloutState, operation: Operation, accuracy: float, floor: f
 
 def _end(state: RolloutState, operation: Operation, cause: Cause, error: str, now: float) -> Transition:
     """End the running operation without a commit; what is committed stays as it is."""
-    phase = Phase.FAILED if operation.phase is Phase.BUILDING else Phase.ROLLED_BACK
+    is_failure = operation.phase is Phase.BUILDING and cause is not Cause.CANCELLED
+    phase = Phase.FAILED if is_failure else Phase.ROLLED_BACK
     ended = replace(operation, entered=(*operation.entered, (phase, now)), error=error, error_type=cause)
     return _remember(replace(state, operation=None), ended), (Announce(ended),)
 
@@ -243,7 +248,8 @@ def _own(state: RolloutState, operation_id: str) -> Operation:
 def _busy(running: Operation) -> Conflict:
     return Conflict(
         f"Operation {running.id} is {running.phase}, towards sparsity {running.spec.sparsity:g}. "
-        f"Wait until GET /admin/operations/{running.id} says that it has ended, then ask again.",
+        f"Wait until GET /admin/operations/{running.id} says that it has ended, or take it back with "
+        "POST /admin/rollback, then ask again.",
         operation=running.id,
     )
 
@@ -255,14 +261,14 @@ TRANSITIONS: dict[tuple[Phase | None, type[Event]], Callable[[RolloutState, Any]
     (None, Tick): _unchanged,
     (None, Restarted): _resume,
     (Phase.BUILDING, ChangeRequested): _join_change,
-    (Phase.BUILDING, RollbackRequested): _join_rollback,
+    (Phase.BUILDING, RollbackRequested): _take_back,
     (Phase.BUILDING, Built): _prepare,
     (Phase.BUILDING, Broken): _give_up,
     (Phase.BUILDING, ReplicasReported): _unchanged,
     (Phase.BUILDING, Tick): _check_deadline,
     (Phase.BUILDING, Restarted): _resume,
     (Phase.PREPARING, ChangeRequested): _join_change,
-    (Phase.PREPARING, RollbackRequested): _join_rollback,
+    (Phase.PREPARING, RollbackRequested): _take_back,
     (Phase.PREPARING, Broken): _give_up,
     (Phase.PREPARING, ReplicasReported): _hear_replicas,
     (Phase.PREPARING, Tick): _check_deadline,

@@ -11,10 +11,11 @@ from typing import Any
 from service.documents import operation_document, status_document
 from service.operations import RolloutState
 from tests.service.control_parts import DENSE, FLOOR, first_state, manifest_of, report_of
-from tests.service.test_rollout import after, broken, built, change, reported
+from tests.service.test_rollout import after, broken, built, change, reported, rollback
 
 COMMITTED = operation_document(after(first_state(), change(), built(), reported()).history[-1])
 FAILED = operation_document(after(first_state(), change(), broken()).history[-1])
+TAKEN_BACK = operation_document(after(first_state(), change(), rollback()).history[-1])
 BUILDING_STATE = after(first_state(), change())
 
 

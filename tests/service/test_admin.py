@@ -159,6 +159,16 @@ async def test_rollback_and_its_lack_of_a_previous_variant(admin: Admin) -> None
     assert (answer.status_code, answer.json()["kind"], answer.json()["generation"]) == (200, "rollback", 3)
 
 
+async def test_a_rollback_takes_back_the_change_that_runs_and_says_so(admin: Admin) -> None:
+    admin.control.builder.gate.clear()
+    running = (await admin.put({"sparsity": 0.5})).json()["id"]
+    answer = await admin.client.post("/admin/rollback", params={"wait": 30})
+    body = answer.json()
+    assert (answer.status_code, body["id"], body["kind"]) == (200, running, "swap")
+    assert (body["phase"], body["error_type"]) == ("rolled_back", "cancelled")
+    assert answer.headers["location"].endswith(f"/operations/{running}")
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

@@ -19,7 +19,17 @@ from service.settings import Settings
 from service.version import VERSION
 from tests.conftest import write_rows
 from tests.service.control_parts import first_state
-from tests.service.fake_admin import BUILDING_STATE, COMMITTED, FAILED, FakeAdmin, building, problem, serving, status_of
+from tests.service.fake_admin import (
+    BUILDING_STATE,
+    COMMITTED,
+    FAILED,
+    TAKEN_BACK,
+    FakeAdmin,
+    building,
+    problem,
+    serving,
+    status_of,
+)
 
 COMMANDS = ["prepare", "prune", "frontier", "serve", "dial", "rollback", "status"]
 Run = Callable[..., Result]
@@ -416,6 +426,15 @@ def test_rollback_asks_for_the_previous_variant(admin: FakeAdmin) -> None:
     admin.answers(200, COMMITTED)
     assert run("rollback", "--url", admin.url, "--token", "t").exit_code == 0
     assert (admin.asked[0].method, admin.asked[0].path) == ("POST", "/admin/rollback?wait=60.0")
+
+
+def test_rollback_says_that_a_running_change_was_taken_back(admin: FakeAdmin) -> None:
+    admin.answers(200, TAKEN_BACK)
+    result = run("rollback", "--url", admin.url, "--token", "t")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "taken back: operation op1 (sparsity 0.5); what was served goes on\n",
+    )
 
 
 def test_a_change_that_failed_is_1_and_its_operation_is_on_stdout_as_json(admin: FakeAdmin) -> None:

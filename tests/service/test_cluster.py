@@ -1,13 +1,17 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from ray import serve
 
-from service.cluster import CONTROL_APP, RayControlLink
+from pruning.spec import PruneSpec
+from service.cluster import CONTROL_APP, RayBuilder, RayControlLink
 from service.protocol import ReplicaReport
+from service.sources import Sources
 
 REPORT = ReplicaReport(
     replica_id="r1",
@@ -89,3 +93,53 @@ async def test_a_controller_that_is_not_there_yet_is_looked_up_again(fake: FakeS
     fake.known = True
     fake.answers = iter(["there"])
     assert await link.sync(REPORT, 0) == "there"
+
+
+class FakeActors:
+    """Ray's actors: each builds for ever."""
+
+    def __init__(self) -> None:
+        self.started: list[Any] = []
+        self.killed: list[Any] = []
+
+    def remote(self, **options: Any) -> Any:
+        actors = self
+
+        class Actor:
+            def __init__(self) -> None:
+                self.asked: list[str] = []
+                actors.started.append(self)
+
+            @property
+            def warm(self) -> Any:
+                return type("Method", (), {"remote": lambda method: self.asked.append("warm")})()
+
+            @property
+            def build(self) -> Any:
+                return type("Method", (), {"remote": lambda method, spec: asyncio.Event().wait()})()
+
+        handle = type("Handle", (), {"remote": lambda handle, *arguments: Actor()})
+        return lambda actor_class: handle()
+
+
+@pytest.fixture
+def actors(monkeypatch: pytest.MonkeyPatch) -> FakeActors:
+    actors = FakeActors()
+    monkeypatch.setattr(ray, "remote", actors.remote)
+    monkeypatch.setattr(ray, "kill", actors.killed.append)
+    return actors
+
+
+@pytest.mark.parametrize("retired", [False, True])
+async def test_a_cancelled_build_ends_with_its_process_and_another_warms_up(actors: FakeActors, retired: bool) -> None:
+    builder = RayBuilder(Sources(*[Path("nowhere")] * 4), 1)
+    build = asyncio.create_task(builder.build(PruneSpec(sparsity=0.5)))
+    await asyncio.sleep(0)
+    if retired:
+        builder.retire()
+    build.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await build
+    assert actors.killed == actors.started[:1]
+    assert len(actors.started) == (1 if retired else 2)
+    assert all(actor.asked == ["warm"] for actor in actors.started)

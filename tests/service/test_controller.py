@@ -118,9 +118,31 @@ async def test_another_wish_meanwhile_is_refused_by_name(control: Control) -> No
     running = await control.controller.request_change(HALF)
     with pytest.raises(Conflict, match=running.id):
         await control.controller.request_change(MORE)
-    with pytest.raises(Conflict, match=running.id):
-        await control.controller.request_rollback()
     assert (await control.controller.wait(running.id, 0.01)).phase is Phase.BUILDING
+
+
+async def test_a_rollback_ends_a_running_build_and_another_change_may_follow(control: Control) -> None:
+    control.builder.gate.clear()
+    async with following(control.controller, ModelReplica(control.controller)):
+        running = await control.controller.request_change(HALF)
+        await until(lambda: control.builder.asked == [HALF])
+        taken_back = await control.controller.request_rollback()
+        assert (taken_back.id, taken_back.phase) == (running.id, Phase.ROLLED_BACK)
+        await until(lambda: control.builder.cancelled == 1)
+        control.builder.gate.set()
+        assert (await swap(control, MORE)).generation == 2
+    assert control.value("swaps_total", outcome="rolled_back") == 1
+
+
+async def test_a_rollback_while_replicas_prepare_lets_them_drop_what_was_staged(control: Control) -> None:
+    replica = ModelReplica(control.controller)
+    await replica.ask()
+    running = await control.controller.request_change(HALF)
+    await until(lambda: control.controller.operation(running.id).phase is Phase.PREPARING)
+    assert (await replica.ask()).staged is not None
+    await control.controller.request_rollback()
+    desired = await replica.ask()
+    assert (desired.staged, desired.variant_id, desired.generation) == (None, id_of(DENSE), 1)
 
 
 async def test_rollback_goes_back_without_building(control: Control) -> None:
