@@ -118,6 +118,7 @@ def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[d
             "bytes": cost.bytes,
             "latency_p50_ms": speed.latency_p50_ms,
             "items_per_s": speed.items_per_s,
+            "speed_device": speed.device,
             "speeds_run": None if run is None else run.id,
             "speedup": speedup,
             "ideal_speedup": None if dense is None else dense.cost.macs / cost.macs,

@@ -20,6 +20,8 @@ class Speed:
     """Median milliseconds of one forward pass of one text of median length."""
     items_per_s: float
     """Texts a second in length-sorted batches."""
+    device: str = "cpu"
+    """Where both were read. Builds and side-by-side runs compute on the CPU, also where GPUs serve."""
 
 
 @torch.inference_mode()

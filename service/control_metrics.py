@@ -18,8 +18,8 @@ _LEVEL_GAUGES = {
     "level_accuracy_high_ratio": ("accuracy_high", "Upper end of the accuracy's 95 % interval"),
     "level_agreement_ratio": ("agreement", "Share of evaluation rows answered as the dense model answers them"),
     "level_achieved_sparsity_ratio": ("achieved_sparsity", "Share of prunable weights really removed"),
-    "level_latency_seconds": ("latency_s", "Measured median latency of one text"),
-    "level_items_per_second": ("items_per_s", "Measured texts per second in batches"),
+    "level_latency_seconds": ("latency_s", "Measured median latency of one text on the CPU"),
+    "level_items_per_second": ("items_per_s", "Measured texts per second in batches on the CPU"),
     "level_macs": ("macs", "Multiply-accumulates of one text at the stated length"),
 }
 """Gauge -> (value of ``_level_values``, help)."""

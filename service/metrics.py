@@ -51,8 +51,12 @@ class ReplicaMetrics:
         self.accuracy_low = self._gauge("accuracy_low_ratio", "Lower end of its 95 % interval.")
         self.accuracy_high = self._gauge("accuracy_high_ratio", "Upper end of its 95 % interval.")
         self.agreement = self._gauge("agreement_ratio", "Share of evaluation rows labelled as the dense model does.")
-        self.variant_latency = self._gauge("variant_latency_seconds", "Median time of one text, measured when built.")
-        self.variant_rate = self._gauge("variant_items_per_second", "Texts a second in batches, measured when built.")
+        self.variant_latency = self._gauge(
+            "variant_latency_seconds", "Median time of one text on the CPU, read when built."
+        )
+        self.variant_rate = self._gauge(
+            "variant_items_per_second", "Texts a second in batches on the CPU, read when built."
+        )
         self.variant_info = self._gauge(
             "variant_info", "The live variant.", "variant", "pattern", "scorer", "recover", "precision"
         )

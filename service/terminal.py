@@ -85,7 +85,8 @@ def frontier_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """
     ways = sorted({way_of(row) for row in rows if row["requested_sparsity"] > 0})
     several = len(ways) > 1
-    caption = "latency: median of one text"
+    devices = " and ".join(sorted({row["speed_device"] for row in rows}))
+    caption = f"latency: median of one text, on {devices.upper()}"
     if len(ways) == 1:
         caption = f"cut by {ways[0]}; {caption}"
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True, caption=caption)

@@ -28,6 +28,7 @@ KEYS = {
     "bytes",
     "latency_p50_ms",
     "items_per_s",
+    "speed_device",
     "speeds_run",
     "speedup",
     "ideal_speedup",
@@ -82,6 +83,7 @@ def test_speeds_read_during_builds_are_compared_with_nothing(bench: Workbench, l
     for manifest in ladder:
         row = rows[manifest.variant_id]
         assert (row["items_per_s"], row["speeds_run"]) == (manifest.speed.items_per_s, None)
+        assert row["speed_device"] == manifest.speed.device == "cpu"
 
 
 def test_a_level_built_after_the_run_has_no_speedup_until_all_are_measured_again(

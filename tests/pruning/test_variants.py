@@ -71,6 +71,12 @@ def test_a_variant_with_empty_layers_comes_back_as_it_was_put(store: VariantStor
     }
 
 
+def test_a_speed_of_the_time_before_it_named_its_device_is_the_cpus(base: BaseModel) -> None:
+    values = manifest_of(base, "a" * 16).as_dict()
+    del values["speed"]["device"]
+    assert Manifest.from_dict(values).speed.device == "cpu"
+
+
 def test_the_manifest_carries_the_checksum_of_the_weights(store: VariantStore, stored: Manifest) -> None:
     assert stored.weights_sha256 == sha256_of(store.folder / stored.variant_id / WEIGHTS)
 

@@ -32,6 +32,7 @@ def row(sparsity: float = 0.5, **changes: Any) -> dict[str, Any]:
         "agreement": 0.987,
         "macs": 11_000_000_000,
         "latency_p50_ms": 123.4,
+        "speed_device": "cpu",
         "items_per_s": 12345.6,
         "speedup": 10.0,
         "ideal_speedup": 12.5,
