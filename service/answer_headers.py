@@ -1,11 +1,19 @@
-"""The headers that every answer of both applications carries, refusals among them: its request and its variant."""
+"""The headers that every answer of both applications carries, refusals too: its request, its variant, its time."""
 
+import time
 from collections.abc import Callable, Mapping
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.request_ids import HEADER, request_id_of
+
+TOTAL_TIME = "x-total-time"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a duration as the time headers show it."""
+    return f"{1e3 * seconds:.3f}"
 
 
 def variant_headers(generation: int, variant_id: str, achieved_sparsity: float) -> dict[str, str]:
@@ -32,6 +40,7 @@ class AnswerHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        started = time.perf_counter()
         request_id = request_id_of(scope)
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
 
@@ -41,6 +50,8 @@ class AnswerHeaders:
                 headers[HEADER] = request_id
                 if "x-generation" not in headers:
                     headers.update(self._variant())
+                if TOTAL_TIME not in headers:
+                    headers[TOTAL_TIME] = milliseconds(time.perf_counter() - started)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -17,7 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from pruning.tokenization import Encoded, TextTokenizer
-from service.answer_headers import variant_headers
+from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
 from service.batcher import Answered, TokenBatcher
 from service.classification import rank
 from service.engine import Live
@@ -155,10 +155,10 @@ class InferenceRuntime:
             self._metrics.truncated_texts.inc(truncated)
         return {
             **_headers_of(answered.snapshot),
-            "x-tokenization-time": f"{1e3 * tokenization_s:.3f}",
-            "x-queue-time": f"{1e3 * answered.queue_s:.3f}",
-            "x-inference-time": f"{1e3 * answered.inference_s:.3f}",
-            "x-total-time": f"{1e3 * total_s:.3f}",
+            "x-tokenization-time": milliseconds(tokenization_s),
+            "x-queue-time": milliseconds(answered.queue_s),
+            "x-inference-time": milliseconds(answered.inference_s),
+            TOTAL_TIME: milliseconds(total_s),
             "x-truncated": str(truncated),
             "x-compute-tokens": str(sum(len(sequence.ids) for sequence in sequences)),
         }

@@ -1,3 +1,4 @@
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -18,7 +19,7 @@ async def show_id(request: Request) -> PlainTextResponse:
 
 
 async def answer_of_its_own(request: Request) -> PlainTextResponse:
-    return PlainTextResponse("", headers=variant_headers(2, "b" * 16, 0.3))
+    return PlainTextResponse("", headers=variant_headers(2, "b" * 16, 0.3) | {"x-total-time": "1.500"})
 
 
 @pytest.fixture
@@ -40,6 +41,17 @@ async def test_an_answer_names_its_request_and_the_variant_of_now(client: httpx.
     answer = await client.get(path, headers={"x-request-id": "mine-1"})
     assert answer.headers["x-request-id"] == "mine-1"
     assert LIVE.items() <= dict(answer.headers).items()
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere"])
+async def test_an_answer_says_how_long_it_took(client: httpx.AsyncClient, path: str) -> None:
+    started = time.perf_counter()
+    answer = await client.get(path)
+    assert 0 < float(answer.headers["x-total-time"]) <= 1e3 * (time.perf_counter() - started)
+
+
+async def test_an_answer_that_took_its_own_time_keeps_it(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/own")).headers.get_list("x-total-time") == ["1.500"]
 
 
 async def test_the_application_sees_the_id_that_the_answer_carries(client: httpx.AsyncClient) -> None:

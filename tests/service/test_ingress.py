@@ -13,13 +13,12 @@ from service.runtime import InferenceRuntime
 from service.settings import Settings
 from tests.service.inference_parts import breaking_on, client_of, engine_of, runtime_of
 
-ON_ALL = ["x-request-id", "x-generation", "x-variant", "x-sparsity"]
+ON_ALL = ["x-request-id", "x-generation", "x-variant", "x-sparsity", "x-total-time"]
 PROMISED = [
     *ON_ALL,
     "x-tokenization-time",
     "x-queue-time",
     "x-inference-time",
-    "x-total-time",
     "x-truncated",
     "x-compute-tokens",
 ]
