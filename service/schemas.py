@@ -135,11 +135,16 @@ class HubParameters(_Strict):
 
 
 class HubOptions(_Strict):
-    """Options of the Hugging Face Inference API: accepted, and without effect on a server that is always loaded."""
+    """Options of the Hugging Face Inference API: accepted, and without effect on a server that is always loaded.
+
+    These are all that ``huggingface.js`` puts into a body; ``InferenceClient`` sends none.
+    """
 
     use_cache: bool = True
     use_gpu: bool = False
     wait_for_model: bool = False
+    dont_load_model: bool = False
+    retry_on_error: bool = True
 
 
 class HubRequest(_Strict):

@@ -7,6 +7,8 @@ from service.classification import Activation
 from service.errors import Invalid
 from service.schemas import HubRequest, TeiRequest, parse
 
+OPTIONS = ("use_cache", "wait_for_model", "dont_load_model", "retry_on_error", "use_gpu")
+
 
 @pytest.mark.parametrize(
     ("inputs", "texts"), [("a", ["a"]), (["a"], ["a"]), (["a", "b"], ["a", "b"]), (["a", "b", "c"], ["a", "b", "c"])]
@@ -44,6 +46,12 @@ def test_hub_parameters_are_taken_over() -> None:
     query = parse(HubRequest, {"inputs": "a", "parameters": parameters, "options": {"wait_for_model": True}}).query()
     assert (query.ranking.top_k, query.ranking.activation) == (2, Activation.SIGMOID)
     assert (query.truncate, query.direction) == (False, Direction.LEFT)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_every_option_of_hugging_faces_clients_is_taken_and_changes_nothing(value: bool) -> None:
+    with_options = parse(HubRequest, {"inputs": "a", "options": dict.fromkeys(OPTIONS, value)}).query()
+    assert with_options == parse(HubRequest, {"inputs": "a"}).query()
 
 
 @pytest.mark.parametrize(
