@@ -6,7 +6,9 @@ manifest.json          what it is, what it costs, what it is worth, and checksum
 
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +20,7 @@ from torch import Tensor
 from pruning.cost import Cost
 from pruning.errors import ChecksumError, StoreError
 from pruning.evaluation import Evaluation
-from pruning.files import digest_of, new_folder, sha256_of, write_json
+from pruning.files import digest_of, new_folder, remove_folder, sha256_of, write_json
 from pruning.spec import PruneSpec
 from pruning.timing import Speed
 
@@ -154,6 +156,32 @@ class VariantStore:
         """Return manifest and encoder layers, verified; raises what ``verify`` raises."""
         manifest = self.verify(variant_id)
         return manifest, load_file(self.folder / variant_id / WEIGHTS)
+
+    def touch(self, variant_id: str) -> None:
+        """Count a variant among the newest again, for it was asked for; nothing happens where it is not there."""
+        with suppress(OSError):
+            os.utime(self.folder / variant_id / MANIFEST)
+
+    def keep_newest(self, count: int, in_use: Collection[str]) -> Sequence[str]:
+        """Remove all variants but those ``in_use`` and the ``count`` that were stored or touched last.
+
+        Returns:
+            The ids of those that went; one that cannot be removed stays.
+        """
+        ages = {}
+        for path in self.folder.glob(f"*/{MANIFEST}"):
+            if not path.parent.name.startswith(".") and path.parent.name not in in_use:
+                with suppress(OSError):
+                    ages[path.parent] = path.stat().st_mtime_ns
+        gone = []
+        for folder in sorted(ages, key=lambda folder: ages[folder], reverse=True)[count:]:
+            try:
+                remove_folder(folder)
+            except OSError as error:
+                logger.warning("variant %s could not be removed: %s", folder.name, error)
+            else:
+                gone.append(folder.name)
+        return gone
 
     def list(self) -> list[Manifest]:
         """Return every readable manifest, least sparse first; others are logged and left out."""

@@ -26,11 +26,18 @@ logger = logging.getLogger(__name__)
 class VariantBuilder:
     """Holds a workbench open and builds one variant at a time."""
 
-    def __init__(self, sources: Sources, threads: int) -> None:
-        """Open the workbench and give way to everything else on this machine."""
+    def __init__(self, sources: Sources, threads: int, keep_variants: int) -> None:
+        """Open the workbench and give way to everything else on this machine.
+
+        Args:
+            sources: model, rows and store.
+            threads: for the arithmetic.
+            keep_variants: how many the store keeps beside those in use.
+        """
         yield_cpu()
         torch.set_num_threads(threads)
         self._threads = threads
+        self._keep_variants = keep_variants
         self._bench = Workbench.open(sources.model, sources.train, sources.evaluation, sources.store)
 
     def calibrate(self) -> bool:
@@ -48,10 +55,14 @@ class VariantBuilder:
         judged_logits(self._bench.dense_model(), self._bench.evaluation.sequences[:SCREEN_SEQUENCES])
         return os.getpid()
 
-    def build(self, spec: PruneSpec) -> Manifest | Refusal:
-        """Return the manifest of the variant of ``spec``, or why there is none."""
+    def build(self, spec: PruneSpec, in_use: frozenset[str] | None = None) -> Manifest | Refusal:
+        """Return the manifest of the variant of ``spec``, or why there is none.
+
+        Then the oldest variants go that are neither this one nor ``in_use``, if there are too many; None keeps all.
+        One process builds and removes, one thing at a time: what a build has found there stays until it is in use.
+        """
         try:
-            return build_variant(
+            manifest = build_variant(
                 self._bench,
                 spec,
                 lambda name: logger.info("building %s: %s", spec.sparsity, name),
@@ -62,6 +73,15 @@ class VariantBuilder:
         except OSError as error:
             words = f"the variant could not be built: {error}; check the disk of {self._bench.root}"
             return Refusal(message=words, cause=Cause.STORAGE)
+        if in_use is not None:
+            self._make_room(manifest.variant_id, in_use)
+        return manifest
+
+    def _make_room(self, newest: str, in_use: frozenset[str]) -> None:
+        store = self._bench.store
+        store.touch(newest)
+        if gone := store.keep_newest(self._keep_variants, in_use | {newest}):
+            logger.info("removed from the store: %s", ", ".join(gone))
 
 
 def _cause_of(error: PruningError) -> Cause:

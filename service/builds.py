@@ -16,13 +16,14 @@ async def run_build(
     operation_id: str,
     spec: PruneSpec,
     *,
+    in_use: frozenset[str],
     accuracy_floor: float,
     prepare_timeout_s: float,
     wall: Callable[[], float],
 ) -> Built | Broken:
     """Return how the build of ``spec`` went: the variant's essentials, or public words about what broke it."""
     try:
-        outcome = await builder.build(spec)
+        outcome = await builder.build(spec, in_use)
     except Exception:
         logger.exception("operation=%s: the build failed", operation_id)
         words = "the build failed inside the service; its log says what"

@@ -52,10 +52,10 @@ class RayControlLink:
 class RayBuilder:
     """A ``VariantBuilder`` in an actor of its own, started anew if its process dies or its build is cancelled."""
 
-    def __init__(self, sources: Sources, threads: int) -> None:
+    def __init__(self, sources: Sources, threads: int, keep_variants: int) -> None:
         """Start the process; it opens its workbench in the background."""
         self._actor_class = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=1)(VariantBuilder)
-        self._arguments = sources, threads
+        self._arguments = sources, threads, keep_variants
         self._retired = False
         self._start()
 
@@ -63,10 +63,10 @@ class RayBuilder:
         self._actor = self._actor_class.remote(*self._arguments)
         self._actor.warm.remote()
 
-    async def build(self, spec: PruneSpec) -> Manifest | Refusal:
+    async def build(self, spec: PruneSpec, in_use: frozenset[str] | None = None) -> Manifest | Refusal:
         """Return the manifest of ``spec``'s variant, or why there is none."""
         try:
-            outcome: Manifest | Refusal = await self._actor.build.remote(spec)
+            outcome: Manifest | Refusal = await self._actor.build.remote(spec, in_use)
         except asyncio.CancelledError:  # the process would go on, and the next build wait for it
             ray.kill(self._actor)
             if not self._retired:

@@ -45,7 +45,7 @@ class Control:
         Without ``ladder`` nobody has prepared the store or locked it: calibrate and build the ladder first, which
         takes minutes, then hold the store's lock, or stand by while another service does.
         """
-        self._builder = builder = RayBuilder(sources, threads)
+        self._builder = builder = RayBuilder(sources, threads, settings.keep_variants)
         launched = ladder is not None
         if ladder is None:
             ladder = await self._prepare(builder, settings)

@@ -254,6 +254,7 @@ class VariantController:
             self._builder,
             operation_id,
             spec,
+            in_use=self._fleet.in_use(self._rollout.state),
             accuracy_floor=limits.accuracy_floor,
             prepare_timeout_s=limits.prepare_timeout_s,
             wall=self._clock.wall,

@@ -59,6 +59,12 @@ class Fleet:
         """Return the generation that every live replica answers under or is past; ``committed`` where none lags."""
         return min((report.generation for report in self if report.generation < committed), default=committed)
 
+    def in_use(self, state: RolloutState) -> frozenset[str]:
+        """Return every variant that a replica has loaded or may be told to load, the one that is built apart."""
+        orders = self.orders(state)
+        told = {orders.variant_id, orders.previous_variant_id, *orders.resident}
+        return frozenset(one for one in told | {report.variant_id for report in self} if one)
+
     def peers(self) -> tuple[Peer, ...]:
         """Return every process of the service that has a metrics page."""
         own = (Peer(replica_id=CONTROL_ID, metrics_address=self._metrics_address),) if self._metrics_address else ()

@@ -84,10 +84,11 @@ class ControlLink(Protocol):
 class Builder(Protocol):
     """Whoever turns a spec into a stored, evaluated variant, away from the request path."""
 
-    async def build(self, spec: PruneSpec) -> Manifest | Refusal:
+    async def build(self, spec: PruneSpec, in_use: frozenset[str]) -> Manifest | Refusal:
         """Return the manifest of the variant of ``spec``, built now or found in the store, or why there is none.
 
-        A build that is cancelled ends: the next one does not wait for it.
+        It makes room in the store too, and leaves what is ``in_use``. A build that is cancelled ends: the next one
+        does not wait for it.
         """
 
 

@@ -85,6 +85,8 @@ class Settings(BaseSettings):
     """Torch threads per replica. Default: the machine's cores shared out among the replicas."""
     ingress: Ingress = Ingress.HAPROXY
     """``haproxy`` is the fast path; ``proxy`` goes back to Ray Serve's default one."""
+    keep_variants: int = Field(default=64, ge=1)
+    """Variants kept in the store beside the ladder's, the live and the previous one; of others the oldest go."""
     address: str | None = None
     """Ray cluster to join (``auto`` or host:port). Default: a local one of our own."""
     admin_token: SecretStr | None = Field(default=None, min_length=1)

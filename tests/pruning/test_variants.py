@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -75,6 +76,31 @@ def test_a_speed_of_the_time_before_it_named_its_device_is_the_cpus(base: BaseMo
     values = manifest_of(base, "a" * 16).as_dict()
     del values["speed"]["device"]
     assert Manifest.from_dict(values).speed.device == "cpu"
+
+
+def test_the_newest_stay_and_what_is_in_use(store: VariantStore, base: BaseModel, layers: dict[str, Tensor]) -> None:
+    ids = [name * 16 for name in "abcde"]
+    for age, variant_id in enumerate(ids):
+        store.put(layers, manifest_of(base, variant_id))
+        os.utime(store.folder / variant_id / MANIFEST, (age, age))
+    store.touch(ids[1])
+    store.touch("f" * 16)
+    assert store.keep_newest(2, {ids[0]}) == [ids[3], ids[2]]
+    assert [path.name for path in sorted(store.folder.iterdir())] == [ids[0], ids[1], ids[4]]
+    assert store.keep_newest(2, set()) == [ids[0]]
+
+
+def test_a_variant_that_cannot_be_removed_stays_whole(
+    store: VariantStore, stored: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise PermissionError("not yours")
+
+    with monkeypatch.context() as fixed:
+        fixed.setattr(Path, "rename", refuse)
+        assert store.keep_newest(0, set()) == []
+    assert store.verify(stored.variant_id) == stored
+    assert [path.name for path in store.folder.iterdir()] == [stored.variant_id]
 
 
 def test_the_manifest_carries_the_checksum_of_the_weights(store: VariantStore, stored: Manifest) -> None:

@@ -104,13 +104,15 @@ class FakeBuilder:
     edition: str = ""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[PruneSpec] = field(default_factory=list)
+    in_use: list[frozenset[str]] = field(default_factory=list)
     cancelled: int = 0
 
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def build(self, spec: PruneSpec) -> Manifest | Refusal:
+    async def build(self, spec: PruneSpec, in_use: frozenset[str]) -> Manifest | Refusal:
         self.asked.append(spec)
+        self.in_use.append(in_use)
         try:
             await self.gate.wait()
         except asyncio.CancelledError:

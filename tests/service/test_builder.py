@@ -26,7 +26,7 @@ from pruning.spec import PruneSpec
 from service.builder import VariantBuilder
 from service.sources import Sources
 
-builder = VariantBuilder(Sources(*map(Path, sys.argv[1:])), threads=1)
+builder = VariantBuilder(Sources(*map(Path, sys.argv[1:])), threads=1, keep_variants=1)
 print(os.sched_getscheduler(0) == os.SCHED_IDLE or os.nice(0) == 19, builder.calibrate(), builder.calibrate())
 print(builder.warm() == os.getpid(), builder.build(PruneSpec(sparsity=0.5)).achieved_sparsity)
 """
@@ -41,7 +41,7 @@ def sources(tiny_model_dir: Path, tiny_rows: tuple[Path, Path], tmp_path: Path) 
 def builder(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> VariantBuilder:
     """A calibrated builder that leaves the priority of the tests alone."""
     monkeypatch.setattr(module, "yield_cpu", lambda: None)
-    builder = VariantBuilder(sources, torch.get_num_threads())
+    builder = VariantBuilder(sources, torch.get_num_threads(), keep_variants=1)
     assert builder.calibrate()
     return builder
 
@@ -61,6 +61,30 @@ def test_the_same_spec_twice_is_one_variant(builder: VariantBuilder, sources: So
     assert [path.name for path in (sources.store / "variants").iterdir()] == [first.variant_id]
 
 
+def test_a_build_lets_the_oldest_variants_go_but_none_in_use(builder: VariantBuilder, sources: Sources) -> None:
+    def built(sparsity: float, *in_use: str) -> str:
+        manifest = builder.build(PruneSpec(sparsity=sparsity), frozenset(in_use))
+        assert isinstance(manifest, Manifest)
+        return manifest.variant_id
+
+    def stored() -> set[str]:
+        return {path.name for path in (sources.store / "variants").iterdir()}
+
+    used = built(0.0)
+    first = built(0.3, used)
+    second = built(0.5, used)
+    assert stored() == {used, first, second}
+    assert built(0.3, used) == first  # asked for again: now the second is the oldest
+    third = built(0.7, used)
+    assert stored() == {used, first, third}
+
+
+def test_without_a_word_of_what_is_in_use_all_stay(builder: VariantBuilder, sources: Sources) -> None:
+    for sparsity in (0.0, 0.3, 0.5, 0.7):
+        assert isinstance(builder.build(PruneSpec(sparsity=sparsity)), Manifest)
+    assert len(list((sources.store / "variants").iterdir())) == 4
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [(PruneSpec(sparsity=0.5, scorer="psychic"), "unknown scorer 'psychic'"), (PruneSpec(sparsity=0.999), "0.999")],
@@ -74,7 +98,7 @@ def test_a_refusal_is_a_value(builder: VariantBuilder, spec: PruneSpec, words: s
 
 def test_without_calibration_a_build_is_refused(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "yield_cpu", lambda: None)
-    outcome = VariantBuilder(sources, torch.get_num_threads()).build(HALF)
+    outcome = VariantBuilder(sources, torch.get_num_threads(), 1).build(HALF)
     assert isinstance(outcome, Refusal) and "sparsedial prepare" in outcome.message
     assert outcome.cause is Cause.BUILD
 

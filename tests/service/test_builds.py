@@ -10,9 +10,13 @@ from service.protocol import Refusal
 from tests.service.control_parts import FLOOR, FakeBuilder, id_of
 from tests.service.test_rollout import HALF
 
+IN_USE = frozenset({id_of(HALF)})
+
 
 async def outcome_of(builder: FakeBuilder) -> Built | Broken:
-    return await run_build(builder, "op1", HALF, accuracy_floor=FLOOR, prepare_timeout_s=30.0, wall=lambda: 5.0)
+    return await run_build(
+        builder, "op1", HALF, in_use=IN_USE, accuracy_floor=FLOOR, prepare_timeout_s=30.0, wall=lambda: 5.0
+    )
 
 
 @pytest.fixture
@@ -30,6 +34,7 @@ async def test_a_build_is_told_by_its_essentials(builder: FakeBuilder) -> None:
         now=5.0,
         deadline=35.0,
     )
+    assert builder.in_use == [IN_USE]
 
 
 @pytest.mark.parametrize("cause", [Cause.BUILD, Cause.STORAGE])

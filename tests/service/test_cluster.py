@@ -116,7 +116,7 @@ class FakeActors:
 
             @property
             def build(self) -> Any:
-                return type("Method", (), {"remote": lambda method, spec: asyncio.Event().wait()})()
+                return type("Method", (), {"remote": lambda method, *spec: asyncio.Event().wait()})()
 
         handle = type("Handle", (), {"remote": lambda handle, *arguments: Actor()})
         return lambda actor_class: handle()
@@ -132,7 +132,7 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> FakeActors:
 
 @pytest.mark.parametrize("retired", [False, True])
 async def test_a_cancelled_build_ends_with_its_process_and_another_warms_up(actors: FakeActors, retired: bool) -> None:
-    builder = RayBuilder(Sources(*[Path("nowhere")] * 4), 1)
+    builder = RayBuilder(Sources(*[Path("nowhere")] * 4), 1, 64)
     build = asyncio.create_task(builder.build(PruneSpec(sparsity=0.5)))
     await asyncio.sleep(0)
     if retired:

@@ -156,6 +156,20 @@ async def test_rollback_goes_back_without_building(control: Control) -> None:
     assert control.builder.asked == [HALF]
 
 
+async def test_a_build_is_told_every_variant_that_may_still_be_loaded(tmp_path: Path) -> None:
+    ladder = PruneSpec(sparsity=0.3)
+    control = make_control(tmp_path, ladder=(id_of(DENSE), id_of(ladder)))
+    put(VariantStore(tmp_path), ladder)
+    await control.controller.start()
+    control.clock.now += 4.0
+    async with following(control.controller, ModelReplica(control.controller)):
+        for spec in (HALF, MORE, PruneSpec(sparsity=0.6)):
+            await swap(control, spec)
+    always = {id_of(DENSE), id_of(ladder)}
+    assert control.builder.in_use == [always, always | {id_of(HALF)}, always | {id_of(HALF), id_of(MORE)}]
+    await control.controller.stop()
+
+
 async def test_a_variant_below_the_floor_touches_no_replica(control: Control) -> None:
     replica = ModelReplica(control.controller)
     control.builder.accuracy = 0.7

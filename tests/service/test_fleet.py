@@ -1,10 +1,11 @@
 from dataclasses import replace
 
+from pruning.spec import PruneSpec
 from service.documents import targets_document
 from service.fleet import Fleet
 from service.operations import Phase
 from service.protocol import Peer, Staged
-from tests.service.control_parts import DENSE, first_state, id_of, report_of
+from tests.service.control_parts import DENSE, choice_of, first_state, id_of, report_of
 from tests.service.test_rollout import HALF, in_phase
 
 
@@ -92,3 +93,15 @@ def test_a_controller_without_a_page_is_no_peer() -> None:
     fleet = Fleet(lease_s=3.0, ladder=(), metrics_address="")
     fleet.hear(report_of("a"), 0.0)
     assert fleet.peers() == (Peer(replica_id="a", metrics_address=report_of("a").metrics_address),)
+
+
+def test_in_use_is_what_replicas_answer_with_and_may_be_told_to_load() -> None:
+    state = replace(first_state(), previous=choice_of(PruneSpec(sparsity=0.6)))
+    fleet = fleet_of("a")
+    fleet.hear(report_of("b", spec=PruneSpec(sparsity=0.2)), 0.0)
+    assert fleet.in_use(state) == {
+        id_of(DENSE),
+        id_of(HALF),
+        id_of(PruneSpec(sparsity=0.6)),
+        id_of(PruneSpec(sparsity=0.2)),
+    }

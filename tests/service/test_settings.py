@@ -34,6 +34,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "drain_timeout_s": ("0", 0.0),
     "threads": ("3", 3),
     "ingress": ("proxy", Ingress.PROXY),
+    "keep_variants": ("5", 5),
     "address": ("auto", "auto"),
     "admin_token": ("t", "t"),
     "api_key": ("k", "k"),
