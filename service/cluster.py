@@ -4,11 +4,13 @@
 """
 
 import asyncio
+import logging
 from typing import Any
 
 import ray
 import torch
 from ray import serve
+from ray.exceptions import RayActorError
 
 from pruning.errors import PruningError
 from pruning.spec import PruneSpec
@@ -19,6 +21,8 @@ from service.settings import Device
 from service.sources import Sources
 
 CONTROL_APP, MODEL_APP = "control", "model"
+
+logger = logging.getLogger(__name__)
 
 
 class RayControlLink:
@@ -54,7 +58,8 @@ class RayBuilder:
 
     def __init__(self, sources: Sources, threads: int, keep_variants: int) -> None:
         """Start the process; it opens its workbench in the background."""
-        self._actor_class = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=1)(VariantBuilder)
+        # Neither restarts nor retries by Ray, which tells the terminal of each.
+        self._actor_class = ray.remote(num_cpus=0)(VariantBuilder)
         self._arguments = sources, threads, keep_variants
         self._retired = False
         self._start()
@@ -66,13 +71,22 @@ class RayBuilder:
     async def build(self, spec: PruneSpec, in_use: frozenset[str] | None = None) -> Manifest | Refusal:
         """Return the manifest of ``spec``'s variant, or why there is none."""
         try:
-            outcome: Manifest | Refusal = await self._actor.build.remote(spec, in_use)
+            outcome: Manifest | Refusal = await self._ask("build", spec, in_use)
         except asyncio.CancelledError:  # the process would go on, and the next build wait for it
             ray.kill(self._actor)
             if not self._retired:
                 self._start()
             raise
         return outcome
+
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        """Return what the process answers; if it died, another is started and asked once more."""
+        try:
+            return await getattr(self._actor, method).remote(*arguments)
+        except RayActorError as error:
+            logger.warning("the builder's process died; starting another: %s", error)
+            self._start()
+            return await getattr(self._actor, method).remote(*arguments)
 
     def retire(self) -> None:
         """Start no process any more; the one that is there ends with this one, or with its build."""
@@ -84,7 +98,7 @@ class RayBuilder:
         Raises:
             PruningError: a level cannot be built.
         """
-        await self._actor.calibrate.remote()
+        await self._ask("calibrate")
         manifests = []
         for spec in specs:
             outcome = await self.build(spec)

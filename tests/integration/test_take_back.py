@@ -1,4 +1,4 @@
-"""A build that hangs, taken back."""
+"""A builder that hangs, and one that dies."""
 
 import os
 import signal
@@ -25,6 +25,7 @@ def test_a_build_that_hangs_is_taken_back_and_the_next_one_does_not_wait_for_it(
         after = live_service.admin("GET", "/sparsity").json()
         assert (after["generation"], after["variant"]) == (before["generation"], before["variant"])
         assert live_service.dial(0.43)["phase"] == "committed"
+        assert "raylet" not in live_service.log.read_text()
         deadline = time.monotonic() + 60
         while Path(f"/proc/{hung}").exists():
             assert time.monotonic() < deadline, "the hung builder is still there"
@@ -32,3 +33,15 @@ def test_a_build_that_hangs_is_taken_back_and_the_next_one_does_not_wait_for_it(
     finally:
         if Path(f"/proc/{hung}").exists():
             os.kill(hung, signal.SIGCONT)
+
+
+def test_a_build_whose_process_dies_is_begun_again(live_service: LiveService) -> None:
+    builders = live_service.processes("ray::VariantBuilder")
+    for builder in builders:
+        os.kill(builder, signal.SIGSTOP)
+    running = live_service.admin("PUT", "/sparsity", json={"sparsity": 0.37}).json()
+    assert running["phase"] == "building"
+    for builder in builders:
+        os.kill(builder, signal.SIGKILL)
+    committed = live_service.dial(0.37)
+    assert (committed["id"], committed["phase"]) == (running["id"], "committed")

@@ -2,16 +2,20 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 from ray import serve
+from ray.exceptions import RayActorError
 
-from pruning.spec import PruneSpec
 from service.cluster import CONTROL_APP, RayBuilder, RayControlLink
-from service.protocol import ReplicaReport
+from service.operations import Cause
+from service.protocol import Refusal, ReplicaReport
 from service.sources import Sources
+from tests.service.control_parts import until
+from tests.service.test_rollout import HALF
 
 REPORT = ReplicaReport(
     replica_id="r1",
@@ -96,30 +100,36 @@ async def test_a_controller_that_is_not_there_yet_is_looked_up_again(fake: FakeS
 
 
 class FakeActors:
-    """Ray's actors: each builds for ever."""
+    """Ray's actors: each builds as ``fate`` says."""
 
     def __init__(self) -> None:
-        self.started: list[Any] = []
-        self.killed: list[Any] = []
+        self.started: list[FakeActor] = []
+        self.killed: list[FakeActor] = []
+        self.fates: Iterator[Any] = iter(())
 
     def remote(self, **options: Any) -> Any:
-        actors = self
+        return lambda actor_class: SimpleNamespace(remote=self.start)
 
-        class Actor:
-            def __init__(self) -> None:
-                self.asked: list[str] = []
-                actors.started.append(self)
+    def start(self, *arguments: Any) -> "FakeActor":
+        self.started.append(FakeActor(self))
+        return self.started[-1]
 
-            @property
-            def warm(self) -> Any:
-                return type("Method", (), {"remote": lambda method: self.asked.append("warm")})()
 
-            @property
-            def build(self) -> Any:
-                return type("Method", (), {"remote": lambda method, *spec: asyncio.Event().wait()})()
+class FakeActor:
+    def __init__(self, actors: FakeActors) -> None:
+        self.asked: list[str] = []
 
-        handle = type("Handle", (), {"remote": lambda handle, *arguments: Actor()})
-        return lambda actor_class: handle()
+        async def build(*arguments: Any) -> Any:
+            self.asked.append("build")
+            fate = next(actors.fates)
+            if fate is None:
+                await asyncio.Event().wait()
+            if isinstance(fate, Exception):
+                raise fate
+            return fate
+
+        self.warm = SimpleNamespace(remote=lambda: self.asked.append("warm"))
+        self.build = SimpleNamespace(remote=build)
 
 
 @pytest.fixture
@@ -130,16 +140,34 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> FakeActors:
     return actors
 
 
+def builder_of() -> RayBuilder:
+    return RayBuilder(Sources(*[Path("nowhere")] * 4), 1, 64)
+
+
 @pytest.mark.parametrize("retired", [False, True])
 async def test_a_cancelled_build_ends_with_its_process_and_another_warms_up(actors: FakeActors, retired: bool) -> None:
-    builder = RayBuilder(Sources(*[Path("nowhere")] * 4), 1, 64)
-    build = asyncio.create_task(builder.build(PruneSpec(sparsity=0.5)))
-    await asyncio.sleep(0)
+    builder = builder_of()
+    actors.fates = iter([None])
+    build = asyncio.create_task(builder.build(HALF))
+    await until(lambda: "build" in actors.started[0].asked)
     if retired:
         builder.retire()
     build.cancel()
     with pytest.raises(asyncio.CancelledError):
         await build
     assert actors.killed == actors.started[:1]
-    assert len(actors.started) == (1 if retired else 2)
-    assert all(actor.asked == ["warm"] for actor in actors.started)
+    assert [actor.asked for actor in actors.started] == [["warm", "build"], ["warm"]][: 1 if retired else 2]
+
+
+async def test_a_build_whose_process_dies_is_begun_again_once(actors: FakeActors) -> None:
+    refusal = Refusal(message="no rows", cause=Cause.BUILD)
+    actors.fates = iter([RayActorError(), refusal, RayActorError(), RayActorError()])
+    builder = builder_of()
+    assert await builder.build(HALF) == refusal
+    with pytest.raises(RayActorError):
+        await builder.build(HALF)
+    assert [actor.asked for actor in actors.started] == [
+        ["warm", "build"],
+        ["warm", "build", "build"],
+        ["warm", "build"],
+    ]
