@@ -10,14 +10,16 @@ H head dimension, F neurons of a layer.
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from pruning.cost import Shape
-from pruning.slim.attention import attend
+from pruning.slim.attention import attend_group
+from pruning.slim.groups import Group
 from pruning.slim.linear import Linear
-from pruning.slim.packed import PackedBatch, Run
+from pruning.slim.packed import PackedBatch
 
 
 class Site(StrEnum):
@@ -58,46 +60,45 @@ class SlimLayer(nn.Module):
         self.ffn_out = Linear(num_neurons, shape.hidden)
         self.ffn_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
 
-    def forward(self, hidden_TD: Tensor, batch: PackedBatch, *, first_only: bool, visit: Visit) -> Tensor:
+    def forward(self, hidden_TD: Tensor, batch: PackedBatch, *, first_only: bool, visit: Visit | None) -> Tensor:
         """Return the next hidden states: [T, D], or [B, D] of the first tokens if ``first_only``."""
-        rows_RD = hidden_TD[batch.first_B] if first_only else hidden_TD
-        middle_RD: Tensor = self.attention_norm(self._attention(hidden_TD, rows_RD, batch, first_only, visit) + rows_RD)
-        output_RD: Tensor = self.ffn_norm(self._ffn(middle_RD, visit) + middle_RD)
+        rows_RD = hidden_TD.index_select(0, batch.first_B) if first_only else hidden_TD
+        middle_RD: Tensor = self.attention_norm(self._add_attention(hidden_TD, rows_RD, batch, first_only, visit))
+        output_RD: Tensor = self.ffn_norm(self._add_ffn(middle_RD, visit))
         return output_RD
 
-    def _attention(
-        self, hidden_TD: Tensor, rows_RD: Tensor, batch: PackedBatch, first_only: bool, visit: Visit
+    def _add_attention(
+        self, hidden_TD: Tensor, rows_RD: Tensor, batch: PackedBatch, first_only: bool, visit: Visit | None
     ) -> Tensor:
+        """Return the rows with what the attention sublayer adds to them."""
         if self.width == 0:
-            return self.attention_output.bias
+            return rows_RD + self.attention_output.bias
         if first_only:
-            query_RW = self.qkv(rows_RD, stop=self.width)
-            key_TW, value_TW = self.qkv(hidden_TD, start=self.width).split(self.width, dim=1)
+            query_RW, key_value_T2W = self.qkv(rows_RD, stop=self.width), self.qkv(hidden_TD, start=self.width)
         else:
-            query_RW, key_TW, value_TW = self.qkv(hidden_TD).split(self.width, dim=1)
-        context_RW = self._context(query_RW, key_TW, value_TW, batch.runs, first_only)
-        return visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RW)))
+            query_RW, key_value_T2W = self.qkv(hidden_TD).split((self.width, 2 * self.width), dim=1)
+        context_RW = self._context(query_RW, key_value_T2W, batch.groups, first_only)
+        if visit is None:
+            return cast(Tensor, self.attention_output(context_RW, residual=rows_RD))
+        return rows_RD + visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RW)))
 
-    def _context(
-        self, query_RW: Tensor, key_TW: Tensor, value_TW: Tensor, runs: Sequence[Run], first_only: bool
-    ) -> Tensor:
-        """Attend within each sequence, run by run of equal lengths."""
-        parts: list[Tensor] = []
-        row = 0
-        for run in runs:
-            rows_each = 1 if first_only else run.length
-            query = query_RW[row : row + run.count * rows_each].view(run.count, rows_each, -1, self.head_dim)
-            key = key_TW[run.start : run.stop].view(run.count, run.length, -1, self.head_dim)
-            value = value_TW[run.start : run.stop].view(run.count, run.length, -1, self.head_dim)
-            parts.append(attend(query, key, value))
-            row += run.count * rows_each
+    def _context(self, query_RW: Tensor, key_value_T2W: Tensor, groups: Sequence[Group], first_only: bool) -> Tensor:
+        """Attend within each sequence, group by group."""
+        parts = []
+        for group in groups:
+            rows = slice(group.first, group.first + group.count) if first_only else slice(group.start, group.stop)
+            keys = slice(group.start, group.stop)
+            parts.append(attend_group(query_RW[rows], key_value_T2W[keys], group, self.head_dim))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _ffn(self, middle_RD: Tensor, visit: Visit) -> Tensor:
+    def _add_ffn(self, middle_RD: Tensor, visit: Visit | None) -> Tensor:
+        """Return the rows with what the FFN adds to them."""
         if self.num_neurons == 0:
-            return self.ffn_out.bias
+            return middle_RD + self.ffn_out.bias
         neurons_RF = self.ffn_in(middle_RD, activation=self.activation)
-        return visit(Site.FFN_OUTPUT, self.ffn_out(visit(Site.FFN, neurons_RF)))
+        if visit is None:
+            return cast(Tensor, self.ffn_out(neurons_RF, residual=middle_RD))
+        return middle_RD + visit(Site.FFN_OUTPUT, self.ffn_out(visit(Site.FFN, neurons_RF)))
 
 
 class SlimBert(nn.Module):
@@ -130,8 +131,8 @@ class SlimBert(nn.Module):
         return logits
 
 
-def _visit(tap: Tap | None, layer: int, batch: PackedBatch, first_only: bool) -> Visit:
+def _visit(tap: Tap | None, layer: int, batch: PackedBatch, first_only: bool) -> Visit | None:
     if tap is None:
-        return lambda site, values_RW: values_RW
+        return None
     sequence_R = torch.arange(batch.num_sequences, device=batch.sequence_T.device) if first_only else batch.sequence_T
     return lambda site, values_RW: tap(layer, site, values_RW, sequence_R)

@@ -36,21 +36,34 @@ class Linear(nn.Module):
         self._laid_out: dict[tuple[int, int], Tensor] = {}
         """Blocked weights by the range of outputs that they give."""
 
-    def forward(self, inputs: Tensor, start: int = 0, stop: int | None = None, activation: str | None = None) -> Tensor:
-        """Return outputs ``start`` to ``stop`` of ``inputs W^T + b``, through ``activation`` if one is named."""
+    def forward(
+        self,
+        inputs: Tensor,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        activation: str | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Return outputs ``start`` to ``stop`` of ``inputs W^T + b``, through an activation or added to a residual."""
         stop = self.bias.shape[0] if stop is None else stop
         bias = self.bias[start:stop]
         differentiated = torch.is_grad_enabled() and inputs.requires_grad
         if differentiated or self.weight.requires_grad or not blocked_kernels(inputs.device.type):
             outputs = functional.linear(inputs, self.weight[start:stop], bias)
-            return outputs if activation is None else activate(outputs, activation)
-        name, algorithm = ("none", "") if activation is None else ACTIVATIONS[activation]
+            outputs = outputs if activation is None else activate(outputs, activation)
+            return outputs if residual is None else residual + outputs
         weight = self._laid_out.get((start, stop))
         if weight is None:
             plain = self.weight[start:stop].contiguous()
             weight = torch.ops.mkldnn._reorder_linear_weight(plain, LAYOUT_ROWS)
             self._laid_out[start, stop] = weight
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, name, [], algorithm)
+        product: Tensor
+        if residual is not None:
+            product = torch.ops.mkldnn._linear_pointwise.binary(inputs, residual, weight, bias, "add")
+        else:
+            name, algorithm = ("none", "") if activation is None else ACTIVATIONS[activation]
+            product = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, name, [], algorithm)
         return product
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Linear":

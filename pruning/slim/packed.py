@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from pruning.slim.groups import Group, group_lengths
 
 
 class TokenSequence(Protocol):
@@ -24,25 +27,8 @@ class TokenSequence(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Neighbouring sequences of one length: attention handles them in one call."""
-
-    start: int
-    """First token of the run."""
-    count: int
-    """Sequences in the run."""
-    length: int
-    """Tokens of each."""
-
-    @property
-    def stop(self) -> int:
-        """One past the run's last token."""
-        return self.start + self.count * self.length
-
-
-@dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """Token tensors of B sequences; fastest when neighbours are of equal length (sort by length first)."""
+    """Token tensors of B sequences; fastest when neighbours are of like length (sort by length first)."""
 
     ids_T: Tensor
     type_ids_T: Tensor
@@ -51,7 +37,8 @@ class PackedBatch:
     """Index of each sequence's first token: what a classification head reads."""
     sequence_T: Tensor
     """Sequence that each token belongs to."""
-    runs: tuple[Run, ...]
+    groups: tuple[Group, ...]
+    """Neighbours that attention handles together."""
 
     @classmethod
     def from_sequences(cls, sequences: Sequence[TokenSequence], device: torch.device | str = "cpu") -> Self:
@@ -63,24 +50,18 @@ class PackedBatch:
         lengths = [len(sequence.ids) for sequence in sequences]
         if not lengths or min(lengths) == 0:
             raise ValueError("a packed batch needs at least one sequence, and at least one token in each")
-        runs: list[Run] = []
-        start = 0
-        for length in lengths:
-            if runs and runs[-1].length == length:
-                runs[-1] = Run(runs[-1].start, runs[-1].count + 1, length)
-            else:
-                runs.append(Run(start, 1, length))
-            start += length
-        lengths_B = torch.tensor(lengths)
-        first_B = torch.cumsum(lengths_B, 0) - lengths_B
-        sequence_T = torch.repeat_interleave(torch.arange(len(lengths)), lengths_B)
+        lengths_B = np.array(lengths)
+        stop_B = np.cumsum(lengths_B)
+        first_B = stop_B - lengths_B
+        sequence_T = np.repeat(np.arange(len(lengths)), lengths_B)
+        positions_T = np.arange(stop_B[-1]) - first_B[sequence_T]
         return cls(
-            ids_T=torch.tensor([token for sequence in sequences for token in sequence.ids]).to(device),
-            type_ids_T=torch.tensor([kind for sequence in sequences for kind in sequence.type_ids]).to(device),
-            positions_T=(torch.arange(start) - first_B[sequence_T]).to(device),
-            first_B=first_B.to(device),
-            sequence_T=sequence_T.to(device),
-            runs=tuple(runs),
+            ids_T=_on(device, np.array([token for sequence in sequences for token in sequence.ids])),
+            type_ids_T=_on(device, np.array([kind for sequence in sequences for kind in sequence.type_ids])),
+            positions_T=_on(device, positions_T),
+            first_B=_on(device, first_B),
+            sequence_T=_on(device, sequence_T),
+            groups=tuple(group.to(device) for group in group_lengths(lengths)),
         )
 
     @property
@@ -92,3 +73,7 @@ class PackedBatch:
     def num_tokens(self) -> int:
         """T."""
         return self.ids_T.shape[0]
+
+
+def _on(device: torch.device | str, values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+    return torch.from_numpy(values).to(device)

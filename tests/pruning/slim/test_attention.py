@@ -1,27 +1,58 @@
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from pruning.slim.attention import LONGEST, SHORT, attend
+from pruning.slim.attention import LONGEST, SHORT, attend, attend_group
+from pruning.slim.groups import group_lengths
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("length", [1, 2, 25, SHORT - 1, SHORT, SHORT + 1, max(LONGEST.values()) + 1])
 @pytest.mark.parametrize("first_only", [False, True])
-def test_every_way_gives_softmax_attention(dtype: torch.dtype, length: int, first_only: bool) -> None:
+@pytest.mark.parametrize("hides", [False, True])
+def test_every_way_gives_softmax_attention_over_what_is_not_hidden(
+    dtype: torch.dtype, length: int, first_only: bool, hides: bool
+) -> None:
     torch.manual_seed(length)
     key, value = torch.randn(3, length, 2, 8, dtype=dtype), torch.randn(3, length, 2, 8, dtype=dtype)
     query = torch.randn(3, 1 if first_only else length, 2, 8, dtype=dtype)
-    exact = functional.scaled_dot_product_attention(
-        *(part.double().transpose(1, 2) for part in (query, key, value))
-    ).transpose(1, 2)
-    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
-    context = attend(query, key, value)
+    shown = [length, max(1, length - 1), 1] if hides else [length] * 3
+    context = attend(query, key, value, hidden_from(shown, length) if hides else None)
     assert context.dtype == dtype
-    torch.testing.assert_close(context.double(), exact.reshape(-1, 16), atol=tolerance, rtol=tolerance)
+    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
+    for index, count in enumerate(shown):
+        expected = exact(query[index], key[index, :count], value[index, :count])
+        torch.testing.assert_close(context[index].double(), expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [3, 5, 4], [1, 9, 2], [60, 66, 70]])
+@pytest.mark.parametrize("first_only", [False, True])
+def test_a_group_attends_within_each_of_its_sequences(lengths: list[int], first_only: bool) -> None:
+    torch.manual_seed(0)
+    [group] = group_lengths(lengths)
+    firsts = [sum(lengths[:index]) for index in range(len(lengths))]
+    query_TNH, key_value_T2NH = torch.randn(group.stop, 2, 8), torch.randn(group.stop, 2, 2, 8)
+    asked = query_TNH[firsts] if first_only else query_TNH
+    context = attend_group(asked.flatten(1), key_value_T2NH.flatten(1), group, head_dim=8)
+    parts = []
+    for first, length in zip(firsts, lengths, strict=True):
+        keys = slice(first, first + length)
+        queries = query_TNH[first : first + (1 if first_only else length)]
+        parts.append(exact(queries, key_value_T2NH[keys, 0], key_value_T2NH[keys, 1]))
+    torch.testing.assert_close(context, torch.cat(parts).flatten(1).float(), atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_pass() -> None:
     query, key, value = (torch.randn(2, 5, 2, 8, requires_grad=True) for _ in range(3))
-    attend(query, key, value).sum().backward()
+    attend(query, key, value, hidden_from([5, 2], 5)).sum().backward()
     assert all(part.grad is not None and torch.isfinite(part.grad).all() for part in (query, key, value))
+
+
+def hidden_from(shown: list[int], length: int) -> Tensor:
+    return torch.arange(length) >= torch.tensor(shown)[:, None]
+
+
+def exact(query_RNH: Tensor, key_SNH: Tensor, value_SNH: Tensor) -> Tensor:
+    query, key, value = (part.double().transpose(0, 1) for part in (query_RNH, key_SNH, value_SNH))
+    return functional.scaled_dot_product_attention(query, key, value).transpose(0, 1)

@@ -37,6 +37,14 @@ def test_a_range_of_outputs_is_that_range_of_all_of_them() -> None:
     torch.testing.assert_close(layer(inputs, start=4), whole[:, 4:], atol=1e-5, rtol=1e-5)
 
 
+def test_a_residual_is_added() -> None:
+    layer = frozen(16, 12)
+    inputs, residual = torch.randn(5, 16), torch.randn(5, 12)
+    before = residual.clone()
+    torch.testing.assert_close(layer(inputs, residual=residual), layer(inputs) + residual, atol=1e-5, rtol=1e-5)
+    assert torch.equal(residual, before)
+
+
 def test_a_copy_and_a_conversion_lay_out_their_own_weights() -> None:
     layer = frozen(16, 8)
     inputs = torch.randn(3, 16)

@@ -46,15 +46,6 @@ def test_the_first_token_of_every_sequence_is_known(lengths: list[int]) -> None:
     assert batch.ids_T[batch.first_B].tolist() == [sequence.ids[0] for sequence in sequences]
 
 
-@given(lengths=lengths)
-def test_the_runs_cover_every_token_once_and_neighbouring_runs_differ_in_length(lengths: list[int]) -> None:
-    _, batch = batch_of(lengths)
-    assert [run.length for run in batch.runs for _ in range(run.count)] == lengths
-    assert [run.start for run in batch.runs] == [0, *(run.stop for run in batch.runs[:-1])]
-    assert batch.runs[-1].stop == batch.num_tokens
-    assert all(left.length != right.length for left, right in zip(batch.runs, batch.runs[1:], strict=False))
-
-
 @pytest.mark.parametrize("sequences", [[], [Encoded([], [])], [Encoded([2, 3], [0, 0]), Encoded([], [])]])
 def test_a_batch_without_tokens_is_refused(sequences: list[Encoded]) -> None:
     with pytest.raises(ValueError, match="at least one sequence, and at least one token in each"):
