@@ -24,8 +24,9 @@ examples:
 
 Each contestant serves the embedded checkpoint on 127.0.0.1, alone, in an environment of its own that is installed from
 pinned requirements at the first run (about a gigabyte each) and kept under --envs. In every round each is started once,
-its labels of all texts are taken, and it is read under each load. Close other programs: a reading during which others
-took more than a fifth of a core is marked.
+its labels of all texts are taken, and it is read under each load. Close other programs first: where one holds a core,
+servers that compute in several threads can fall to a fraction of their rate. A reading during which others took more
+than a fifth of a core is marked and good for nothing.
 
 exit codes: 0 every contestant was measured and SparseDial failed no request; 1 some contestant was not (its row says
 why) or SparseDial failed a request; 2 the run could not take place. Progress goes to stderr, the report or, with

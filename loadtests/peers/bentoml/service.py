@@ -4,7 +4,7 @@ import bentoml
 from classifier import Classifier
 
 
-@bentoml.service(workers=1, traffic={"timeout": 60})
+@bentoml.service(workers=1, traffic={"timeout": 60}, logging={"access": {"enabled": False}})
 class Sentiment:
     """One worker that classifies."""
 
