@@ -1,26 +1,20 @@
 """Command line of ``python -m loadtests``."""
 
 import argparse
-import asyncio
-import json
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-from loadtests import report
 from loadtests.admin import AdminClient
-from loadtests.errors import LoadTestError
 from loadtests.open_loop import Arrivals
 from loadtests.options import LoadOptions
-from loadtests.progress import say
 from loadtests.result import Result
+from loadtests.running import exit_code_of
 from loadtests.scenarios import compare, steady, swap_under_load
 from loadtests.scenarios.swap_under_load import SwapOptions
 from loadtests.target import DEFAULT_ROUTE, checked_target
 from loadtests.texts import load_texts, request_bodies
 
-HELD, BROKEN, CANNOT = 0, 1, 2
 DEFAULT_URL = "http://127.0.0.1:8000"
 EPILOG = """\
 examples:
@@ -37,25 +31,7 @@ stderr, the report or, with --json, the figures to stdout.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one scenario and return the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        result = asyncio.run(_run(options))
-        taken_at = datetime.now(UTC)
-        if options.out:
-            say(f"wrote {report.write(result, options.out, taken_at=taken_at)}")
-    except (LoadTestError, OSError) as error:
-        say(f"error: {error}")
-        return CANNOT
-    except KeyboardInterrupt:
-        say("interrupted; nothing was written")
-        return CANNOT
-    if options.json:
-        print(json.dumps(report.as_json(result, taken_at=taken_at), indent=2))
-    else:
-        print(report.markdown(result, taken_at=taken_at), end="")
-    for law in result.laws:
-        if not law.held:
-            say(f"BROKEN {law.name}: {law.detail}")
-    return HELD if result.held else BROKEN
+    return exit_code_of(_run(options), out=options.out, as_json=options.json)
 
 
 async def _run(options: argparse.Namespace) -> Result:

@@ -25,7 +25,7 @@ def milliseconds(seconds: float | None) -> str:
 
 
 def markdown(result: Result, *, taken_at: datetime) -> str:
-    """Return the report of one run: circumstances, laws, goals, figures by phase, and the scenario's own tables."""
+    """Return the report of one run: circumstances, laws, goals, figures by phase, own tables."""
     parts = [
         f"# {result.scenario}: {taken_at:%Y-%m-%d %H:%M:%S} UTC",
         _table(("what", "value"), [*certificate().items(), *result.facts.items()]),
@@ -40,13 +40,10 @@ def markdown(result: Result, *, taken_at: datetime) -> str:
             (goal.name, f"{goal.value:.2f}", f"{goal.limit:g}", "yes" if goal.met else "no") for goal in result.goals
         ]
         parts += ["## Goals", _table(("goal", "value", "limit", "met"), rows)]
-    parts += [
-        "## Phases",
-        LEGEND,
-        _phase_table(result.phases),
-    ]
+    if result.phases:
+        parts += ["## Phases", LEGEND, _phase_table(result.phases)]
     for table in result.tables:
-        parts += [f"## {table.title}", _table(table.header, table.rows)]
+        parts += [f"## {table.title}", *([table.legend] if table.legend else []), _table(table.header, table.rows)]
     return "\n\n".join(parts) + "\n"
 
 

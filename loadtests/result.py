@@ -15,6 +15,8 @@ class Table:
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    legend: str = ""
+    """How to read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from loadtests.errors import LoadTestError
@@ -13,10 +13,54 @@ SENTENCES = Path(__file__).with_name("sentences.txt")
 def load_texts(path: Path | None) -> Sequence[str]:
     """Return the lines of ``path`` that are not blank; of our own sentences without a path.
 
+    Of JSON Lines (``.jsonl``) they are the rows' ``text``.
+
     Raises:
-        LoadTestError: the file cannot be read as UTF-8 or has no text.
+        LoadTestError: the file cannot be read as UTF-8, has no text, or a row has none.
     """
     path = path or SENTENCES
+    lines = _lines(path)
+    if path.suffix == ".jsonl":
+        return _members(path, lines, "text")
+    return lines
+
+
+def load_labels(path: Path | None) -> Sequence[str] | None:
+    """Return the ``label`` of each row of a JSON Lines file; None for files that have no rows.
+
+    Raises:
+        LoadTestError: the file cannot be read, or a row has no label.
+    """
+    if path is None or path.suffix != ".jsonl":
+        return None
+    return _members(path, _lines(path), "label")
+
+
+def single_body(texts: Sequence[str]) -> bytes:
+    """Return the encoded ``/predict`` body of one text."""
+    (text,) = texts
+    return json.dumps({"inputs": text}).encode()
+
+
+def request_bodies(
+    texts: Sequence[str],
+    *,
+    seed: int,
+    size: int = 1,
+    encode: Callable[[Sequence[str]], bytes] = single_body,
+) -> list[bytes]:
+    """Return encoded bodies of ``size`` texts each that hold every text, in an order drawn from ``seed``.
+
+    The last body is filled up with texts from the beginning of the order.
+    """
+    order = list(texts)
+    random.Random(seed).shuffle(order)
+    starts = range(0, len(order), size)
+    return [encode([order[(start + place) % len(order)] for place in range(size)]) for start in starts]
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines that are not blank, one at least."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -27,8 +71,9 @@ def load_texts(path: Path | None) -> Sequence[str]:
     return texts
 
 
-def request_bodies(texts: Sequence[str], *, seed: int) -> list[bytes]:
-    """Return one encoded ``/predict`` body per text, in an order drawn from ``seed``."""
-    order = list(texts)
-    random.Random(seed).shuffle(order)
-    return [json.dumps({"inputs": text}).encode() for text in order]
+def _members(path: Path, lines: Sequence[str], member: str) -> list[str]:
+    """Return one member of each line's JSON object, as words."""
+    try:
+        return [str(json.loads(line)[member]) for line in lines]
+    except (ValueError, TypeError, LookupError) as error:
+        raise LoadTestError(f"{path}: every line must be an object with {member!r}") from error
