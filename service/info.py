@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
 from service.engine import Live
 from service.settings import Settings
 
@@ -24,6 +22,8 @@ class ModelCard:
     digest: str
     version: str
     """Version of this program."""
+    threads: int
+    """Cores that the engine computes on."""
 
 
 def info(card: ModelCard, live: Live, settings: Settings) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def info(card: ModelCard, live: Live, settings: Settings) -> dict[str, Any]:
             "max_body_bytes": settings.max_body_bytes,
             "replicas": settings.replicas,
             "device": str(engine.device),
-            "threads": torch.get_num_threads(),
+            "threads": card.threads,
             "versions": VERSIONS,
         },
     }

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 
-import torch
 from fastapi import FastAPI
 
 from pruning.encoder import load_base_model
@@ -11,6 +10,7 @@ from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
 from service.answer_headers import IdLeftToServer
 from service.cluster import RayControlLink, assigned_device, page_host, replica_id
+from service.compute_threads import compute_alone
 from service.engine import Engine, Live, SharedBase
 from service.follower import Follower
 from service.info import ModelCard
@@ -41,7 +41,7 @@ class ModelReplica:
 
         Where the store never held a committed variant, that takes as long as the controller needs to make one.
         """
-        torch.set_num_threads(threads)
+        compute_alone()
         self._name = replica_id()
         device = assigned_device(settings.device)
         base = await asyncio.to_thread(load_base_model, sources.model)
@@ -65,6 +65,7 @@ class ModelReplica:
             metrics,
             settings,
             replica_id=self._name,
+            threads=threads,
             peers=lambda: self._peers(),
         )
         self._follower = Follower(replica_id=self._name, metrics_address=address, link=link, holder=self._runtime)
@@ -72,7 +73,7 @@ class ModelReplica:
         if not await self._follower.start(CATCH_UP_TIMEOUT_S):
             await check_still_committed(state_file, self._runtime.generation)
         logger.info("replica=%s generation=%d device=%s", self._name, self._runtime.generation, device)
-        card = ModelCard(model_id=settings.model, digest=base.digest, version=VERSION)
+        card = ModelCard(model_id=settings.model, digest=base.digest, version=VERSION, threads=threads)
         api_key = settings.api_key.get_secret_value() if settings.api_key else None
         self._api = build_inference_api(self._runtime, settings, card, api_key)
         self._api.add_middleware(IdLeftToServer)

@@ -20,6 +20,7 @@ from pruning.tokenization import Encoded, TextTokenizer
 from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
 from service.batcher import Answered, TokenBatcher
 from service.classification import rank
+from service.compute_threads import compute_on
 from service.engine import Live
 from service.errors import DeadlineExceeded, NotReady
 from service.inflight import Exchange, InFlight
@@ -54,6 +55,7 @@ class InferenceRuntime:
         settings: Settings,
         *,
         replica_id: str,
+        threads: int = 1,
         peers: Callable[[], Sequence[Peer]] = lambda: (),
     ) -> None:
         """Put the parts together; nothing is answered before ``start``.
@@ -64,6 +66,7 @@ class InferenceRuntime:
             metrics: this replica's page.
             settings: limits and time-outs.
             replica_id: the ``replica`` label of this page.
+            threads: cores that the engine computes on.
             peers: the live processes whose pages ``metrics_page`` merges; this one may be among them.
         """
         self._shelf = shelf
@@ -73,7 +76,9 @@ class InferenceRuntime:
         self._replica_id = replica_id
         self._peers = peers
         self._pages = PeerPages()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._executor = ThreadPoolExecutor(
+            1, thread_name_prefix="engine", initializer=functools.partial(compute_on, threads)
+        )
         self._batcher = TokenBatcher[Live, Encoded](
             lambda: shelf.live,
             _predict,

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from pruning.slim.bert import SlimBert
+from service.compute_threads import compute_alone
 from service.engine import Engine, Live
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ def _collect_frozen() -> None:
 
 
 def _yield_to_traffic() -> None:
-    """Let the loader's thread, and the compute threads that it starts, give way to those that answer requests."""
+    """Let the loader's thread give way to those that answer requests."""
+    compute_alone()
     if sys.platform == "linux":
         with suppress(OSError):  # a hint: where it is not allowed, loading competes as an equal
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADER_NICENESS)

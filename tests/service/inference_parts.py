@@ -29,7 +29,7 @@ from service.settings import Settings
 from service.shelf import EngineShelf
 
 CPU = torch.device("cpu")
-CARD = ModelCard(model_id="tiny", digest="d" * 64, version="1.2.3")
+CARD = ModelCard(model_id="tiny", digest="d" * 64, version="1.2.3", threads=2)
 
 
 def layers_of(base: BaseModel, sparsity: float) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+import torch
 
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import StoreError
@@ -53,6 +54,20 @@ async def test_an_answer_holds_scores_variant_and_times(base: BaseModel, tiny_mo
     assert answer.headers["x-compute-tokens"] == str(6 + 7)
     times = {name: float(answer.headers[f"x-{name}-time"]) for name in ("tokenization", "queue", "inference", "total")}
     assert times["total"] >= times["tokenization"] + times["queue"] + times["inference"] - 0.002
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_the_engines_thread_computes_on_the_cores_it_was_given(
+    base: BaseModel, tiny_model_dir: Path, threads: int
+) -> None:
+    cores: list[int] = []
+    engine = engine_of(base)
+    engine.model.register_forward_pre_hook(lambda module, inputs: cores.append(torch.get_num_threads()))
+    runtime = runtime_of(engine, tiny_model_dir, threads=threads)
+    runtime.start()
+    await runtime.classify(query("good"))
+    await runtime.stop()
+    assert cores == [threads]
 
 
 async def test_a_text_is_answered_alike_alone_and_in_a_batch(base: BaseModel, tiny_model_dir: Path) -> None:

@@ -29,9 +29,11 @@ class Loader:
         self.base = base
         self.loaded: list[str] = []
         self.threads: set[str] = set()
+        self.cores: set[int] = set()
 
     def __call__(self, variant_id: str) -> Engine:
         self.threads.add(threading.current_thread().name)
+        self.cores.add(torch.get_num_threads())
         if variant_id == "bad":
             raise StoreError("no variant bad")
         self.loaded.append(variant_id)
@@ -52,6 +54,13 @@ async def shelf(base: BaseModel, loader: Loader) -> AsyncIterator[EngineShelf]:
 
 def live_of(shelf: EngineShelf) -> tuple[int, str]:
     return shelf.live.generation, shelf.live.engine.manifest.variant_id
+
+
+async def test_engines_are_loaded_on_one_core_beside_the_engine_that_answers(
+    shelf: EngineShelf, loader: Loader
+) -> None:
+    await shelf.stage("second")
+    assert loader.cores == {1}
 
 
 async def test_staging_leaves_the_live_engine_and_commit_replaces_it(shelf: EngineShelf, loader: Loader) -> None:
