@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from pruning.cost import Cost, structured_cost
@@ -19,9 +18,18 @@ from pruning.files import digest_of
 from pruning.masks.structures import FILL_VERSION, is_coarse, structure_mask
 from pruning.masks.weights import mask_sparsity, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
+from pruning.quantization import QUANTIZATION_VERSION, quantize
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.scores import scorer_named
-from pruning.slim.convert import DTYPES, build_slim, dense_mask, layer_widths, slim_layers, zeroed_layers
+from pruning.slim.convert import (
+    DTYPES,
+    build_slim,
+    dense_mask,
+    held_bytes,
+    layer_widths,
+    slim_layers,
+    zeroed_layers,
+)
 from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
@@ -79,9 +87,11 @@ def build_variant(
 def cut(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
     """Return (encoder layers in the spec's precision, cost, achieved sparsity) of a cut, from the cache alone."""
     layers, cost, achieved = _cut_in_float32(bench, spec)
-    dtype = DTYPES[spec.precision]
-    bytes_held = cost.bytes * dtype.itemsize // torch.float32.itemsize
-    return {name: tensor.to(dtype) for name, tensor in layers.items()}, replace(cost, bytes=bytes_held), achieved
+    if spec.precision is Precision.INT8:
+        layers = quantize(bench.base, layers, bench.train.sequences)
+    else:
+        layers = {name: tensor.to(DTYPES[spec.precision]) for name, tensor in layers.items()}
+    return layers, replace(cost, bytes=held_bytes(bench.base, layers)), achieved
 
 
 def _cut_in_float32(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
@@ -111,6 +121,8 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
     }
     if spec.precision is not Precision.FLOAT32:
         identity["precision"] = spec.precision
+    if spec.precision is Precision.INT8:
+        identity |= {"quantization_version": QUANTIZATION_VERSION, "calibration": bench.key.digest}
     if spec.sparsity > 0.0:
         identity |= {
             "pattern": spec.pattern,

@@ -48,7 +48,7 @@ def judged_logits(
     model: SlimBert, sequences: Sequence[TokenSequence], breath: Breath = no_breath
 ) -> tuple[Tensor, bool]:
     """Return (logits [n, labels], whether they are screened: of a float32 model, most of them in bfloat16)."""
-    if model.classifier.weight.dtype == torch.float32 and multiplies_bfloat16():
+    if model.classifier.weight.dtype == torch.float32 and not model.quantized and multiplies_bfloat16():
         return screened_logits(model, sequences, breath), True
     return predict_logits(model, sequences, breath=breath), False
 

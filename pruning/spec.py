@@ -35,6 +35,8 @@ class Precision(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     """Half the memory, and faster where the processor multiplies it; rounds to 8 bits."""
+    INT8 = "int8"
+    """The encoder's matrices as integers with scales from calibration rows, the rest float32; on CPUs with VNNI."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,7 +164,7 @@ def serve(
     levels: Levels = None,
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Numbers of the ladder; bfloat16 is faster on many CPUs. [default: float32]"),
+        typer.Option(help="Numbers of the ladder; bfloat16 and int8 are faster on many CPUs. [default: float32]"),
     ] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Token budget of a batch. [default: 4096]")] = None,
     ingress: Annotated[

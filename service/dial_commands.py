@@ -17,7 +17,7 @@ def dial(
     scorer: Annotated[str | None, typer.Option(help="Importance scorer: fisher, taylor or magnitude.")] = None,
     pattern: Annotated[str | None, typer.Option(help="structured or unstructured.")] = None,
     recover: RecoverOption = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
     wait: Wait = 60.0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from pruning.errors import StoreError
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import DTYPES, SHARED, build_slim
 from pruning.slim.packed import PackedBatch, TokenSequence
@@ -70,10 +71,15 @@ class Engine:
         """Return the stored variant of a base model, on the device where that one is shared.
 
         Raises:
-            StoreError: no such variant, or one of another model.
+            StoreError: no such variant, one of another model, or one that this device does not compute.
             ChecksumError: its files were altered.
         """
         manifest, layers = store.load(variant_id)
+        if manifest.spec.precision is Precision.INT8 and shared.device.type != "cpu":
+            raise StoreError(
+                f"variant {variant_id} is int8, which is computed on CPUs alone, and this replica computes on "
+                f"{shared.device}; ask for float32 or bfloat16"
+            )
         base = shared.in_precision(manifest.spec.precision)
         return cls(
             model=build_slim(base, layers).to(shared.device),

@@ -2,9 +2,9 @@
 
 import os
 
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Idle compute threads sleep at once. Where they spin, two processes on the same cores wait for each other, and the
-slowest answers take many times longer."""
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+"""Idle compute threads spin for some microseconds, as long as two operations of a model are apart, then sleep. Where
+they spin for long, processes on the same cores wait for each other, and the slowest answers take many times longer."""
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     pattern: str = "structured"
     """Sparsity pattern of the ladder: ``structured`` (smaller matrices) or ``unstructured`` (zeros, not faster)."""
     precision: Precision = Precision.FLOAT32
-    """Numbers of the ladder: ``float32``, or ``bfloat16``, faster where the processor multiplies it."""
+    """Numbers of the ladder: ``float32``, ``bfloat16`` or ``int8``, each faster where the processor multiplies it."""
     accuracy_floor: float | None = Field(default=None, ge=0.0, le=1.0)
     """Accuracy below which nothing is promoted. Default: dense accuracy less 0.05."""
     max_batch_tokens: int = Field(default=4096, ge=1)

@@ -20,6 +20,7 @@ from pruning.slim.attention import attend_group
 from pruning.slim.groups import Group
 from pruning.slim.linear import Linear
 from pruning.slim.packed import PackedBatch
+from pruning.slim.quantized import QuantizedLinear
 
 
 class Site(StrEnum):
@@ -45,7 +46,9 @@ Visit = Callable[[Site, Tensor], Tensor]
 class SlimLayer(nn.Module):
     """One encoder layer with ``num_heads`` heads and ``num_neurons`` neurons, either of which may be 0."""
 
-    def __init__(self, shape: Shape, num_heads: int, num_neurons: int, activation: str, norm_eps: float) -> None:
+    def __init__(
+        self, shape: Shape, num_heads: int, num_neurons: int, activation: str, norm_eps: float, *, quantized: bool
+    ) -> None:
         """Allocate; the weights are loaded afterwards."""
         super().__init__()
         width = num_heads * shape.head_dim
@@ -53,11 +56,14 @@ class SlimLayer(nn.Module):
         self.width = width
         self.num_neurons = num_neurons
         self.activation = activation
-        self.qkv = Linear(shape.hidden, 3 * width)
-        self.attention_output = Linear(width, shape.hidden)
+        linear = QuantizedLinear if quantized else Linear
+        self.qkv = linear(shape.hidden, 3 * width)
+        self.attention_output = linear(width, shape.hidden)
         self.attention_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
-        self.ffn_in = Linear(shape.hidden, num_neurons)
-        self.ffn_out = Linear(num_neurons, shape.hidden)
+        self.ffn_in = linear(shape.hidden, num_neurons)
+        self.ffn_out = linear(num_neurons, shape.hidden)
+        if isinstance(self.ffn_in, QuantizedLinear) and isinstance(self.ffn_out, QuantizedLinear):
+            self.ffn_in.feed(self.ffn_out)
         self.ffn_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch, *, first_only: bool, visit: Visit | None) -> Tensor:
@@ -105,16 +111,24 @@ class SlimBert(nn.Module):
     """A BERT sequence classifier over packed batches."""
 
     def __init__(
-        self, shape: Shape, heads: Sequence[int], neurons: Sequence[int], activation: str, norm_eps: float
+        self,
+        shape: Shape,
+        heads: Sequence[int],
+        neurons: Sequence[int],
+        activation: str,
+        norm_eps: float,
+        *,
+        quantized: bool = False,
     ) -> None:
         """Allocate with ``heads[l]`` heads and ``neurons[l]`` neurons in layer ``l``; load the weights afterwards."""
         super().__init__()
+        self.quantized = quantized
         self.word = nn.Embedding(shape.vocabulary, shape.hidden)
         self.position = nn.Embedding(shape.positions, shape.hidden)
         self.token_type = nn.Embedding(shape.token_types, shape.hidden)
         self.embedding_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
         self.layers = nn.ModuleList(
-            SlimLayer(shape, num_heads, num_neurons, activation, norm_eps)
+            SlimLayer(shape, num_heads, num_neurons, activation, norm_eps, quantized=quantized)
             for num_heads, num_neurons in zip(heads, neurons, strict=True)
         )
         self.pooler = Linear(shape.hidden, shape.hidden)

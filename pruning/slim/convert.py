@@ -12,6 +12,7 @@ from pruning.errors import StoreError
 from pruning.masks.structures import StructureMask
 from pruning.masks.weights import WeightMask
 from pruning.slim.bert import SlimBert
+from pruning.slim.quantized import require_integers
 from pruning.spec import Precision
 
 SHARED = {
@@ -27,7 +28,12 @@ SHARED = {
 }
 """Slots that no cut touches; every variant of a model shares these tensors."""
 
-DTYPES = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}
+DTYPES = {
+    Precision.FLOAT32: torch.float32,
+    Precision.BFLOAT16: torch.bfloat16,
+    Precision.INT8: torch.float32,
+}
+"""What everything but quantized matrices is held and computed in."""
 
 OutputWeights = Mapping[tuple[int, str], Tensor]
 """(layer, ``attention_output`` or ``ffn_out``) -> reconstructed weight over the kept inputs."""
@@ -83,14 +89,17 @@ def build_slim(base: BaseModel, layers: Mapping[str, Tensor]) -> SlimBert:
     in eval mode with frozen parameters.
 
     Raises:
-        StoreError: the tensors do not fit the base model.
+        StoreError: the tensors do not fit the base model, or are integers that this machine does not multiply.
     """
-    dtype = next(iter(layers.values())).dtype if layers else torch.float32
+    dtype = layers["layers.0.ffn_norm.weight"].dtype if layers else torch.float32
+    quantized = any(tensor.dtype == torch.int8 for tensor in layers.values())
+    if quantized:
+        require_integers()
     state = {name: base.tensors[slot].to(dtype) for name, slot in SHARED.items()} | dict(layers)
     try:
         heads, neurons = layer_widths(layers, base.shape)
         with torch.device("meta"):
-            model = SlimBert(base.shape, heads, neurons, base.activation, base.norm_eps)
+            model = SlimBert(base.shape, heads, neurons, base.activation, base.norm_eps, quantized=quantized)
         model.load_state_dict(state, assign=True)
     except (KeyError, RuntimeError) as error:
         raise StoreError(
@@ -104,3 +113,10 @@ def layer_widths(layers: Mapping[str, Tensor], shape: Shape) -> tuple[list[int],
     heads = [layers[f"layers.{i}.qkv.weight"].shape[0] // (3 * shape.head_dim) for i in range(shape.num_layers)]
     neurons = [layers[f"layers.{i}.ffn_in.weight"].shape[0] for i in range(shape.num_layers)]
     return heads, neurons
+
+
+def held_bytes(base: BaseModel, layers: Mapping[str, Tensor]) -> int:
+    """Return the size of a model's tensors in memory: its layers and the shared ones in their precision."""
+    itemsize = layers["layers.0.ffn_norm.weight"].dtype.itemsize
+    shared = sum(base.tensors[slot].numel() * itemsize for slot in SHARED.values())
+    return shared + sum(tensor.nbytes for tensor in layers.values())

@@ -15,6 +15,7 @@ from torch import Tensor
 import pruning.pipeline
 import pruning.prediction
 import pruning.scores
+import pruning.slim.quantized
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError, ChecksumError, SpecError, StoreError
@@ -23,6 +24,7 @@ from pruning.pipeline import build_variant, cut, identify
 from pruning.prediction import predict_logits
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
+from pruning.slim.quantized import multiplies_integers
 from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.variants import WEIGHTS, Manifest, VariantStore
 from pruning.workbench import Workbench
@@ -262,7 +264,8 @@ def test_a_variant_is_worth_the_same_whether_or_not_the_machine_multiplies_bfloa
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5])
 def test_another_precision_is_the_same_cut_in_other_numbers(bench: Workbench, sparsity: float) -> None:
-    exact, low = (build_variant(bench, PruneSpec(sparsity=sparsity, precision=one)) for one in Precision)
+    precisions = (Precision.FLOAT32, Precision.BFLOAT16)
+    exact, low = (build_variant(bench, PruneSpec(sparsity=sparsity, precision=one)) for one in precisions)
     assert (low.heads, low.neurons, low.achieved_sparsity) == (exact.heads, exact.neurons, exact.achieved_sparsity)
     assert low.cost == replace(exact.cost, bytes=exact.cost.bytes // 2)
     weights, rounded = (bench.store.load(manifest.variant_id)[1] for manifest in (exact, low))
@@ -278,3 +281,33 @@ def test_another_precision_is_the_same_cut_in_other_numbers(bench: Workbench, sp
     )
     assert float((logits.argmax(1) == bench.evaluation.labels).double().mean()) == low.evaluation.accuracy
     assert not low.evaluation.screened
+
+
+@pytest.mark.skipif(not multiplies_integers(), reason="this processor multiplies no 8-bit integers")
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.95])
+def test_an_int8_variant_is_nearly_the_same_cut_in_a_quarter_of_the_bytes(bench: Workbench, sparsity: float) -> None:
+    exact, low = (
+        build_variant(bench, PruneSpec(sparsity=sparsity, precision=one)) for one in (Precision.FLOAT32, Precision.INT8)
+    )
+    assert (low.heads, low.neurons, low.achieved_sparsity) == (exact.heads, exact.neurons, exact.achieved_sparsity)
+    assert low.cost.macs == exact.cost.macs
+    weights, integers = (bench.store.load(manifest.variant_id)[1] for manifest in (exact, low))
+    assert low.cost.bytes < exact.cost.bytes
+    for name in weights:
+        matrix = name.endswith("weight") and "norm" not in name
+        assert integers[name].dtype == (torch.int8 if matrix else torch.float32)
+    model = build_slim(bench.base, integers)
+    logits = predict_logits(model, bench.evaluation.sequences)
+    reals = predict_logits(build_slim(bench.base, weights), bench.evaluation.sequences)
+    assert (logits - reals).abs().mean() < 0.1 * reals.std()
+    assert not low.evaluation.screened
+    alone = predict_logits(model, bench.evaluation.sequences[:1])
+    torch.testing.assert_close(alone, logits[:1], atol=1e-5, rtol=1e-5)
+
+
+def test_int8_is_refused_where_the_processor_multiplies_no_integers(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning.slim.quantized, "multiplies_integers", lambda: False)
+    with pytest.raises(StoreError, match="needs an x86-64 processor with VNNI"):
+        build_variant(bench, PruneSpec(sparsity=0.3, precision=Precision.INT8))

@@ -1,0 +1,50 @@
+"""Build every level in every precision and print accuracy and speed, the speeds measured side by side in one run.
+
+python scripts/precision_table.py embedded/model --train TRAIN --eval VALIDATION --store STORE
+"""
+
+import argparse
+from pathlib import Path
+
+from pruning.frontier import measure_side_by_side
+from pruning.pipeline import build_variant
+from pruning.spec import Precision, PruneSpec
+from pruning.workbench import Workbench
+
+LEVELS = (0.0, 0.3, 0.5, 0.7)
+
+
+def main() -> None:
+    """Print a Markdown table, one row per level and precision."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--eval", type=Path, required=True)
+    parser.add_argument("--store", type=Path, required=True)
+    args = parser.parse_args()
+    bench = Workbench.open(args.model, args.train, args.eval, args.store)
+    bench.calibrate()
+    manifests = [
+        build_variant(bench, PruneSpec(sparsity=level, precision=precision))
+        for level in LEVELS
+        for precision in Precision
+    ]
+    speeds = measure_side_by_side(bench, manifests)
+    print("| sparsity | precision | accuracy | agreement | MB | texts/s in batches | times float32 | one text, ms |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    exact = manifests[0]
+    for manifest in manifests:
+        if manifest.spec.precision is Precision.FLOAT32:
+            exact = manifest
+        speed, worth = speeds[manifest.variant_id], manifest.evaluation
+        times = speed.items_per_s / speeds[exact.variant_id].items_per_s
+        change = 100 * (worth.accuracy - exact.evaluation.accuracy)
+        print(
+            f"| {manifest.spec.sparsity:g} | {manifest.spec.precision} | {worth.accuracy:.2%} ({change:+.2f}) "
+            f"| {worth.agreement:.1%} | {manifest.cost.bytes / 1e6:.1f} | {speed.items_per_s:.0f} | {times:.2f} "
+            f"| {speed.latency_p50_ms:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
