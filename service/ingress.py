@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.answer_headers import AnswerHeaders
 from service.bodies import read_json
+from service.deadlines import HEADER, Deadline, deadline_of
 from service.errors import DeadlineExceeded, Unauthorized
 from service.info import ModelCard, info
 from service.problems import install_problem_handlers
@@ -51,8 +52,9 @@ def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: Model
 
     async def classify(request: Request, schema: type[HubRequest] | type[TeiRequest]) -> Response:
         runtime.check_ready()
-        body = await _read_in_time(request, settings)
-        answer = await runtime.classify(parse(schema, body).query())
+        deadline = deadline_of(request.headers, settings.request_timeout_s)
+        body = await _read_in_time(request, settings, deadline)
+        answer = await runtime.classify(parse(schema, body).query(), deadline)
         return Response(answer.body, headers=answer.headers, media_type="application/json")
 
     @routes.post("/", responses=_answers(list[list[LabelScore]]), openapi_extra=_body(HubRequest))
@@ -93,14 +95,14 @@ def _open_routes(runtime: InferenceRuntime) -> APIRouter:
     return routes
 
 
-async def _read_in_time(request: Request, settings: Settings) -> Any:
+async def _read_in_time(request: Request, settings: Settings, deadline: Deadline) -> Any:
     """Return the JSON of the body, which must arrive within the request's time limit."""
     try:
-        async with asyncio.timeout(settings.request_timeout_s):
+        async with asyncio.timeout_at(deadline.at):
             return await read_json(request, settings.max_body_bytes)
     except TimeoutError:
         raise DeadlineExceeded(
-            f"The body did not arrive within {settings.request_timeout_s:g} s; send it faster, or less at once."
+            f"The body did not arrive within {deadline.limit_s:g} s; send it faster, or less at once."
         ) from None
 
 
@@ -116,7 +118,7 @@ def _answers(model: Any) -> dict[int | str, dict[str, Any]]:
         422: {"description": "Well-formed, but not a request that this service accepts."},
         429: {"description": "The queue is full; Retry-After says when to come back."},
         503: {"description": "Starting, or draining before a stop."},
-        504: {"description": "No answer within the time limit."},
+        504: {"description": "No answer within the time limit, or within the request's own deadline."},
     }
 
 
@@ -124,8 +126,15 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
     """Return what the OpenAPI page says of a body that the route reads by itself."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
+    deadline = {
+        "name": HEADER,
+        "in": "header",
+        "description": "Milliseconds after which nobody waits for the answer any more; it is 504 then.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
     return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, definitions)}}}
+        "parameters": [deadline],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, definitions)}}},
     }
 
 

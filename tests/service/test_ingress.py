@@ -210,6 +210,13 @@ async def test_no_answer_in_time_is_a_504(base: BaseModel, tiny_model_dir: Path)
     assert set(ON_ALL) <= set(answer.headers)
 
 
+async def test_a_deadline_is_kept_and_one_that_is_no_number_is_a_422(client: httpx.AsyncClient) -> None:
+    ample = await client.post("/predict", json={"inputs": "good"}, headers={"x-deadline-ms": "20000"})
+    wrong = await client.post("/predict", json={"inputs": "good"}, headers={"x-deadline-ms": "soon"})
+    assert (ample.status_code, wrong.status_code) == (200, 422)
+    assert "'soon'" in wrong.json()["error"]
+
+
 async def test_a_body_that_does_not_arrive_in_time_is_a_504(runtime: InferenceRuntime) -> None:
     async def stalls() -> AsyncIterator[bytes]:
         yield b'{"inputs": '

@@ -12,6 +12,7 @@ from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import StoreError
 from pruning.tokenization import Direction, Text, TextTokenizer
 from service.classification import Ranking
+from service.deadlines import Deadline
 from service.engine import Engine, Live
 from service.errors import DeadlineExceeded, InferenceFailed, Invalid, NotReady, TooLarge
 from service.metrics import ReplicaMetrics, serve_metrics
@@ -54,6 +55,18 @@ async def test_an_answer_holds_scores_variant_and_times(base: BaseModel, tiny_mo
     assert answer.headers["x-compute-tokens"] == str(6 + 7)
     times = {name: float(answer.headers[f"x-{name}-time"]) for name in ("tokenization", "queue", "inference", "total")}
     assert times["total"] >= times["tokenization"] + times["queue"] + times["inference"] - 0.002
+
+
+async def test_a_request_whose_time_is_up_is_computed_by_no_batch(base: BaseModel, tiny_model_dir: Path) -> None:
+    computed: list[int] = []
+    engine = engine_of(base)
+    engine.model.register_forward_pre_hook(lambda module, inputs: computed.append(inputs[0].num_sequences))
+    async with running(engine, tiny_model_dir) as runtime:
+        past = Deadline(asyncio.get_running_loop().time() - 1, 0.001)
+        with pytest.raises(DeadlineExceeded, match=r"0\.001 s"):
+            await runtime.classify(query("good"), past)
+        await runtime.classify(query("good"))
+    assert computed == [1]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
