@@ -1,0 +1,135 @@
+"""Measure what share of this machine's matrix rate the engine turns into answers, per level and precision.
+
+    python scripts/measure_engine.py embedded/model --train TRAIN --eval VALIDATION --store STORE
+
+The ceiling of a precision is the best rate of one matrix of the model's own sizes, and larger ones, in the same run.
+Only multiplications of real tokens count. Texts come in batches of 32, sorted over all of them (sorted) or only within
+a batch (mixed); all levels are measured in turn, round by round, and the best round of each counts.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pruning.cost import structured_cost
+from pruning.pipeline import build_variant
+from pruning.prediction import BATCH_SEQUENCES
+from pruning.quantization import Range, quantized_matrix
+from pruning.slim.bert import SlimBert
+from pruning.slim.convert import DTYPES, build_slim
+from pruning.slim.linear import Linear
+from pruning.slim.packed import PackedBatch, TokenSequence
+from pruning.slim.quantized import QuantizedLinear, multiplies_integers
+from pruning.spec import Precision, PruneSpec
+from pruning.variants import Manifest
+from pruning.workbench import Workbench
+
+LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8)
+TEXTS = 800
+ROUNDS = 5
+ROWS = 800
+SIZES = ((384, 1536), (1536, 384), (384, 1152), (768, 3072), (1024, 1024))
+"""Inputs and outputs of the matrices that the ceiling is looked for with."""
+
+
+def best_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Return the seconds of one call, the best of ``ROUNDS`` means."""
+    best = float("inf")
+    for _ in range(ROUNDS + 1):
+        started = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        best = min(best, (time.perf_counter() - started) / repeats)
+    return best
+
+
+def ceiling(precision: Precision) -> float:
+    """Return the best multiply-accumulates a second of one matrix."""
+    return max(
+        ROWS * inputs * outputs / best_seconds(product(precision, inputs, outputs), 30) for inputs, outputs in SIZES
+    )
+
+
+def product(precision: Precision, inputs: int, outputs: int) -> Callable[[], Tensor]:
+    """Return one product of ``ROWS`` rows as the engine computes it."""
+    weight, bias, rows = torch.randn(outputs, inputs), torch.randn(outputs), torch.randn(ROWS, inputs)
+    if precision is Precision.INT8:
+        seen = Range(rows.amin(0), rows.amax(0))
+        quantized = QuantizedLinear(inputs, outputs)
+        quantized.load_state_dict(quantized_matrix(weight, seen, smooth=False) | {"bias": bias}, assign=True)
+        steps = torch.randint(0, 255, (ROWS, inputs), dtype=torch.uint8)
+        return lambda: quantized(steps)
+    layer = Linear(inputs, outputs)
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    layer.requires_grad_(False).to(DTYPES[precision])
+    values = rows.to(DTYPES[precision])
+    return lambda: layer(values)
+
+
+def batches_of(sequences: Sequence[TokenSequence], *, mixed: bool) -> list[PackedBatch]:
+    """Return the texts in batches, sorted over all or within each batch."""
+    ordered = list(sequences) if mixed else sorted(sequences, key=lambda sequence: len(sequence.ids))
+    return [
+        PackedBatch.from_sequences(sorted(ordered[at : at + BATCH_SEQUENCES], key=lambda sequence: len(sequence.ids)))
+        for at in range(0, len(ordered), BATCH_SEQUENCES)
+    ]
+
+
+def macs_of(bench: Workbench, manifest: Manifest, sequences: Sequence[TokenSequence]) -> int:
+    """Return the multiply-accumulates of all sequences at their own lengths."""
+    shape, heads, neurons = bench.base.shape, manifest.heads, manifest.neurons
+    return sum(structured_cost(shape, heads, neurons, length=len(sequence.ids)).macs for sequence in sequences)
+
+
+def seconds_of(model: SlimBert, batches: Sequence[PackedBatch]) -> float:
+    """Return the seconds of one pass over all batches."""
+    started = time.perf_counter()
+    for batch in batches:
+        model(batch)
+    return time.perf_counter() - started
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print a Markdown table for each precision."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--eval", type=Path, required=True)
+    parser.add_argument("--store", type=Path, required=True)
+    args = parser.parse_args()
+    bench = Workbench.open(args.model, args.train, args.eval, args.store)
+    bench.calibrate()
+    sequences = bench.evaluation.sequences[:TEXTS]
+    orders = {"sorted": batches_of(sequences, mixed=False), "mixed": batches_of(sequences, mixed=True)}
+    precisions = [one for one in Precision if one is not Precision.INT8 or multiplies_integers()]
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {len(sequences)} texts")
+    for precision in precisions:
+        manifests = [build_variant(bench, PruneSpec(sparsity=level, precision=precision)) for level in LEVELS]
+        models = [build_slim(bench.base, bench.store.load(manifest.variant_id)[1]) for manifest in manifests]
+        best = {(order, index): float("inf") for order in orders for index in range(len(models))}
+        for _ in range(ROUNDS + 1):  # the first one warms up, and is never the best
+            for order, batches in orders.items():
+                for index, model in enumerate(models):
+                    best[order, index] = min(best[order, index], seconds_of(model, batches))
+        top = ceiling(precision)
+        print(f"\n{precision}: matrices at best {2e-9 * top:.0f} GFLOP/s\n")
+        print("| sparsity | sorted, texts/s | of ceiling | mixed, texts/s | of ceiling | speed-up (ideal), sorted |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        dense = macs_of(bench, manifests[0], sequences)
+        for index, manifest in enumerate(manifests):
+            macs = macs_of(bench, manifest, sequences)
+            cells = [f"{manifest.spec.sparsity:g}"]
+            for order in orders:
+                seconds = best[order, index]
+                cells += [f"{len(sequences) / seconds:.0f}", f"{macs / seconds / top:.0%}"]
+            cells.append(f"{best['sorted', 0] / best['sorted', index]:.2f} ({dense / macs:.2f})")
+            print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
