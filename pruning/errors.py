@@ -5,6 +5,7 @@ PruningError (ValueError)
 ├── DataError          labelled rows that cannot be used; names the file and line
 ├── ModelError         a model directory that cannot be loaded
 ├── CacheError         calibration that is missing, stale or damaged
+├── PrecisionError     numbers that this machine, device or model cannot be computed in
 └── StoreError         a variant that cannot be written or read
 └── ChecksumError  a stored file whose bytes changed
 """
@@ -28,6 +29,10 @@ class ModelError(PruningError):
 
 class CacheError(PruningError):
     """Calibration that is missing, stale or damaged."""
+
+
+class PrecisionError(PruningError):
+    """Numbers that this machine, device or model cannot be computed in."""
 
 
 class StoreError(PruningError):

@@ -30,6 +30,7 @@ from pruning.slim.convert import (
     slim_layers,
     zeroed_layers,
 )
+from pruning.slim.quantized import require_integers
 from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
@@ -44,11 +45,12 @@ def build_variant(
 ) -> Manifest:
     """Return the variant of ``spec``: the one in the store, or cut, evaluated, timed and written now.
 
-    ``breath`` is called after every batch of the evaluation.
+    ``breath`` is called after every batch of rows.
 
     Raises:
         SpecError: no scorer of that name, or a sparsity that leaves nothing.
         CacheError: the calibration is missing, of another key, or damaged.
+        PrecisionError: this machine, or this model, has no such precision.
         StoreError: the variant cannot be written.
     """
     variant_id = identify(bench, spec)
@@ -57,7 +59,7 @@ def build_variant(
 
     seconds: dict[str, float] = {}
     with _timed(seconds, "cut", step):
-        layers, cost, achieved = cut(bench, spec)
+        layers, cost, achieved = cut(bench, spec, breath)
     with _timed(seconds, "evaluate", step):
         model = build_slim(bench.base, layers)
         logits, screened = judged_logits(model, bench.evaluation.sequences, breath)
@@ -84,11 +86,21 @@ def build_variant(
     return bench.store.put(layers, manifest)
 
 
-def cut(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
-    """Return (encoder layers in the spec's precision, cost, achieved sparsity) of a cut, from the cache alone."""
+def cut(bench: Workbench, spec: PruneSpec, breath: Breath = no_breath) -> tuple[dict[str, Tensor], Cost, float]:
+    """Return (encoder layers in the spec's precision, cost, achieved sparsity) of a cut.
+
+    It comes from the cache alone, but for int8, whose ranges are those of some calibration rows in the cut.
+
+    Raises:
+        SpecError: as ``build_variant``.
+        CacheError: as ``build_variant``.
+        PrecisionError: this machine, or this model, has no such precision.
+    """
+    if spec.precision is Precision.INT8:
+        require_integers()
     layers, cost, achieved = _cut_in_float32(bench, spec)
     if spec.precision is Precision.INT8:
-        layers = quantize(bench.base, layers, bench.train.sequences)
+        layers = quantize(bench.base, layers, bench.train.sequences, breath)
     else:
         layers = {name: tensor.to(DTYPES[spec.precision]) for name, tensor in layers.items()}
     return layers, replace(cost, bytes=held_bytes(bench.base, layers)), achieved
@@ -141,13 +153,7 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
 def _less_zeros(dense: Cost, mask: Mapping[str, Tensor]) -> Cost:
     """Return the cost of an unstructured variant: fewer non-zero parameters, the same work and memory."""
     zeros = sum(int((~part).sum()) for part in mask.values())
-    return Cost(
-        parameters=dense.parameters - zeros,
-        prunable_parameters=dense.prunable_parameters - zeros,
-        macs=dense.macs,
-        macs_length=dense.macs_length,
-        bytes=dense.bytes,
-    )
+    return replace(dense, parameters=dense.parameters - zeros, prunable_parameters=dense.prunable_parameters - zeros)
 
 
 @contextmanager

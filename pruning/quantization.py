@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from pruning.encoder import BaseModel
-from pruning.prediction import predict_logits
+from pruning.errors import PrecisionError
+from pruning.prediction import Breath, no_breath, predict_logits
 from pruning.slim.convert import build_slim
 from pruning.slim.linear import Linear
 from pruning.slim.packed import TokenSequence
-from pruning.slim.quantized import TOP, WEIGHT_TOP, require_integers
+from pruning.slim.quantized import INPUT_TOP, WEIGHT_TOP, require_integers
 
 QUANTIZATION_VERSION = 1
 RANGE_ROWS = 256
@@ -26,7 +27,9 @@ RANGE_ROWS = 256
 ALPHA = 0.5
 """Share of the differences between input columns that moves to the weights."""
 SMALLEST = 1e-8
+"""Smallest step: a matrix or a row of zeros has one too."""
 MATRICES = ("qkv", "attention_output", "ffn_in", "ffn_out")
+"""What is quantized of a layer."""
 
 
 @dataclass(slots=True)
@@ -42,20 +45,28 @@ class Range:
         self.high_K = torch.maximum(self.high_K, inputs_TK.amax(0))
 
 
-def quantize(base: BaseModel, layers: Mapping[str, Tensor], sequences: Sequence[TokenSequence]) -> dict[str, Tensor]:
+def quantize(
+    base: BaseModel, layers: Mapping[str, Tensor], sequences: Sequence[TokenSequence], breath: Breath = no_breath
+) -> dict[str, Tensor]:
     """Return float32 ``layers`` with the four matrices of each as ``QuantizedLinear`` holds them.
 
     Args:
         base: the model that they were cut from.
         layers: from ``slim_layers``.
         sequences: calibration rows; the first ``RANGE_ROWS`` are run through the cut.
+        breath: called after every batch of them.
 
     Raises:
-        StoreError: this machine does not multiply integers.
+        PrecisionError: this machine does not multiply integers, or an input of a matrix is not finite.
     """
     require_integers()
     quantized = dict(layers)
-    for name, seen in _input_ranges(base, layers, sequences[:RANGE_ROWS]).items():
+    for name, seen in _input_ranges(base, layers, sequences[:RANGE_ROWS], breath).items():
+        if not (torch.isfinite(seen.low_K).all() and torch.isfinite(seen.high_K).all()):
+            raise PrecisionError(
+                f"inputs of {name} are not finite on the calibration rows, and have no range as integers; "
+                "use 'float32', or check the checkpoint"
+            )
         smooth = not name.endswith("ffn_out")
         parts = quantized_matrix(layers[f"{name}.weight"], seen, smooth=smooth)
         quantized |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
@@ -63,30 +74,37 @@ def quantize(base: BaseModel, layers: Mapping[str, Tensor], sequences: Sequence[
 
 
 def quantized_matrix(weight_NK: Tensor, seen: Range, *, smooth: bool) -> dict[str, Tensor]:
-    """Return the tensors of a ``QuantizedLinear`` but its bias."""
+    """Return the tensors of a ``QuantizedLinear`` but its bias.
+
+    ``smooth`` divides each column's inputs by what its weights are multiplied with. A column that was always 0 says
+    nothing of its size, and is left as it is.
+    """
     divisor_K = torch.ones_like(seen.high_K)
-    if smooth and weight_NK.numel() > 0:
-        inputs_K = torch.maximum(-seen.low_K, seen.high_K).clamp_min(SMALLEST)
-        weights_K = weight_NK.abs().amax(0).clamp_min(SMALLEST)
-        divisor_K = (inputs_K**ALPHA / weights_K ** (1 - ALPHA)).clamp_min(SMALLEST)
-    low, high = (end / divisor_K for end in (seen.low_K, seen.high_K))
-    span = high.amax() - low.amin() if low.numel() > 0 else torch.tensor(0.0)
-    scale = (span / TOP).clamp_min(SMALLEST)
-    zero = torch.round(-low.amin() / scale) if low.numel() > 0 else torch.tensor(0.0)
+    if smooth and len(weight_NK):
+        inputs_K, weights_K = torch.maximum(-seen.low_K, seen.high_K), weight_NK.abs().amax(0)
+        known_K = (inputs_K > 0) & (weights_K > 0)
+        divisor_K[known_K] = inputs_K[known_K] ** ALPHA / weights_K[known_K] ** (1 - ALPHA)
+    low, high = _ends(seen.low_K / divisor_K, seen.high_K / divisor_K)
+    scale = ((high - low) / INPUT_TOP).clamp_min(SMALLEST)
     smoothed_NK = weight_NK * divisor_K
-    largest_N = smoothed_NK.abs().amax(1) if weight_NK.numel() > 0 else torch.zeros(len(weight_NK))
+    largest_N = smoothed_NK.abs().amax(1) if len(divisor_K) else torch.zeros(len(weight_NK))
     weight_scale_N = (largest_N / WEIGHT_TOP).clamp_min(SMALLEST)
     return {
         "weight": torch.round(smoothed_NK / weight_scale_N[:, None]).to(torch.int8),
         "weight_scale": weight_scale_N,
         "input_factor": 1 / (scale * divisor_K),
         "input_scale": scale,
-        "input_zero": zero,
+        "input_zero": torch.round(-low / scale),
     }
 
 
+def _ends(low_K: Tensor, high_K: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the ends of one range for all columns; of no column, zeros."""
+    return (low_K.amin(), high_K.amax()) if len(low_K) else (torch.tensor(0.0), torch.tensor(0.0))
+
+
 def _input_ranges(
-    base: BaseModel, layers: Mapping[str, Tensor], sequences: Sequence[TokenSequence]
+    base: BaseModel, layers: Mapping[str, Tensor], sequences: Sequence[TokenSequence], breath: Breath
 ) -> dict[str, Range]:
     """Return the ranges of every matrix's inputs over ``sequences``; of one that is never reached, all zero."""
     model = build_slim(base, layers)
@@ -99,5 +117,5 @@ def _input_ranges(
             columns = matrix.weight.shape[1]
             seen = ranges[name] = Range(torch.zeros(columns), torch.zeros(columns))
             matrix.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.include(inputs[0]))
-    predict_logits(model, sequences)
+    predict_logits(model, sequences, breath=breath)
     return ranges

@@ -1,6 +1,7 @@
 """Attention within the sequences of a group, by whichever way is fastest for their length and device.
 
-Letters: B sequences, R queries and S keys of each, N heads, H head dimension, T tokens, W = N * H.
+Letters: B sequences, R queries and S keys of each, N heads, H head dimension, T tokens, W = N * H,
+Q queries of all sequences together, Z slots of all.
 """
 
 import torch
@@ -16,47 +17,48 @@ LONGEST = {torch.float32: SHORT, torch.bfloat16: 512}
 """The same by precision; other precisions always take the fused kernel."""
 
 
-def attend_group(query_QW: Tensor, key_value_T2W: Tensor, group: Group, head_dim: int) -> Tensor:
+def attend_group(query_QW: Tensor, key_value_T2W: Tensor, group: Group, head_dim: int, *, first_only: bool) -> Tensor:
     """Return the context of a group's queries, heads side by side: [Q, W].
 
     Args:
-        query_QW: queries of the group: of all its tokens [T, W], or of the first one of each sequence [B, W].
+        query_QW: queries of the group.
         key_value_T2W: keys and values of all its tokens, side by side.
         group: how they lie.
         head_dim: H.
+        first_only: whether the queries are of the first token of each sequence, Q = B, or of all tokens, Q = T.
     """
     filling, width = group.filling, query_QW.shape[1]
-    first_only = query_QW.shape[0] == group.count
     if filling is not None:
-        key_value_T2W = key_value_T2W.index_select(0, filling.source_S)
-        query_QW = query_QW if first_only else query_QW.index_select(0, filling.source_S)
+        key_value_T2W = key_value_T2W.index_select(0, filling.source_Z)
+        query_QW = query_QW if first_only else query_QW.index_select(0, filling.source_Z)
     query_BRNH = query_QW.view(group.count, -1, width // head_dim, head_dim)
     key_value_BS2NH = key_value_T2W.view(group.count, group.length, 2, width // head_dim, head_dim)
     key_BSNH, value_BSNH = key_value_BS2NH.unbind(2)
-    context_BRNH = attend(query_BRNH, key_BSNH, value_BSNH, None if filling is None else filling.hidden_BS)
+    context_BRNH = attend(query_BRNH, key_BSNH, value_BSNH, None if filling is None else filling.kept_BS)
     context_QW = context_BRNH.reshape(-1, width)
     return context_QW if filling is None or first_only else context_QW.index_select(0, filling.slot_T)
 
 
-def attend(query_BRNH: Tensor, key_BSNH: Tensor, value_BSNH: Tensor, hidden_BS: Tensor | None) -> Tensor:
-    """Return ``softmax(Q K^T / sqrt(H)) V`` of every sequence and head, [B, R, N, H]; nothing looks at hidden keys."""
+def attend(query_BRNH: Tensor, key_BSNH: Tensor, value_BSNH: Tensor, kept_BS: Tensor | None) -> Tensor:
+    """Return ``softmax(Q K^T / sqrt(H)) V`` over the keys kept, of every sequence and head: [B, R, N, H]."""
     query, key, value = (part.transpose(1, 2) for part in (query_BRNH, key_BSNH, value_BSNH))
-    hidden = None if hidden_BS is None else hidden_BS[:, None, None, :]
+    kept = None if kept_BS is None else kept_BS[:, None, None, :]
     if query.device.type == "cpu" and key.shape[2] <= LONGEST.get(query.dtype, 0):
-        context = _by_two_products(query, key, value, hidden)
+        context = _by_two_products(query, key, value, kept)
     else:
-        context = functional.scaled_dot_product_attention(query, key, value, None if hidden is None else ~hidden)
+        context = functional.scaled_dot_product_attention(query, key, value, kept)
     return context.transpose(1, 2)
 
 
-def _by_two_products(query_BNRH: Tensor, key_BNSH: Tensor, value_BNSH: Tensor, hidden: Tensor | None) -> Tensor:
+def _by_two_products(query_BNRH: Tensor, key_BNSH: Tensor, value_BNSH: Tensor, kept: Tensor | None) -> Tensor:
     sequences, heads, rows, head_dim = query_BNRH.shape
-    query, key, value = (part.reshape(sequences * heads, -1, head_dim) for part in (query_BNRH, key_BNSH, value_BNSH))
+    # Short rows are slow in bfloat16, and its products have a kernel of their own for every shape.
+    dtype = torch.float32 if key_BNSH.shape[2] < SHORT else query_BNRH.dtype
+    parts = (part.to(dtype).reshape(sequences * heads, -1, head_dim) for part in (query_BNRH, key_BNSH, value_BNSH))
+    query, key, value = parts
     nothing = query.new_empty(())
     scores = torch.baddbmm(nothing, query, key.transpose(1, 2), beta=0, alpha=head_dim**-0.5)
-    if hidden is not None:
-        scores.view(sequences, heads, rows, -1).masked_fill_(hidden, -torch.inf)
-    # The kernel for rows of bfloat16 is slow where they are short.
-    wide = torch.float32 if key.shape[1] < SHORT else None
-    context = torch.bmm(torch.softmax(scores, dim=2, dtype=wide).to(value.dtype), value)
-    return context.view(sequences, heads, rows, head_dim)
+    if kept is not None:
+        scores.view(sequences, heads, rows, -1).masked_fill_(~kept, -torch.inf)
+    context = torch.bmm(torch.softmax(scores, dim=2), value)
+    return context.view(sequences, heads, rows, head_dim).to(query_BNRH.dtype)

@@ -1,6 +1,7 @@
 """SlimBert: a BERT classifier whose layers each have their own number of heads and neurons.
 
-Tokens are packed: every linear layer sees real tokens only. Of the last layer only the first token of each
+Tokens are packed: a linear layer sees real tokens, and a few rows of none that round their number up for the sake of
+the kernels. Of the last layer only the first token of each
 sequence is computed (with the keys and values of all), since the head reads nothing else. A layer may have no
 head or no neuron at all: then its sublayer is the residual and the output bias, at no cost.
 
@@ -14,11 +15,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pruning.cost import Shape
+from pruning.errors import PrecisionError
 from pruning.slim.attention import attend_group
 from pruning.slim.groups import Group
-from pruning.slim.linear import Linear
+from pruning.slim.linear import Linear, rounded_rows
 from pruning.slim.packed import PackedBatch
 from pruning.slim.quantized import QuantizedLinear
 
@@ -60,41 +63,55 @@ class SlimLayer(nn.Module):
         self.qkv = linear(shape.hidden, 3 * width)
         self.attention_output = linear(width, shape.hidden)
         self.attention_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
-        self.ffn_in = linear(shape.hidden, num_neurons)
         self.ffn_out = linear(num_neurons, shape.hidden)
-        if isinstance(self.ffn_in, QuantizedLinear) and isinstance(self.ffn_out, QuantizedLinear):
-            self.ffn_in.feed(self.ffn_out)
+        if isinstance(self.ffn_out, QuantizedLinear):
+            self.ffn_in: nn.Module = QuantizedLinear(shape.hidden, num_neurons, feeds=self.ffn_out)
+        else:
+            self.ffn_in = Linear(shape.hidden, num_neurons)
         self.ffn_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
 
-    def forward(self, hidden_TD: Tensor, batch: PackedBatch, *, first_only: bool, visit: Visit | None) -> Tensor:
-        """Return the next hidden states: [T, D], or [B, D] of the first tokens if ``first_only``."""
-        rows_RD = hidden_TD.index_select(0, batch.first_B) if first_only else hidden_TD
-        middle_RD: Tensor = self.attention_norm(self._add_attention(hidden_TD, rows_RD, batch, first_only, visit))
+    def forward(
+        self, hidden_TD: Tensor, first_R: Tensor | None, groups: Sequence[Group], visit: Visit | None
+    ) -> Tensor:
+        """Return the next hidden states [R, D]: of the tokens ``first_R``, or of all where there is None."""
+        rows_RD = hidden_TD if first_R is None else hidden_TD.index_select(0, first_R)
+        middle_RD: Tensor = self.attention_norm(self._add_attention(hidden_TD, first_R, rows_RD, groups, visit))
         output_RD: Tensor = self.ffn_norm(self._add_ffn(middle_RD, visit))
         return output_RD
 
     def _add_attention(
-        self, hidden_TD: Tensor, rows_RD: Tensor, batch: PackedBatch, first_only: bool, visit: Visit | None
+        self,
+        hidden_TD: Tensor,
+        first_R: Tensor | None,
+        rows_RD: Tensor,
+        groups: Sequence[Group],
+        visit: Visit | None,
     ) -> Tensor:
         """Return the rows with what the attention sublayer adds to them."""
         if self.width == 0:
             return rows_RD + self.attention_output.bias
-        if first_only:
+        if first_R is not None:
             query_RW, key_value_T2W = self.qkv(rows_RD, stop=self.width), self.qkv(hidden_TD, start=self.width)
         else:
             query_RW, key_value_T2W = self.qkv(hidden_TD).split((self.width, 2 * self.width), dim=1)
-        context_RW = self._context(query_RW, key_value_T2W, batch.groups, first_only)
+        context_RW = self._context(query_RW, key_value_T2W, groups, first_only=first_R is not None)
         if visit is None:
             return cast(Tensor, self.attention_output(context_RW, residual=rows_RD))
         return rows_RD + visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RW)))
 
-    def _context(self, query_RW: Tensor, key_value_T2W: Tensor, groups: Sequence[Group], first_only: bool) -> Tensor:
-        """Attend within each sequence, group by group."""
+    def _context(self, query_RW: Tensor, key_value_T2W: Tensor, groups: Sequence[Group], *, first_only: bool) -> Tensor:
+        """Attend within each sequence, group by group; rows of no sequence get zeros."""
         parts = []
+        rows = 0
         for group in groups:
-            rows = slice(group.first, group.first + group.count) if first_only else slice(group.start, group.stop)
             keys = slice(group.start, group.stop)
-            parts.append(attend_group(query_RW[rows], key_value_T2W[keys], group, self.head_dim))
+            asking = slice(rows, rows + group.count) if first_only else keys
+            parts.append(
+                attend_group(query_RW[asking], key_value_T2W[keys], group, self.head_dim, first_only=first_only)
+            )
+            rows = asking.stop
+        if rows < query_RW.shape[0]:
+            parts.append(query_RW.new_zeros(query_RW.shape[0] - rows, self.width))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _add_ffn(self, middle_RD: Tensor, visit: Visit | None) -> Tensor:
@@ -135,14 +152,24 @@ class SlimBert(nn.Module):
         self.classifier = Linear(shape.hidden, shape.labels)
 
     def forward(self, batch: PackedBatch, tap: Tap | None = None) -> Tensor:
-        """Return logits [B, labels]; ``tap`` sees, and may replace, the values at every site."""
+        """Return logits [B, labels]; ``tap`` sees, and may replace, the values at every site.
+
+        Raises:
+            PrecisionError: a tap into a quantized model, whose neurons are integers.
+        """
+        if tap is not None and self.quantized:
+            raise PrecisionError("a tap sees real values; look into the float32 model that this one was made of")
         hidden = self.word(batch.ids_T) + self.position(batch.positions_T) + self.token_type(batch.type_ids_T)
-        hidden = self.embedding_norm(hidden)
+        hidden, first_R = self.embedding_norm(hidden), batch.first_B
+        if tap is None:  # it would see rows of no sequence
+            hidden = functional.pad(hidden, (0, 0, 0, rounded_rows(batch.num_tokens) - batch.num_tokens))
+            first_R = functional.pad(first_R, (0, rounded_rows(batch.num_sequences) - batch.num_sequences))
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, batch, first_only=index == last, visit=_visit(tap, index, batch, index == last))
+            asking = first_R if index == last else None
+            hidden = layer(hidden, asking, batch.groups, _visit(tap, index, batch, index == last))
         logits: Tensor = self.classifier(torch.tanh(self.pooler(hidden)))
-        return logits
+        return logits[: batch.num_sequences]
 
 
 def _visit(tap: Tap | None, layer: int, batch: PackedBatch, first_only: bool) -> Visit | None:

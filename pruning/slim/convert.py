@@ -35,6 +35,9 @@ DTYPES = {
 }
 """What everything but quantized matrices is held and computed in."""
 
+A_NORM = "layers.0.ffn_norm.weight"
+"""A tensor of every model that is in its precision, quantized or not."""
+
 OutputWeights = Mapping[tuple[int, str], Tensor]
 """(layer, ``attention_output`` or ``ffn_out``) -> reconstructed weight over the kept inputs."""
 
@@ -89,14 +92,15 @@ def build_slim(base: BaseModel, layers: Mapping[str, Tensor]) -> SlimBert:
     in eval mode with frozen parameters.
 
     Raises:
-        StoreError: the tensors do not fit the base model, or are integers that this machine does not multiply.
+        StoreError: the tensors do not fit the base model.
+        PrecisionError: they are integers, which this machine does not multiply.
     """
-    dtype = layers["layers.0.ffn_norm.weight"].dtype if layers else torch.float32
     quantized = any(tensor.dtype == torch.int8 for tensor in layers.values())
     if quantized:
         require_integers()
-    state = {name: base.tensors[slot].to(dtype) for name, slot in SHARED.items()} | dict(layers)
     try:
+        dtype = layers[A_NORM].dtype
+        state = {name: base.tensors[slot].to(dtype) for name, slot in SHARED.items()} | dict(layers)
         heads, neurons = layer_widths(layers, base.shape)
         with torch.device("meta"):
             model = SlimBert(base.shape, heads, neurons, base.activation, base.norm_eps, quantized=quantized)
@@ -116,7 +120,7 @@ def layer_widths(layers: Mapping[str, Tensor], shape: Shape) -> tuple[list[int],
 
 
 def held_bytes(base: BaseModel, layers: Mapping[str, Tensor]) -> int:
-    """Return the size of a model's tensors in memory: its layers and the shared ones in their precision."""
-    itemsize = layers["layers.0.ffn_norm.weight"].dtype.itemsize
+    """Return the size of a model's tensors: its layers, and the shared ones in their precision."""
+    itemsize = layers[A_NORM].dtype.itemsize
     shared = sum(base.tensors[slot].numel() * itemsize for slot in SHARED.values())
     return shared + sum(tensor.nbytes for tensor in layers.values())

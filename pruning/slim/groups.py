@@ -1,10 +1,11 @@
 """Neighbouring sequences of like length, which attention handles in one call.
 
 Everything else of a layer sees real tokens only. Attention needs rectangles. Where many sequences share a length they
-are one; where lengths differ, the shorter sequences of a group are filled up to the longest, and what is filled in is
-hidden from every query: that costs less than one call for every length.
+are one; where lengths differ, the shorter sequences of a group are filled up to the longest, and no query looks
+at what is filled in: that costs less than one call for every length.
 
-Letters: B sequences of the group, S slots of each (the longest length), T tokens of the group.
+Letters: B sequences of the group, S slots of each (the longest length), Z = B * S, T tokens of
+the group.
 """
 
 import itertools
@@ -21,17 +22,17 @@ SLACK_SHARE = 0.25
 """A sequence joins a group whose longest and shortest differ by at most this share of the longest, or that many slots,
 whichever is more."""
 RUN_TOKENS = 128
-"""Tokens of one length from which a call of their own is cheaper than filling others up to them."""
+"""Tokens of neighbours of one length from which a call for them alone costs less than filling others up to them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filling:
     """How tokens lie in the rectangle of a group whose lengths differ."""
 
-    source_S: Tensor
-    """Token that each of the B * S slots reads; slots without one read their sequence's first."""
-    hidden_BS: Tensor
-    """Slots without a token."""
+    source_Z: Tensor
+    """Token that each slot reads; slots without one read their sequence's first."""
+    kept_BS: Tensor
+    """True where a slot has a token."""
     slot_T: Tensor
     """Slot of each token."""
 
@@ -44,8 +45,6 @@ class Group:
     """First token of the group, in the batch."""
     stop: int
     """One past its last token."""
-    first: int
-    """First sequence of the group, in the batch."""
     count: int
     """B."""
     length: int
@@ -57,20 +56,34 @@ class Group:
         """Return the group with its tensors on ``device``."""
         if self.filling is None:
             return self
-        parts = (self.filling.source_S, self.filling.hidden_BS, self.filling.slot_T)
+        parts = (self.filling.source_Z, self.filling.kept_BS, self.filling.slot_T)
         return replace(self, filling=Filling(*(part.to(device) for part in parts)))
 
 
 def group_lengths(lengths: Sequence[int]) -> Iterator[Group]:
     """Split a batch of sequences of these lengths, in their order, into groups of neighbours."""
-    first = start = 0
-    for members in _alike(lengths):
-        runs = [list(run) for _, run in itertools.groupby(members)]
-        filled = len(runs) > 1 and sum(members) < RUN_TOKENS * len(runs)
-        for part in [members] if filled else runs:
-            stop = start + sum(part)
-            yield Group(start, stop, first, len(part), max(part), _filling(part) if filled else None)
-            first, start = first + len(part), stop
+    start = 0
+    for members in itertools.chain.from_iterable(map(_apart_from_long_runs, _alike(lengths))):
+        stop = start + sum(members)
+        filling = None if min(members) == max(members) else _filling(members)
+        yield Group(start, stop, len(members), max(members), filling)
+        start = stop
+
+
+def _apart_from_long_runs(lengths: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Split off the runs of one length that deserve a call of their own."""
+    others: list[int] = []
+    for length, run in itertools.groupby(lengths):
+        members = list(run)
+        if length * len(members) < RUN_TOKENS:
+            others += members
+            continue
+        if others:
+            yield others
+        yield members
+        others = []
+    if others:
+        yield others
 
 
 def _alike(lengths: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -88,11 +101,9 @@ def _alike(lengths: Sequence[int]) -> Iterator[Sequence[int]]:
 def _filling(lengths: Sequence[int]) -> Filling:
     lengths_B = np.array(lengths)
     slots_S = np.arange(lengths_B.max())
-    hidden_BS = slots_S >= lengths_B[:, None]
+    kept_BS = slots_S < lengths_B[:, None]
     first_B = np.cumsum(lengths_B) - lengths_B
-    source_BS = first_B[:, None] + np.where(hidden_BS, 0, slots_S)
+    source_BS = first_B[:, None] + np.where(kept_BS, slots_S, 0)
     return Filling(
-        torch.from_numpy(source_BS.ravel()),
-        torch.from_numpy(hidden_BS),
-        torch.from_numpy(np.flatnonzero(~hidden_BS)),
+        torch.from_numpy(source_BS.ravel()), torch.from_numpy(kept_BS), torch.from_numpy(np.flatnonzero(kept_BS))
     )

@@ -8,7 +8,7 @@ other devices, the ordinary ones are used.
 
 import platform
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,52 @@ ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_new": ("gelu", "tanh"), "relu": (
 """Hugging Face's name of an activation -> oneDNN's (name, algorithm); computed while a product is in the cache."""
 
 
-class Linear(nn.Module):
+ROW_STEPS = 8
+"""Numbers of rows between one power of two and the next."""
+
+
+def rounded_rows(rows: int) -> int:
+    """Return the number of rows, at least ``rows``, that a batch is filled up to.
+
+    oneDNN makes a kernel for every shape that it meets, which takes longer than to use it, and keeps a thousand of
+    them. Widths differ between levels and layers: were any number of rows a shape of its own, it would hardly do
+    anything else.
+    """
+    step = max(ROW_STEPS, 1 << max(0, (rows - 1).bit_length() - 1)) // ROW_STEPS
+    return -(-rows // step) * step
+
+
+class LaidOut(nn.Module):
+    """A layer that keeps what it made of its tensors for a kernel, until they are moved, converted, loaded or copied.
+
+    Tensors must not be changed in place once they were used.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is kept yet."""
+        super().__init__()
+        self._laid_out: dict[Any, Any] = {}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Move or convert the tensors; they are laid out anew at the next use."""
+        self._laid_out = {}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        """Take other tensors; they are laid out anew at the next use."""
+        self._laid_out = {}
+        super()._load_from_state_dict(*arguments, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the layout out of copies: it holds memory that cannot be copied."""
+        return {**self.__dict__, "_laid_out": {}}
+
+
+class Linear(LaidOut):
     """``nn.Linear`` without the random start, which a width of zero would only warn about.
 
-    Weights that train, or that gradients pass through, are used as they are. Frozen ones must not be changed in place
-    once they were used.
+    Weights that train, or that gradients pass through, are used as they are.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -33,8 +74,6 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.empty(outputs))
-        self._laid_out: dict[tuple[int, int], Tensor] = {}
-        """Blocked weights by the range of outputs that they give."""
 
     def forward(
         self,
@@ -53,11 +92,9 @@ class Linear(nn.Module):
             outputs = functional.linear(inputs, self.weight[start:stop], bias)
             outputs = outputs if activation is None else activate(outputs, activation)
             return outputs if residual is None else residual + outputs
-        weight = self._laid_out.get((start, stop))
-        if weight is None:
+        if (weight := self._laid_out.get((start, stop))) is None:
             plain = self.weight[start:stop].contiguous()
-            weight = torch.ops.mkldnn._reorder_linear_weight(plain, LAYOUT_ROWS)
-            self._laid_out[start, stop] = weight
+            weight = self._laid_out[start, stop] = torch.ops.mkldnn._reorder_linear_weight(plain, LAYOUT_ROWS)
         product: Tensor
         if residual is not None:
             product = torch.ops.mkldnn._linear_pointwise.binary(inputs, residual, weight, bias, "add")
@@ -65,16 +102,6 @@ class Linear(nn.Module):
             name, algorithm = ("none", "") if activation is None else ACTIVATIONS[activation]
             product = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, name, [], algorithm)
         return product
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Linear":
-        """Move or convert the weights; they are laid out anew at the next use."""
-        self._laid_out = {}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the layout out of copies: it holds memory that cannot be copied."""
-        return {**self.__dict__, "_laid_out": {}}
 
 
 def activate(inputs: Tensor, activation: str) -> Tensor:

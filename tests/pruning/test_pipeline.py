@@ -18,10 +18,11 @@ import pruning.scores
 import pruning.slim.quantized
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.errors import CacheError, ChecksumError, SpecError, StoreError
+from pruning.errors import CacheError, ChecksumError, PrecisionError, SpecError, StoreError
 from pruning.masks.structures import ROUND_TO
 from pruning.pipeline import build_variant, cut, identify
 from pruning.prediction import predict_logits
+from pruning.quantization import quantize
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
 from pruning.slim.quantized import multiplies_integers
@@ -301,6 +302,8 @@ def test_an_int8_variant_is_nearly_the_same_cut_in_a_quarter_of_the_bytes(bench:
     reals = predict_logits(build_slim(bench.base, weights), bench.evaluation.sequences)
     assert (logits - reals).abs().mean() < 0.1 * reals.std()
     assert not low.evaluation.screened
+    with pytest.raises(PrecisionError, match="a tap sees real values"):
+        model(PackedBatch.from_sequences(bench.evaluation.sequences[:1]), lambda layer, site, values_RW, _: values_RW)
     alone = predict_logits(model, bench.evaluation.sequences[:1])
     torch.testing.assert_close(alone, logits[:1], atol=1e-5, rtol=1e-5)
 
@@ -309,5 +312,20 @@ def test_int8_is_refused_where_the_processor_multiplies_no_integers(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning.slim.quantized, "multiplies_integers", lambda: False)
-    with pytest.raises(StoreError, match="needs an x86-64 processor with VNNI"):
+    with pytest.raises(PrecisionError, match="needs an x86-64 processor with VNNI"):
         build_variant(bench, PruneSpec(sparsity=0.3, precision=Precision.INT8))
+
+
+@pytest.mark.skipif(not multiplies_integers(), reason="this processor multiplies no 8-bit integers")
+def test_int8_is_refused_where_an_input_is_not_finite(bench: Workbench) -> None:
+    layers, _, _ = cut(bench, PruneSpec(sparsity=0.3))
+    layers["layers.1.attention_norm.weight"] = torch.full_like(layers["layers.1.attention_norm.weight"], torch.nan)
+    with pytest.raises(PrecisionError, match=r"inputs of layers\.1\.ffn_in are not finite on the calibration rows"):
+        quantize(bench.base, layers, bench.train.sequences)
+
+
+@pytest.mark.skipif(not multiplies_integers(), reason="this processor multiplies no 8-bit integers")
+def test_a_breath_is_taken_between_the_batches_that_ranges_are_read_from(bench: Workbench) -> None:
+    breaths: list[None] = []
+    cut(bench, PruneSpec(sparsity=0.3, precision=Precision.INT8), lambda: breaths.append(None))
+    assert breaths

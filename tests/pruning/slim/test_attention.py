@@ -11,14 +11,14 @@ from pruning.slim.groups import group_lengths
 @pytest.mark.parametrize("length", [1, 2, 25, SHORT - 1, SHORT, SHORT + 1, max(LONGEST.values()) + 1])
 @pytest.mark.parametrize("first_only", [False, True])
 @pytest.mark.parametrize("hides", [False, True])
-def test_every_way_gives_softmax_attention_over_what_is_not_hidden(
+def test_every_way_gives_softmax_attention_over_the_keys_kept(
     dtype: torch.dtype, length: int, first_only: bool, hides: bool
 ) -> None:
     torch.manual_seed(length)
     key, value = torch.randn(3, length, 2, 8, dtype=dtype), torch.randn(3, length, 2, 8, dtype=dtype)
     query = torch.randn(3, 1 if first_only else length, 2, 8, dtype=dtype)
     shown = [length, max(1, length - 1), 1] if hides else [length] * 3
-    context = attend(query, key, value, hidden_from(shown, length) if hides else None)
+    context = attend(query, key, value, kept_up_to(shown, length) if hides else None)
     assert context.dtype == dtype
     tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
     for index, count in enumerate(shown):
@@ -34,7 +34,7 @@ def test_a_group_attends_within_each_of_its_sequences(lengths: list[int], first_
     firsts = [sum(lengths[:index]) for index in range(len(lengths))]
     query_TNH, key_value_T2NH = torch.randn(group.stop, 2, 8), torch.randn(group.stop, 2, 2, 8)
     asked = query_TNH[firsts] if first_only else query_TNH
-    context = attend_group(asked.flatten(1), key_value_T2NH.flatten(1), group, head_dim=8)
+    context = attend_group(asked.flatten(1), key_value_T2NH.flatten(1), group, head_dim=8, first_only=first_only)
     parts = []
     for first, length in zip(firsts, lengths, strict=True):
         keys = slice(first, first + length)
@@ -45,12 +45,12 @@ def test_a_group_attends_within_each_of_its_sequences(lengths: list[int], first_
 
 def test_gradients_pass() -> None:
     query, key, value = (torch.randn(2, 5, 2, 8, requires_grad=True) for _ in range(3))
-    attend(query, key, value, hidden_from([5, 2], 5)).sum().backward()
+    attend(query, key, value, kept_up_to([5, 2], 5)).sum().backward()
     assert all(part.grad is not None and torch.isfinite(part.grad).all() for part in (query, key, value))
 
 
-def hidden_from(shown: list[int], length: int) -> Tensor:
-    return torch.arange(length) >= torch.tensor(shown)[:, None]
+def kept_up_to(shown: list[int], length: int) -> Tensor:
+    return torch.arange(length) < torch.tensor(shown)[:, None]
 
 
 def exact(query_RNH: Tensor, key_SNH: Tensor, value_SNH: Tensor) -> Tensor:

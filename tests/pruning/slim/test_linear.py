@@ -2,9 +2,11 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
 
-from pruning.slim.linear import ACTIVATIONS, Linear, activate, blocked_kernels
+from pruning.slim.linear import ACTIVATIONS, Linear, activate, blocked_kernels, rounded_rows
 
 
 def frozen(inputs: int, outputs: int, seed: int = 0) -> Linear:
@@ -81,3 +83,22 @@ def test_weights_that_train_are_used_as_they_are() -> None:
 
 def test_other_devices_keep_the_ordinary_kernels() -> None:
     assert not blocked_kernels("cuda") and not blocked_kernels("meta")
+
+
+@given(rows=st.integers(1, 100_000))
+def test_rows_are_rounded_up_by_an_eighth_at_most(rows: int) -> None:
+    rounded = rounded_rows(rows)
+    assert rows <= rounded <= rows + rows / 8
+    assert rounded_rows(rounded) == rounded
+
+
+def test_batches_of_any_size_have_few_numbers_of_rows() -> None:
+    assert len({rounded_rows(rows) for rows in range(1, 4097)}) <= 8 * 12
+
+
+def test_weights_that_are_loaded_after_a_use_are_those_used() -> None:
+    layer, other = frozen(16, 8), frozen(16, 8, seed=1)
+    inputs = torch.randn(3, 16)
+    layer(inputs)
+    layer.load_state_dict(other.state_dict())
+    torch.testing.assert_close(layer(inputs), other(inputs))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pruning.errors import StoreError
+from pruning.errors import PrecisionError
 from pruning.quantization import Range, quantized_matrix
 from pruning.slim import quantized
 from pruning.slim.quantized import QuantizedLinear, multiplies_integers, require_integers
@@ -12,11 +12,24 @@ from pruning.slim.quantized import QuantizedLinear, multiplies_integers, require
 needs_integers = pytest.mark.skipif(not multiplies_integers(), reason="this processor multiplies no 8-bit integers")
 
 
-def layer_of(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, smooth: bool = True) -> QuantizedLinear:
+def tensors_of(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, smooth: bool = True
+) -> dict[str, torch.Tensor]:
     seen = Range(torch.zeros(inputs.shape[1]), torch.zeros(inputs.shape[1]))
     seen.include(inputs)
-    layer = QuantizedLinear(weight.shape[1], weight.shape[0])
-    layer.load_state_dict(quantized_matrix(weight, seen, smooth=smooth) | {"bias": bias}, assign=True)
+    return quantized_matrix(weight, seen, smooth=smooth) | {"bias": bias}
+
+
+def layer_of(
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    *,
+    smooth: bool = True,
+    feeds: QuantizedLinear | None = None,
+) -> QuantizedLinear:
+    layer = QuantizedLinear(weight.shape[1], weight.shape[0], feeds)
+    layer.load_state_dict(tensors_of(inputs, weight, bias, smooth=smooth), assign=True)
     return layer.eval()
 
 
@@ -74,9 +87,9 @@ def test_what_one_layer_feeds_another_takes() -> None:
     inputs, weight, bias = numbers()
     middle = functional.gelu(functional.linear(inputs, weight, bias))
     last_weight, last_bias = torch.randn(16, 24) * 24**-0.5, torch.randn(16)
-    first, last = layer_of(inputs, weight, bias), layer_of(middle, last_weight, last_bias, smooth=False)
+    last = layer_of(middle, last_weight, last_bias, smooth=False)
+    first = layer_of(inputs, weight, bias, feeds=last)
     exact = functional.linear(middle, last_weight, last_bias)
-    first.feed(last)
     steps = first(inputs, activation="gelu")
     assert steps.dtype == torch.uint8
     assert (last(steps) - exact).abs().mean() < 0.03 * exact.abs().mean()
@@ -98,6 +111,31 @@ def test_a_copy_lays_out_its_own_weights() -> None:
     torch.testing.assert_close(copy.deepcopy(layer)(inputs), before)
 
 
+@needs_integers
+def test_tensors_that_are_loaded_after_a_use_are_those_used() -> None:
+    inputs, weight, bias = numbers()
+    layer = layer_of(inputs, weight, bias)
+    layer(inputs)
+    layer.load_state_dict(tensors_of(5 * inputs, -weight, bias))
+    torch.testing.assert_close(layer(inputs), layer_of(5 * inputs, -weight, bias)(inputs))
+
+
+def test_an_int8_layer_is_not_converted() -> None:
+    with pytest.raises(PrecisionError, match="an int8 layer stays one"):
+        layer_of(*numbers()).to(torch.bfloat16)
+
+
+@needs_integers
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_column_that_was_zero_in_calibration_counts_when_it_no_longer_is(smooth: bool) -> None:
+    inputs, weight, bias = numbers()
+    inputs[:, 3] = 0.0
+    layer = layer_of(inputs, weight, bias, smooth=smooth)
+    inputs[:, 3] = 1.0
+    exact = functional.linear(inputs, weight, bias)
+    assert (layer(inputs) - exact).abs().mean() < 0.3 * weight[:, 3].abs().mean()
+
+
 @pytest.mark.parametrize("sizes", [(0, 4), (4, 0)])
 def test_a_matrix_with_nothing_left_has_finite_scales(sizes: tuple[int, int]) -> None:
     seen = Range(torch.zeros(sizes[1]), torch.zeros(sizes[1]))
@@ -108,5 +146,5 @@ def test_a_matrix_with_nothing_left_has_finite_scales(sizes: tuple[int, int]) ->
 
 def test_a_machine_without_integer_products_is_refused_with_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantized, "multiplies_integers", lambda: False)
-    with pytest.raises(StoreError, match=r"VNNI.*use 'float32' or 'bfloat16' here"):
+    with pytest.raises(PrecisionError, match=r"VNNI.*use 'float32' or 'bfloat16' here"):
         require_integers()
