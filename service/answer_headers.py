@@ -1,5 +1,6 @@
 """The headers that every answer of both applications carries, refusals too: its request, its variant, its time."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 
@@ -22,7 +23,10 @@ def variant_headers(generation: int, variant_id: str, achieved_sparsity: float) 
 
 
 class AnswerHeaders:
-    """A middleware: gives the request its id and the answer its headers. To be added last, around all others."""
+    """A middleware: gives the request its id and its time of arrival, and the answer its headers.
+
+    To be added last, around all others.
+    """
 
     def __init__(self, app: ASGIApp, variant: Callable[[], Mapping[str, str]]) -> None:
         """Go around ``app``.
@@ -42,7 +46,8 @@ class AnswerHeaders:
             return
         started = time.perf_counter()
         request_id = request_id_of(scope)
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        arrived_at = asyncio.get_running_loop().time()
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "arrived_at": arrived_at}
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -39,13 +39,13 @@ def build_model(values: dict[str, Any]) -> Application:
     ``device=auto`` is decided here, for Ray has to know what a replica needs: GPUs if the cluster has one by now.
     """
     settings = Settings(**values)
-    wants_gpu = settings.device is Device.CUDA or (settings.device is Device.AUTO and cluster_gpus() >= 1)
-    if settings.device is Device.AUTO and not wants_gpu:
+    gpus = cluster_gpus()
+    if settings.device is Device.AUTO and gpus < 1:
         logger.warning(
             "device=auto: the cluster has no GPU at this moment, so the replicas compute on the CPU; "
             "if GPU workers have yet to join, say device: cuda and their replicas wait for them"
         )
-    return model_application(settings, resolve(settings), num_gpus=1 if wants_gpu else 0)
+    return model_application(settings, resolve(settings), num_gpus=1 if settings.wants_gpu(gpus) else 0)
 
 
 def control_application(settings: Settings, sources: Sources, ladder: Ladder | None) -> Application:

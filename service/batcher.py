@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from service.deadlines import Deadline
 from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,14 @@ class _Item(Generic[S, T]):
 
     sequences: Sequence[T]
     tokens: int
+    deadline: Deadline | None
     future: asyncio.Future[Answered[S]]
     arrived: float = field(default_factory=time.perf_counter)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.future.done() or (self.deadline is not None and self.deadline.passed)
 
 
 class DrainRate:
@@ -147,8 +154,10 @@ class TokenBatcher(Generic[S, T]):
             self._worker.cancel()
             await asyncio.wait([self._worker])
 
-    async def submit(self, sequences: Sequence[T]) -> Answered[S]:
+    async def submit(self, sequences: Sequence[T], deadline: Deadline | None = None) -> Answered[S]:
         """Return the answer to one request. Cancelling the call takes the request out of the queue.
+
+        So does its deadline; whoever calls must give up then, for there will be no answer.
 
         Raises:
             NotReady: the service is draining.
@@ -158,7 +167,7 @@ class TokenBatcher(Generic[S, T]):
         """
         tokens = sum(len(sequence.ids) for sequence in sequences)
         self._admit(tokens)
-        item = _Item[S, T](sequences, tokens, asyncio.get_running_loop().create_future())
+        item = _Item[S, T](sequences, tokens, deadline, asyncio.get_running_loop().create_future())
         with self._queued(item):
             return await item.future
 
@@ -219,12 +228,12 @@ class TokenBatcher(Generic[S, T]):
             self._idle.set()
 
     def _form_batch(self) -> list[_Item[S, T]]:
-        """Take the oldest requests that fit the budget together; those already cancelled are dropped."""
+        """Take the oldest requests that fit the budget together; those that nobody waits for are dropped."""
         batch: list[_Item[S, T]] = []
         tokens = 0
         while self._queue:
             item = next(iter(self._queue))
-            if item.future.done():
+            if item.given_up:
                 self._take(item)
                 continue
             if batch and tokens + item.tokens > self._max_batch_tokens:

@@ -3,18 +3,25 @@
 The OpenMP runtime under torch keeps a team for every thread that ever computed on several cores. As soon as a process
 holds more of such threads than there are cores, they sleep between two operations in place of spinning, and waking them
 costs more than a short text's matrices: with one idle team beside the engine's, a single text took twice as long
-(``python scripts/measure_threads.py``). So one thread of a replica computes on all its cores, the engine's; every
-other one on a single core.
+(``python scripts/measure_threads.py``). So one thread of a replica, the engine's, computes with torch on all its cores;
+every other one on a single core.
 """
+
+import threading
 
 import torch
 
 
 def compute_alone() -> None:
-    """Let the calling thread, and threads that never said otherwise, compute on one core."""
+    """Let the calling thread, and those that start later, compute on one core."""
     torch.set_num_threads(1)
 
 
 def compute_on(threads: int) -> None:
-    """Let the calling thread compute on ``threads`` cores."""
+    """Let the calling thread compute on ``threads`` cores, and those that start later on one."""
     torch.set_num_threads(threads)
+    torch.get_num_threads()  # a thread takes the default over at its first question: now, while it is its own
+    # What a thread sets is the default of those to come: the last word is that of one that is gone at once.
+    last = threading.Thread(target=compute_alone)
+    last.start()
+    last.join()

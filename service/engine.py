@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from pruning.errors import StoreError
+from pruning.errors import PrecisionError
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import DTYPES, SHARED, build_slim
 from pruning.slim.packed import PackedBatch, TokenSequence
@@ -28,7 +28,7 @@ class NonFiniteLogits(RuntimeError):
 
 
 class SharedBase:
-    """A base model on one device: what its variants share is there once for each precision that they have."""
+    """A base model on one device: what its variants share is there once for each precision that was ever asked for."""
 
     def __init__(self, base: "BaseModel", device: torch.device) -> None:
         """Keep ``base``; nothing is moved before it is asked for."""
@@ -71,15 +71,16 @@ class Engine:
         """Return the stored variant of a base model, on the device where that one is shared.
 
         Raises:
-            StoreError: no such variant, one of another model, or one that this device does not compute.
+            StoreError: no such variant, or one of another model.
+            PrecisionError: one that this device or processor does not compute.
             ChecksumError: its files were altered.
         """
-        manifest, layers = store.load(variant_id)
-        if manifest.spec.precision is Precision.INT8 and shared.device.type != "cpu":
-            raise StoreError(
+        if store.manifest(variant_id).spec.precision is Precision.INT8 and shared.device.type != "cpu":
+            raise PrecisionError(
                 f"variant {variant_id} is int8, which is computed on CPUs alone, and this replica computes on "
                 f"{shared.device}; ask for float32 or bfloat16"
             )
+        manifest, layers = store.load(variant_id)
         base = shared.in_precision(manifest.spec.precision)
         return cls(
             model=build_slim(base, layers).to(shared.device),
@@ -91,7 +92,7 @@ class Engine:
         )
 
     def warm_up(self) -> None:
-        """Run fixed sequences of several lengths, alone and packed, so that the first request is as fast as the rest.
+        """Run fixed sequences of several lengths, alone and packed: weights are laid out, and a broken model shows.
 
         Raises:
             NonFiniteLogits: the model answers with a NaN or an infinity.

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.answer_headers import AnswerHeaders
 from service.bodies import read_json
-from service.deadlines import HEADER, Deadline, deadline_of
+from service.deadlines import HEADER, LONGEST_MS, Deadline, deadline_of
 from service.errors import DeadlineExceeded, Unauthorized
 from service.info import ModelCard, info
 from service.problems import install_problem_handlers
@@ -52,7 +52,7 @@ def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: Model
 
     async def classify(request: Request, schema: type[HubRequest] | type[TeiRequest]) -> Response:
         runtime.check_ready()
-        deadline = deadline_of(request.headers, settings.request_timeout_s)
+        deadline = deadline_of(request.headers, request.state.arrived_at, settings.request_timeout_s)
         body = await _read_in_time(request, settings, deadline)
         answer = await runtime.classify(parse(schema, body).query(), deadline)
         return Response(answer.body, headers=answer.headers, media_type="application/json")
@@ -101,9 +101,7 @@ async def _read_in_time(request: Request, settings: Settings, deadline: Deadline
         async with asyncio.timeout_at(deadline.at):
             return await read_json(request, settings.max_body_bytes)
     except TimeoutError:
-        raise DeadlineExceeded(
-            f"The body did not arrive within {deadline.limit_s:g} s; send it faster, or less at once."
-        ) from None
+        raise DeadlineExceeded(f"The body did not arrive within {deadline}; send it faster, or less at once.") from None
 
 
 def _json(value: Any) -> Response:
@@ -130,7 +128,7 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
         "name": HEADER,
         "in": "header",
         "description": "Milliseconds after which nobody waits for the answer any more; it is 504 then.",
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": {"type": "integer", "minimum": 1, "maximum": LONGEST_MS},
     }
     return {
         "parameters": [deadline],

@@ -14,7 +14,7 @@ import httpx
 from pruning.errors import PruningError
 from service.limits import MAX_WAIT_S
 from service.ray_output import ending
-from service.settings import Device, Settings
+from service.settings import Settings
 from service.sources import Sources
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def gpus_per_replica(settings: Settings, total: float, free: float) -> int:
     Raises:
         PruningError: fewer are ``free`` than there are replicas that need one; Ray would wait for them for ever.
     """
-    if settings.device is Device.CPU or (settings.device is Device.AUTO and total < 1):
+    if not settings.wants_gpu(total):
         return 0
     if free < settings.replicas:
         raise PruningError(

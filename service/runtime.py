@@ -21,7 +21,7 @@ from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
 from service.batcher import Answered, TokenBatcher
 from service.classification import rank
 from service.compute_threads import compute_on
-from service.deadlines import Deadline, deadline_of
+from service.deadlines import Deadline
 from service.engine import Live
 from service.errors import DeadlineExceeded, NotReady
 from service.inflight import Exchange, InFlight
@@ -115,22 +115,21 @@ class InferenceRuntime:
     async def classify(self, query: Query, deadline: Deadline | None = None) -> Answer:
         """Return the answer to ``query``, until ``deadline``, by default the service's own limit from now on.
 
-        A request whose time is up leaves the queue, and no batch computes it.
+        A request whose time is up leaves the queue, and no batch that forms then computes it.
 
         Raises:
             ServiceError: Invalid, TooLarge, Overloaded, NotReady, InferenceFailed or DeadlineExceeded.
         """
         started = time.perf_counter()
-        deadline = deadline or deadline_of({}, self._settings.request_timeout_s)
+        deadline = deadline or Deadline.in_seconds(self._settings.request_timeout_s)
         check_texts(query.texts, self._settings)
         try:
             async with asyncio.timeout_at(deadline.at):
                 sequences = await self._tokenize(query)
                 tokenized = time.perf_counter()
-                deadline.check()
-                answered = await self._batcher.submit(sequences)
+                answered = await self._batcher.submit(sequences, deadline)
         except TimeoutError:
-            raise DeadlineExceeded(f"No answer within {deadline.limit_s:g} s; the service is busy.") from None
+            raise DeadlineExceeded(f"No answer within {deadline}; the service is busy.") from None
         ran = time.perf_counter()
         ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)
         body = orjson.dumps(ranked if query.nested else ranked[0])

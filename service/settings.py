@@ -117,8 +117,21 @@ class Settings(BaseSettings):
         return value.strip() if isinstance(value, str) else value
 
     @model_validator(mode="after")
+    def _check_precision(self) -> Self:
+        """Refuse what no GPU computes."""
+        if self.precision is Precision.INT8 and self.device is Device.CUDA:
+            raise ValueError("precision int8 is computed on CPUs alone; use device cpu, or float32 or bfloat16")
+        return self
+
+    @model_validator(mode="after")
     def _check_secrets(self) -> Self:
         """Refuse one secret for both: the inference key must never open ``/admin``."""
         if self.admin_token is not None and self.admin_token == self.api_key:
             raise ValueError("admin_token and api_key must differ: who may ask must not thereby turn the dial")
         return self
+
+    def wants_gpu(self, gpus: float) -> bool:
+        """Tell whether replicas compute on GPUs where there are ``gpus``: if told to, or if they can and may choose."""
+        if self.device is Device.AUTO:
+            return gpus >= 1 and self.precision is not Precision.INT8
+        return self.device is Device.CUDA

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batcher import Answered, DrainRate, TokenBatcher
+from service.deadlines import Deadline
 from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
 
 BUDGET = 16
@@ -123,6 +124,19 @@ async def test_an_idle_engine_answers_a_lone_request_at_once() -> None:
         assert answered.snapshot == 0
         assert answered.queue_s >= 0
         assert answered.inference_s >= 0
+
+
+async def test_a_request_whose_deadline_passed_in_the_queue_is_left_out_of_the_batch() -> None:
+    async with bench() as b:
+        b.send(0, 1)
+        await settle()
+        deadline = Deadline(at=asyncio.get_running_loop().time(), limit_s=0.0)
+        late = asyncio.create_task(b.batcher.submit([Sequence_(1, 1)], deadline))
+        b.send(2, 1)
+        await b.run_out()
+        late.cancel()
+        assert [requests_of(batch) for batch in b.model.batches] == [[0], [2]]
+        assert b.batcher.queue_tokens == 0
 
 
 async def test_requests_gather_while_the_engine_is_busy() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning.encoder import BaseModel, load_base_model
-from pruning.errors import ChecksumError, StoreError
+from pruning.errors import ChecksumError, PrecisionError, StoreError
 from pruning.slim.packed import PackedBatch
 from pruning.spec import Precision
 from pruning.variants import WEIGHTS, VariantStore
@@ -142,3 +142,13 @@ def test_an_engine_on_a_gpu_answers_as_on_the_cpu(base: BaseModel, tmp_path: Pat
 def test_inference_parts_import_without_ray() -> None:
     code = "import service.ingress, sys; assert not [name for name in sys.modules if name.split('.')[0] == 'ray']"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_int8_is_refused_on_a_gpu_before_anything_is_loaded(base: BaseModel, tmp_path: Path) -> None:
+    store = VariantStore(tmp_path)
+    put_variant(base, store, "a" * 16, 0.0, Precision.INT8)
+    (store.folder / ("a" * 16) / WEIGHTS).unlink()
+    with pytest.raises(
+        PrecisionError, match="int8, which is computed on CPUs alone, and this replica computes on cuda"
+    ):
+        Engine.load(SharedBase(base, torch.device("cuda")), store, "a" * 16)

@@ -7,11 +7,14 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pruning.encoder import BaseModel, load_base_model
+from service.ingress import build_inference_api
 from service.runtime import InferenceRuntime
 from service.settings import Settings
-from tests.service.inference_parts import breaking_on, client_of, engine_of, runtime_of
+from tests.service.inference_parts import CARD, breaking_on, client_of, engine_of, runtime_of
 
 ON_ALL = ["x-request-id", "x-generation", "x-variant", "x-sparsity", "x-total-time"]
 PROMISED = [
@@ -215,6 +218,29 @@ async def test_a_deadline_is_kept_and_one_that_is_no_number_is_a_422(client: htt
     wrong = await client.post("/predict", json={"inputs": "good"}, headers={"x-deadline-ms": "soon"})
     assert (ample.status_code, wrong.status_code) == (200, 422)
     assert "'soon'" in wrong.json()["error"]
+
+
+async def test_a_deadline_counts_from_the_arrival_and_names_itself(base: BaseModel, tiny_model_dir: Path) -> None:
+    runtime = runtime_of(engine_of(base), tiny_model_dir)
+
+    class Slow:
+        """What takes its time before the route is reached."""
+
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await asyncio.sleep(0.05)
+            await self.app(scope, receive, send)
+
+    api = build_inference_api(runtime, Settings(), CARD)
+    api.user_middleware.append(Middleware(Slow))  # within all others
+    runtime.start()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
+        answer = await client.post("/predict", json={"inputs": "good"}, headers={"x-deadline-ms": "10"})
+    await runtime.stop()
+    assert answer.status_code == 504
+    assert "the 0.01 s of x-deadline-ms" in answer.json()["error"]
 
 
 async def test_a_body_that_does_not_arrive_in_time_is_a_504(runtime: InferenceRuntime) -> None:

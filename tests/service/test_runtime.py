@@ -62,8 +62,8 @@ async def test_a_request_whose_time_is_up_is_computed_by_no_batch(base: BaseMode
     engine = engine_of(base)
     engine.model.register_forward_pre_hook(lambda module, inputs: computed.append(inputs[0].num_sequences))
     async with running(engine, tiny_model_dir) as runtime:
-        past = Deadline(asyncio.get_running_loop().time() - 1, 0.001)
-        with pytest.raises(DeadlineExceeded, match=r"0\.001 s"):
+        past = Deadline(at=asyncio.get_running_loop().time() - 1, limit_s=0.001, wanted=True)
+        with pytest.raises(DeadlineExceeded, match=r"the 0\.001 s of x-deadline-ms"):
             await runtime.classify(query("good"), past)
         await runtime.classify(query("good"))
     assert computed == [1]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pruning.spec import Precision
 from service import settings as module
 from service.settings import DEFAULT_LEVELS, Device, Ingress, Settings
 
@@ -157,3 +158,24 @@ def test_the_key_that_asks_may_not_be_the_token_that_dials() -> None:
     with pytest.raises(ValidationError, match="must differ") as caught:
         Settings(api_key="s3cret", admin_token="s3cret ")
     assert "s3cret" not in str(caught.value)
+
+
+def test_int8_on_a_gpu_is_refused_with_what_to_use() -> None:
+    with pytest.raises(ValidationError, match="int8 is computed on CPUs alone; use device cpu, or float32 or bfloat16"):
+        Settings(device=Device.CUDA, precision=Precision.INT8)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "gpus", "expected"),
+    [
+        (Device.AUTO, Precision.FLOAT32, 0, False),
+        (Device.AUTO, Precision.FLOAT32, 1, True),
+        (Device.AUTO, Precision.INT8, 1, False),
+        (Device.CPU, Precision.FLOAT32, 1, False),
+        (Device.CUDA, Precision.FLOAT32, 0, True),
+    ],
+)
+def test_gpus_are_wanted_where_told_or_where_the_ladder_is_computed_there(
+    device: Device, precision: Precision, gpus: float, expected: bool
+) -> None:
+    assert Settings(device=device, precision=precision).wants_gpu(gpus) is expected

@@ -1,0 +1,44 @@
+import threading
+
+import pytest
+import torch
+
+from service.compute_threads import compute_alone, compute_on
+
+
+def cores_in_a_new_thread() -> int:
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return seen[0]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_thread_that_computes_on_cores_leaves_one_to_those_that_come(threads: int) -> None:
+    seen: list[int] = []
+
+    def compute() -> None:
+        compute_on(threads)
+        seen.append(torch.get_num_threads())
+        seen.append(cores_in_a_new_thread())
+        seen.append(torch.get_num_threads())
+
+    engine = threading.Thread(target=compute)
+    engine.start()
+    engine.join()
+    assert seen == [threads, 1, threads]
+
+
+def test_alone_is_one_core_for_this_thread_and_those_that_come() -> None:
+    seen: list[int] = []
+
+    def compute() -> None:
+        torch.set_num_threads(2)
+        compute_alone()
+        seen.extend([torch.get_num_threads(), cores_in_a_new_thread()])
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+    assert seen == [1, 1]
