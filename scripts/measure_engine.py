@@ -7,13 +7,12 @@ Only multiplications of real tokens count. Texts come in batches of 32, sorted o
 a batch (mixed); all levels are measured in turn, round by round, and the best round of each counts.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
+from workbench_arguments import open_workbench
 
 from pruning.cost import structured_cost
 from pruning.pipeline import build_variant
@@ -96,14 +95,7 @@ def seconds_of(model: SlimBert, batches: Sequence[PackedBatch]) -> float:
 @torch.inference_mode()
 def main() -> None:
     """Print a Markdown table for each precision."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True)
-    parser.add_argument("--store", type=Path, required=True)
-    args = parser.parse_args()
-    bench = Workbench.open(args.model, args.train, args.eval, args.store)
-    bench.calibrate()
+    bench = open_workbench(__doc__)
     sequences = bench.evaluation.sequences[:TEXTS]
     orders = {"sorted": batches_of(sequences, mixed=False), "mixed": batches_of(sequences, mixed=True)}
     precisions = [one for one in Precision if one is not Precision.INT8 or multiplies_integers()]

@@ -5,27 +5,18 @@ No retraining: scores and Gram matrices come from training rows, accuracy from r
     python scripts/no_retraining_table.py embedded/model --train TRAIN --eval VALIDATION --store STORE
 """
 
-import argparse
-from pathlib import Path
+from workbench_arguments import open_workbench
 
 from pruning.pipeline import build_variant
 from pruning.scores import SCORERS
 from pruning.spec import PruneSpec, Recover
-from pruning.workbench import Workbench
 
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 def main() -> None:
     """Print a Markdown table, one row per scorer and recovery, and what the cuts took."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True)
-    parser.add_argument("--store", type=Path, required=True)
-    args = parser.parse_args()
-    bench = Workbench.open(args.model, args.train, args.eval, args.store)
-    bench.calibrate()
+    bench = open_workbench(__doc__)
     dense = build_variant(bench, PruneSpec(sparsity=0.0)).evaluation
     print(f"dense: {dense.accuracy:.2%} ({dense.accuracy_low:.2%} to {dense.accuracy_high:.2%}), {dense.rows} rows\n")
     print("| scorer | reconstruction | " + " | ".join(f"{level:.0%}" for level in LEVELS) + " |")

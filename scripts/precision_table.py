@@ -3,27 +3,18 @@
 python scripts/precision_table.py embedded/model --train TRAIN --eval VALIDATION --store STORE
 """
 
-import argparse
-from pathlib import Path
+from workbench_arguments import open_workbench
 
 from pruning.frontier import measure_side_by_side
 from pruning.pipeline import build_variant
 from pruning.spec import Precision, PruneSpec
-from pruning.workbench import Workbench
 
 LEVELS = (0.0, 0.3, 0.5, 0.7)
 
 
 def main() -> None:
     """Print a Markdown table, one row per level and precision."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True)
-    parser.add_argument("--store", type=Path, required=True)
-    args = parser.parse_args()
-    bench = Workbench.open(args.model, args.train, args.eval, args.store)
-    bench.calibrate()
+    bench = open_workbench(__doc__)
     manifests = [
         build_variant(bench, PruneSpec(sparsity=level, precision=precision))
         for level in LEVELS
