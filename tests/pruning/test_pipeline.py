@@ -293,6 +293,9 @@ def test_an_int8_variant_is_nearly_the_same_cut_in_a_quarter_of_the_bytes(bench:
     assert (low.heads, low.neurons, low.achieved_sparsity) == (exact.heads, exact.neurons, exact.achieved_sparsity)
     assert low.cost.macs == exact.cost.macs
     weights, integers = (bench.store.load(manifest.variant_id)[1] for manifest in (exact, low))
+    for manifest, tensors in ((exact, weights), (low, integers)):
+        held = build_slim(bench.base, tensors).state_dict().values()
+        assert manifest.cost.bytes == sum(tensor.nbytes for tensor in held)
     assert low.cost.bytes < exact.cost.bytes
     for name in weights:
         matrix = name.endswith("weight") and "norm" not in name
@@ -312,6 +315,7 @@ def test_int8_is_refused_where_the_processor_multiplies_no_integers(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning.slim.quantized, "multiplies_integers", lambda: False)
+    monkeypatch.setattr(pruning.pipeline, "structure_mask", None)  # no cut is begun
     with pytest.raises(PrecisionError, match="needs an x86-64 processor with VNNI"):
         build_variant(bench, PruneSpec(sparsity=0.3, precision=Precision.INT8))
 

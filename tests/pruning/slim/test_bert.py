@@ -12,6 +12,7 @@ from torch import Tensor
 from pruning.encoder import BaseModel, load_base_model
 from pruning.slim.bert import Site
 from pruning.slim.convert import build_slim, slim_layers
+from pruning.slim.linear import rounded_rows
 from pruning.slim.packed import PackedBatch
 from pruning.tokenization import Encoded
 from tests.pruning.parts import dense_model, logits_of, mask_of, reference_model, sequences_of
@@ -77,6 +78,14 @@ def test_neighbours_do_not_change_a_sequences_logits(base: BaseModel, index: int
     model = dense_model(base)
     together, alone = logits_of(model, sequences)[index], logits_of(model, [sequences[index]])[0]
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("count", [17, 35])
+def test_rows_that_only_round_their_number_up_are_no_sequences(base: BaseModel, count: int) -> None:
+    sequences = sequences_of([3] * count, vocabulary=base.shape.vocabulary)
+    assert rounded_rows(count) > count
+    logits = logits_of(dense_model(base), sequences)
+    torch.testing.assert_close(logits, library_logits(base, sequences), atol=1e-4, rtol=0)
 
 
 def test_a_tap_that_changes_nothing_changes_nothing(base: BaseModel) -> None:
