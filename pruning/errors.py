@@ -5,6 +5,7 @@ PruningError (ValueError)
 ├── DataError          labelled rows that cannot be used; names the file and line
 ├── ModelError         a model directory that cannot be loaded
 ├── CacheError         calibration that is missing, stale or damaged
+├── DeviceMemoryError  a variant that does not fit into the memory of a device
 ├── PrecisionError     numbers that this machine, device or model cannot be computed in
 └── StoreError         a variant that cannot be written or read
 └── ChecksumError  a stored file whose bytes changed
@@ -33,6 +34,10 @@ class CacheError(PruningError):
 
 class PrecisionError(PruningError):
     """Numbers that this machine, device or model cannot be computed in."""
+
+
+class DeviceMemoryError(PruningError):
+    """A variant that does not fit into the memory of a device."""
 
 
 class StoreError(PruningError):

@@ -33,10 +33,20 @@ class Precision(StrEnum):
     """The numbers in which a variant is held and computed."""
 
     FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    """Half the memory, on GPUs; rounds to 11 bits, but overflows beyond 65,504."""
     BFLOAT16 = "bfloat16"
     """Half the memory, and faster where the processor multiplies it; rounds to 8 bits."""
     INT8 = "int8"
     """The encoder's matrices as integers with scales from calibration rows, the rest float32; on CPUs with VNNI."""
+
+    @property
+    def only_on(self) -> str | None:
+        """The one kind of device that answers in it, ``cpu`` or ``cuda``; None where every kind does.
+
+        A CPU evaluates float16 too, if slowly: a model is cut where there is no GPU, and served where there is one.
+        """
+        return {Precision.INT8: "cpu", Precision.FLOAT16: "cuda"}.get(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

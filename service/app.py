@@ -45,7 +45,9 @@ def build_model(values: dict[str, Any]) -> Application:
             "device=auto: the cluster has no GPU at this moment, so the replicas compute on the CPU; "
             "if GPU workers have yet to join, say device: cuda and their replicas wait for them"
         )
-    return model_application(settings, resolve(settings), num_gpus=1 if settings.wants_gpu(gpus) else 0)
+    return model_application(
+        settings, resolve(settings), num_gpus=settings.gpus_per_replica if settings.wants_gpu(gpus) else 0
+    )
 
 
 def control_application(settings: Settings, sources: Sources, ladder: Ladder | None) -> Application:

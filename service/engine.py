@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from pruning.errors import PrecisionError
+from pruning.errors import DeviceMemoryError, PrecisionError
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import DTYPES, SHARED, build_slim
+from pruning.slim.graphs import GraphedBert
 from pruning.slim.packed import PackedBatch, TokenSequence
+from pruning.slim.spans import computes_spans
 from pruning.spec import Precision
 from pruning.tokenization import Encoded
 from pruning.variants import Manifest, VariantStore
@@ -58,6 +60,8 @@ class Engine:
     device: torch.device
     max_batch_tokens: int = DEFAULT_BATCH_TOKENS
     """Tokens of one forward pass; a single longer sequence runs alone."""
+    graphs: GraphedBert | None = None
+    """The model captured in CUDA graphs, where the device replays them."""
 
     @classmethod
     def load(
@@ -73,22 +77,31 @@ class Engine:
         Raises:
             StoreError: no such variant, or one of another model.
             PrecisionError: one that this device or processor does not compute.
+            DeviceMemoryError: the device has no room for it.
             ChecksumError: its files were altered.
         """
-        if store.manifest(variant_id).spec.precision is Precision.INT8 and shared.device.type != "cpu":
-            raise PrecisionError(
-                f"variant {variant_id} is int8, which is computed on CPUs alone, and this replica computes on "
-                f"{shared.device}; ask for float32 or bfloat16"
-            )
+        _check_device(store.manifest(variant_id).spec.precision, variant_id, shared.device)
         manifest, layers = store.load(variant_id)
-        base = shared.in_precision(manifest.spec.precision)
+        try:
+            base = shared.in_precision(manifest.spec.precision)
+            model = build_slim(base, layers).to(shared.device)
+            graphs = None
+            if computes_spans(shared.device):
+                graphs = GraphedBert.capture(model, max_tokens=max_batch_tokens, max_length=base.max_length)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise DeviceMemoryError(
+                f"variant {variant_id} does not fit into the memory of {shared.device} beside what is loaded: {error}; "
+                "keep fewer --levels, lower --max-batch-tokens, or use a smaller precision"
+            ) from error
         return cls(
-            model=build_slim(base, layers).to(shared.device),
+            model=model,
             manifest=manifest,
             labels=base.labels,
             max_length=base.max_length,
             device=shared.device,
             max_batch_tokens=max_batch_tokens,
+            graphs=graphs,
         )
 
     def warm_up(self) -> None:
@@ -110,14 +123,18 @@ class Engine:
             NonFiniteLogits: a logit is not finite.
         """
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
-        parts = [
-            self.model(PackedBatch.from_sequences([sequences[index] for index in chunk], self.device))
-            for chunk in self._chunks(order, sequences)
-        ]
+        parts = [self._forward([sequences[index] for index in chunk]) for chunk in self._chunks(order, sequences)]
         logits = torch.empty(len(order), len(self.labels))
-        logits[torch.tensor(order)] = torch.cat(parts).float().cpu()
+        logits[torch.tensor(order)] = torch.cat(parts)
         if not torch.isfinite(logits).all():
             raise NonFiniteLogits(f"variant {self.manifest.variant_id} answered with logits that are not finite")
+        return logits
+
+    def _forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Return logits [n, C], float32 on the CPU, of sequences that fit one pass."""
+        if self.graphs is not None:
+            return self.graphs(sequences)
+        logits: Tensor = self.model(PackedBatch.from_sequences(sequences, self.device)).float().cpu()
         return logits
 
     def _chunks(self, order: Sequence[int], sequences: Sequence[TokenSequence]) -> Iterator[list[int]]:
@@ -132,6 +149,14 @@ class Engine:
             chunk.append(index)
             tokens += length
         yield chunk
+
+
+def _check_device(precision: Precision, variant_id: str, device: torch.device) -> None:
+    if precision.only_on not in (None, device.type):
+        raise PrecisionError(
+            f"variant {variant_id} is {precision}, which only {precision.only_on} answers in, and this replica "
+            f"computes on {device}; ask for float32 or bfloat16"
+        )
 
 
 def _probe(length: int, vocabulary: int) -> Encoded:

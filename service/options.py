@@ -61,7 +61,7 @@ PrecisionOption = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="float32, bfloat16 or int8: each faster than the one before where the processor multiplies it.",
+        help="float32, bfloat16, int8 (CPUs) or float16 (GPUs): cheaper numbers where the processor multiplies them.",
         envvar="SPARSEDIAL_PRECISION",
     ),
 ]

@@ -5,6 +5,7 @@ Ray is imported inside the methods alone: what ``service.fast_path`` sets must s
 
 import asyncio
 import logging
+import math
 import socket
 import time
 from typing import Any
@@ -96,9 +97,7 @@ class RayService:
         if not self._own_cluster:
             _refuse_taken_names(str(settings.address), serve.status().applications)
         total = ray.cluster_resources().get("GPU", 0)
-        num_gpus = gpus_per_replica(
-            settings, total, total if self._own_cluster else ray.available_resources().get("GPU", 0)
-        )
+        num_gpus = gpu_share(settings, total, total if self._own_cluster else ray.available_resources().get("GPU", 0))
         control = control_application(settings, self._sources, Ladder(self._ladder_ids, self._initial))
         model = model_application(settings, self._sources, num_gpus=num_gpus)
         self._deployed = True
@@ -175,20 +174,23 @@ def serve_limit_s(settings: Settings) -> float:
     return max(settings.request_timeout_s, MAX_WAIT_S) + 10
 
 
-def gpus_per_replica(settings: Settings, total: float, free: float) -> int:
-    """Return the GPUs that each replica takes on a cluster that has ``total``: one, or none on the CPU.
+def gpu_share(settings: Settings, total: float, free: float) -> float:
+    """Return the share of a GPU that each replica takes on a cluster that has ``total``; 0 on the CPU.
 
     Raises:
-        PruningError: fewer are ``free`` than there are replicas that need one; Ray would wait for them for ever.
+        PruningError: fewer are ``free`` than the replicas need; Ray would wait for them for ever.
     """
     if not settings.wants_gpu(total):
         return 0
-    if free < settings.replicas:
+    on_one = math.floor(1 / settings.gpus_per_replica)
+    needed = math.ceil(settings.replicas / on_one)
+    if free < needed:
         raise PruningError(
-            f"--device {settings.device.value} needs a GPU for each of {settings.replicas} replicas, and of the "
-            f"{total:g} that Ray sees {free:g} are free; lower --replicas, use --device cpu, or add GPUs to the cluster"
+            f"--device {settings.device.value} with precision {settings.precision} needs {needed} GPUs for "
+            f"{settings.replicas} replicas, {on_one} on each, and of the {total:g} that Ray sees {free:g} are free; "
+            "lower --replicas, use --device cpu with float32 or bfloat16, or add GPUs to the cluster"
         )
-    return 1
+    return settings.gpus_per_replica
 
 
 def _refuse_taken_names(address: str, applications: Any) -> None:

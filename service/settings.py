@@ -46,7 +46,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=1, le=65535)
     """Port of inference and admin routes."""
     replicas: int = Field(default=1, ge=1, le=256)
-    """Model replicas; on GPUs, one per GPU."""
+    """Model replicas; on GPUs, one per GPU unless ``gpus_per_replica`` says otherwise."""
+    gpus_per_replica: float = Field(default=1.0, gt=0, le=1)
+    """Share of a GPU that a replica takes: 0.5 puts two on each. They share its memory, which Ray does not divide."""
     store: Path | None = None
     """Folder of scores, variants and state. Default: a folder per model under the user's cache directory."""
     sparsity: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -64,7 +66,7 @@ class Settings(BaseSettings):
     pattern: str = "structured"
     """Sparsity pattern of the ladder: ``structured`` (smaller matrices) or ``unstructured`` (zeros, not faster)."""
     precision: Precision = Precision.FLOAT32
-    """Numbers of the ladder: ``float32``, ``bfloat16`` or ``int8``, each faster where the processor multiplies it."""
+    """Numbers of the ladder: ``float32``, ``bfloat16``, on CPUs ``int8``, on GPUs ``float16``."""
     accuracy_floor: float | None = Field(default=None, ge=0.0, le=1.0)
     """Accuracy below which nothing is promoted. Default: dense accuracy less 0.05."""
     max_batch_tokens: int = Field(default=4096, ge=1)
@@ -118,9 +120,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_precision(self) -> Self:
-        """Refuse what no GPU computes."""
-        if self.precision is Precision.INT8 and self.device is Device.CUDA:
-            raise ValueError("precision int8 is computed on CPUs alone; use device cpu, or float32 or bfloat16")
+        """Refuse a precision that the device does not answer in."""
+        only = self.precision.only_on
+        if only is not None and self.device not in (Device.AUTO, only):
+            raise ValueError(
+                f"only {only} answers in precision {self.precision}; use device {only}, or float32 or bfloat16"
+            )
         return self
 
     @model_validator(mode="after")
@@ -132,6 +137,6 @@ class Settings(BaseSettings):
 
     def wants_gpu(self, gpus: float) -> bool:
         """Tell whether replicas compute on GPUs where there are ``gpus``: if told to, or if they can and may choose."""
-        if self.device is Device.AUTO:
-            return gpus >= 1 and self.precision is not Precision.INT8
-        return self.device is Device.CUDA
+        if self.device is Device.AUTO and self.precision.only_on is None:
+            return gpus >= 1
+        return Device.CUDA in (self.device, self.precision.only_on)

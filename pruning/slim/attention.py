@@ -4,6 +4,8 @@ Letters: B sequences, R queries and S keys of each, N heads, H head dimension, T
 Q queries of all sequences together, Z slots of all.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,6 +17,26 @@ SHORT = 64
 short sequence does not fill."""
 LONGEST = {torch.float32: SHORT, torch.bfloat16: 512}
 """The same by precision; other precisions always take the fused kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """A batch in groups of neighbours of like length, one call for each: the layout of every device."""
+
+    groups: tuple[Group, ...]
+
+    def context(self, query_RW: Tensor, key_value_T2W: Tensor, head_dim: int, *, first_only: bool) -> Tensor:
+        """Attend within each sequence, group by group; rows of no sequence get zeros. See ``packed.Layout``."""
+        parts = []
+        rows = 0
+        for group in self.groups:
+            keys = slice(group.start, group.stop)
+            asking = slice(rows, rows + group.count) if first_only else keys
+            parts.append(attend_group(query_RW[asking], key_value_T2W[keys], group, head_dim, first_only=first_only))
+            rows = asking.stop
+        if rows < query_RW.shape[0]:
+            parts.append(query_RW.new_zeros(query_RW.shape[0] - rows, query_RW.shape[1]))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def attend_group(query_QW: Tensor, key_value_T2W: Tensor, group: Group, head_dim: int, *, first_only: bool) -> Tensor:

@@ -19,10 +19,8 @@ from torch.nn import functional
 
 from pruning.cost import Shape
 from pruning.errors import PrecisionError
-from pruning.slim.attention import attend_group
-from pruning.slim.groups import Group
 from pruning.slim.linear import Linear, rounded_rows
-from pruning.slim.packed import PackedBatch
+from pruning.slim.packed import Layout, PackedBatch
 from pruning.slim.quantized import QuantizedLinear
 
 
@@ -70,12 +68,10 @@ class SlimLayer(nn.Module):
             self.ffn_in = Linear(shape.hidden, num_neurons)
         self.ffn_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
 
-    def forward(
-        self, hidden_TD: Tensor, first_R: Tensor | None, groups: Sequence[Group], visit: Visit | None
-    ) -> Tensor:
+    def forward(self, hidden_TD: Tensor, first_R: Tensor | None, layout: Layout, visit: Visit | None) -> Tensor:
         """Return the next hidden states [R, D]: of the tokens ``first_R``, or of all where there is None."""
         rows_RD = hidden_TD if first_R is None else hidden_TD.index_select(0, first_R)
-        middle_RD: Tensor = self.attention_norm(self._add_attention(hidden_TD, first_R, rows_RD, groups, visit))
+        middle_RD: Tensor = self.attention_norm(self._add_attention(hidden_TD, first_R, rows_RD, layout, visit))
         output_RD: Tensor = self.ffn_norm(self._add_ffn(middle_RD, visit))
         return output_RD
 
@@ -84,7 +80,7 @@ class SlimLayer(nn.Module):
         hidden_TD: Tensor,
         first_R: Tensor | None,
         rows_RD: Tensor,
-        groups: Sequence[Group],
+        layout: Layout,
         visit: Visit | None,
     ) -> Tensor:
         """Return the rows with what the attention sublayer adds to them."""
@@ -94,25 +90,10 @@ class SlimLayer(nn.Module):
             query_RW, key_value_T2W = self.qkv(rows_RD, stop=self.width), self.qkv(hidden_TD, start=self.width)
         else:
             query_RW, key_value_T2W = self.qkv(hidden_TD).split((self.width, 2 * self.width), dim=1)
-        context_RW = self._context(query_RW, key_value_T2W, groups, first_only=first_R is not None)
+        context_RW = layout.context(query_RW, key_value_T2W, self.head_dim, first_only=first_R is not None)
         if visit is None:
             return cast(Tensor, self.attention_output(context_RW, residual=rows_RD))
         return rows_RD + visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RW)))
-
-    def _context(self, query_RW: Tensor, key_value_T2W: Tensor, groups: Sequence[Group], *, first_only: bool) -> Tensor:
-        """Attend within each sequence, group by group; rows of no sequence get zeros."""
-        parts = []
-        rows = 0
-        for group in groups:
-            keys = slice(group.start, group.stop)
-            asking = slice(rows, rows + group.count) if first_only else keys
-            parts.append(
-                attend_group(query_RW[asking], key_value_T2W[keys], group, self.head_dim, first_only=first_only)
-            )
-            rows = asking.stop
-        if rows < query_RW.shape[0]:
-            parts.append(query_RW.new_zeros(query_RW.shape[0] - rows, self.width))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _add_ffn(self, middle_RD: Tensor, visit: Visit | None) -> Tensor:
         """Return the rows with what the FFN adds to them."""
@@ -162,14 +143,19 @@ class SlimBert(nn.Module):
         hidden = self.word(batch.ids_T) + self.position(batch.positions_T) + self.token_type(batch.type_ids_T)
         hidden, first_R = self.embedding_norm(hidden), batch.first_B
         if tap is None:  # it would see rows of no sequence
-            hidden = functional.pad(hidden, (0, 0, 0, rounded_rows(batch.num_tokens) - batch.num_tokens))
-            first_R = functional.pad(first_R, (0, rounded_rows(batch.num_sequences) - batch.num_sequences))
+            hidden, first_R = _filled_up(hidden), _filled_up(first_R)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             asking = first_R if index == last else None
-            hidden = layer(hidden, asking, batch.groups, _visit(tap, index, batch, index == last))
+            hidden = layer(hidden, asking, batch.layout, _visit(tap, index, batch, index == last))
         logits: Tensor = self.classifier(torch.tanh(self.pooler(hidden)))
         return logits[: batch.num_sequences]
+
+
+def _filled_up(rows: Tensor) -> Tensor:
+    """Return a tensor with zeros after its rows, as many as round their number up."""
+    missing = rounded_rows(rows.shape[0]) - rows.shape[0]
+    return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
 
 
 def _visit(tap: Tap | None, layer: int, batch: PackedBatch, first_only: bool) -> Visit | None:

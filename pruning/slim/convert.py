@@ -30,6 +30,7 @@ SHARED = {
 
 DTYPES = {
     Precision.FLOAT32: torch.float32,
+    Precision.FLOAT16: torch.float16,
     Precision.BFLOAT16: torch.bfloat16,
     Precision.INT8: torch.float32,
 }

@@ -88,7 +88,7 @@ class Linear(LaidOut):
         stop = self.bias.shape[0] if stop is None else stop
         bias = self.bias[start:stop]
         differentiated = torch.is_grad_enabled() and inputs.requires_grad
-        if differentiated or self.weight.requires_grad or not blocked_kernels(inputs.device.type):
+        if differentiated or self.weight.requires_grad or not blocked_kernels(inputs.device.type, inputs.dtype):
             outputs = functional.linear(inputs, self.weight[start:stop], bias)
             outputs = outputs if activation is None else activate(outputs, activation)
             return outputs if residual is None else residual + outputs
@@ -112,10 +112,11 @@ def activate(inputs: Tensor, activation: str) -> Tensor:
 
 
 @cache
-def blocked_kernels(device: str) -> bool:
-    """Tell whether weights on this kind of device are laid out."""
+def blocked_kernels(device: str, dtype: torch.dtype) -> bool:
+    """Tell whether weights of this type on this kind of device are laid out."""
     return (
         device == "cpu"
+        and dtype != torch.float16  # few processors have instructions for it
         and platform.machine() in ("x86_64", "AMD64")
         and torch.backends.mkldnn.is_available()
         and all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))

@@ -11,7 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning.slim.groups import Group, group_lengths
+from pruning.slim.attention import Grouped
+from pruning.slim.groups import group_lengths
+from pruning.slim.spans import Spans, computes_spans
+
+Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 class TokenSequence(Protocol):
@@ -26,19 +30,31 @@ class TokenSequence(Protocol):
         """Token types: 0 for the first text, 1 for the second of a pair."""
 
 
+class Layout(Protocol):
+    """Where the sequences of a batch lie, for attention, which alone looks across tokens."""
+
+    def context(self, query_RW: Tensor, key_value_T2W: Tensor, head_dim: int, *, first_only: bool) -> Tensor:
+        """Return what each query row reads within its own sequence, heads side by side: [R, W].
+
+        Args:
+            query_RW: queries of all tokens, or of the first of each sequence; rows after them are of no sequence, and
+                what they get means nothing.
+            key_value_T2W: keys and values of all tokens, side by side; likewise.
+            head_dim: H; the width W is a multiple of it.
+            first_only: whether only the first token of each sequence asks.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """Token tensors of B sequences; fastest when neighbours are of like length (sort by length first)."""
+    """Token tensors of B sequences; on a CPU fastest when neighbours are of like length (sort by length first)."""
 
     ids_T: Tensor
     type_ids_T: Tensor
     positions_T: Tensor
     first_B: Tensor
     """Index of each sequence's first token: what a classification head reads."""
-    sequence_T: Tensor
-    """Sequence that each token belongs to."""
-    groups: tuple[Group, ...]
-    """Neighbours that attention handles together."""
+    layout: Layout
 
     @classmethod
     def from_sequences(cls, sequences: Sequence[TokenSequence], device: torch.device | str = "cpu") -> Self:
@@ -50,18 +66,18 @@ class PackedBatch:
         lengths = [len(sequence.ids) for sequence in sequences]
         if not lengths or min(lengths) == 0:
             raise ValueError("a packed batch needs at least one sequence, and at least one token in each")
-        lengths_B = np.array(lengths)
-        stop_B = np.cumsum(lengths_B)
-        first_B = stop_B - lengths_B
-        sequence_T = np.repeat(np.arange(len(lengths)), lengths_B)
-        positions_T = np.arange(stop_B[-1]) - first_B[sequence_T]
+        offsets_B1 = np.cumsum([0, *lengths])
+        layout: Layout
+        if computes_spans(torch.device(device)):
+            layout = Spans(_on(device, offsets_B1).int(), max(lengths))
+        else:
+            layout = Grouped(tuple(group.to(device) for group in group_lengths(lengths)))
         return cls(
             ids_T=_on(device, np.array([token for sequence in sequences for token in sequence.ids])),
             type_ids_T=_on(device, np.array([kind for sequence in sequences for kind in sequence.type_ids])),
-            positions_T=_on(device, positions_T),
-            first_B=_on(device, first_B),
-            sequence_T=_on(device, sequence_T),
-            groups=tuple(group.to(device) for group in group_lengths(lengths)),
+            positions_T=_on(device, positions_of(lengths)),
+            first_B=_on(device, offsets_B1[:-1]),
+            layout=layout,
         )
 
     @property
@@ -74,6 +90,21 @@ class PackedBatch:
         """T."""
         return self.ids_T.shape[0]
 
+    @property
+    def sequence_T(self) -> Tensor:
+        """Sequence that each token belongs to."""
+        return (
+            torch.searchsorted(self.first_B, torch.arange(self.num_tokens, device=self.first_B.device), right=True) - 1
+        )
 
-def _on(device: torch.device | str, values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+
+def positions_of(lengths: Sequence[int]) -> Integers:
+    """Return the position of every token within its sequence, [T]."""
+    lengths_B = np.array(lengths)
+    first_B = np.cumsum(lengths_B) - lengths_B
+    positions_T: Integers = np.arange(lengths_B.sum()) - np.repeat(first_B, lengths_B)
+    return positions_T
+
+
+def _on(device: torch.device | str, values: Integers) -> Tensor:
     return torch.from_numpy(values).to(device)

@@ -21,6 +21,7 @@ SPECS = [
     PruneSpec(sparsity=0.6),
     PruneSpec(sparsity=0.0, precision=Precision.BFLOAT16),
     PruneSpec(sparsity=0.5, precision=Precision.BFLOAT16),
+    PruneSpec(sparsity=0.0, precision=Precision.FLOAT16),
     PruneSpec(sparsity=0.0, precision=Precision.INT8),
     PruneSpec(sparsity=0.5, precision=Precision.INT8),
 ]

@@ -264,17 +264,22 @@ def test_a_variant_is_worth_the_same_whether_or_not_the_machine_multiplies_bfloa
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5])
-def test_another_precision_is_the_same_cut_in_other_numbers(bench: Workbench, sparsity: float) -> None:
-    precisions = (Precision.FLOAT32, Precision.BFLOAT16)
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [(Precision.BFLOAT16, torch.bfloat16), (Precision.FLOAT16, torch.float16)]
+)
+def test_another_precision_is_the_same_cut_in_other_numbers(
+    bench: Workbench, sparsity: float, precision: Precision, dtype: torch.dtype
+) -> None:
+    precisions = (Precision.FLOAT32, precision)
     exact, low = (build_variant(bench, PruneSpec(sparsity=sparsity, precision=one)) for one in precisions)
     assert (low.heads, low.neurons, low.achieved_sparsity) == (exact.heads, exact.neurons, exact.achieved_sparsity)
     assert low.cost == replace(exact.cost, bytes=exact.cost.bytes // 2)
     weights, rounded = (bench.store.load(manifest.variant_id)[1] for manifest in (exact, low))
     for name, weight in weights.items():
-        assert rounded[name].dtype == torch.bfloat16
-        torch.testing.assert_close(rounded[name], weight.bfloat16())
+        assert rounded[name].dtype == dtype
+        torch.testing.assert_close(rounded[name], weight.to(dtype))
     model = build_slim(bench.base, rounded)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     logits = predict_logits(model, bench.evaluation.sequences)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(

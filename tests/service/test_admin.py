@@ -189,7 +189,7 @@ async def test_a_rollback_takes_back_the_change_that_runs_and_says_so(admin: Adm
         (b'{"sparsity": 0.5, "pattern": "plaid"}', ["'plaid'", "structured, unstructured"]),
         (b'{"sparsity": 0.5, "pattern": null}', ["None", "structured, unstructured"]),
         (b'{"sparsity": 0.5, "recover": "magic"}', ["'magic'", "none, reconstruct"]),
-        (b'{"sparsity": 0.5, "precision": "int3"}', ["'int3'", "float32, bfloat16"]),
+        (b'{"sparsity": 0.5, "precision": "int3"}', ["'int3'", "float32, float16, bfloat16, int8"]),
         (b'{"sparsity": 0.5, "pattern": "unstructured", "recover": "reconstruct"}', ["unstructured", "none"]),
         (b"0.5", ["object", "0.5"]),
         (b"null", ["object"]),

@@ -1,6 +1,8 @@
+import contextlib
 import subprocess
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning.encoder import BaseModel, load_base_model
-from pruning.errors import ChecksumError, PrecisionError, StoreError
+from pruning.errors import ChecksumError, DeviceMemoryError, PrecisionError, StoreError
 from pruning.slim.packed import PackedBatch
 from pruning.spec import Precision
 from pruning.variants import WEIGHTS, VariantStore
@@ -125,18 +127,69 @@ def test_variants_of_a_precision_share_the_base_in_it(base: BaseModel, tmp_path:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_an_engine_on_a_gpu_answers_as_on_the_cpu(base: BaseModel, tmp_path: Path) -> None:
-    cuda = torch.device("cuda")
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [(Precision.FLOAT32, 1e-3), (Precision.BFLOAT16, 0.05), (Precision.FLOAT16, 0.01)]
+)
+def test_an_engine_on_a_gpu_answers_as_on_the_cpu(
+    base: BaseModel, tmp_path: Path, precision: Precision, tolerance: float
+) -> None:
     store = VariantStore(tmp_path)
-    put_variant(base, store, "a" * 16, 0.5)
-    shared = SharedBase(base, cuda)
-    engines = [Engine.load(shared, store, "a" * 16) for _ in range(2)]
+    put_variant(base, store, "a" * 16, 0.5, precision)
+    shared = SharedBase(base, torch.device("cuda"))
+    engines = [Engine.load(shared, store, "a" * 16, max_batch_tokens=256) for _ in range(2)]
+    assert engines[0].graphs is not None
     engines[0].warm_up()
-    batch = sequences([4, 9, 48], base.shape.vocabulary)
+    batch = sequences([4, 9, 48, 1, 30, 48, 48, 48, 48, 48, 2], base.shape.vocabulary)
     logits = engines[0].predict(batch)
     assert logits.device == CPU
-    torch.testing.assert_close(logits, engine_of(base, sparsity=0.5).predict(batch), atol=1e-3, rtol=0)
+    torch.testing.assert_close(logits, engine_of(base, sparsity=0.5).predict(batch), atol=tolerance, rtol=0)
     assert engines[0].model.word.weight.data_ptr() == engines[1].model.word.weight.data_ptr()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_level_beyond_a_full_gpu_is_refused_and_the_live_one_answers_on(base: BaseModel, tmp_path: Path) -> None:
+    store = VariantStore(tmp_path)
+    for variant_id, sparsity in (("a" * 16, 0.5), ("b" * 16, 0.25)):
+        put_variant(base, store, variant_id, sparsity)
+    shared = SharedBase(base, torch.device("cuda"))
+    live = Engine.load(shared, store, "a" * 16, max_batch_tokens=256)
+    batch = sequences([4, 9, 48], base.shape.vocabulary)
+    before = live.predict(batch)
+    reserved = torch.cuda.memory_reserved() / torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(reserved, 0)
+    hoard = []
+    try:
+        with contextlib.suppress(torch.OutOfMemoryError):
+            while True:
+                hoard.append(torch.empty(1024, device="cuda"))
+        with pytest.raises(DeviceMemoryError, match="does not fit into the memory of cuda"):
+            Engine.load(shared, store, "b" * 16, max_batch_tokens=1 << 20)
+        torch.testing.assert_close(live.predict(batch), before)
+    finally:
+        hoard.clear()
+        torch.cuda.set_per_process_memory_fraction(1.0, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_answers_go_on_unchanged_while_another_level_is_captured(base: BaseModel, tmp_path: Path) -> None:
+    store = VariantStore(tmp_path)
+    for variant_id, sparsity in (("a" * 16, 0.5), ("b" * 16, 0.25)):
+        put_variant(base, store, variant_id, sparsity)
+    shared = SharedBase(base, torch.device("cuda"))
+    live = Engine.load(shared, store, "a" * 16, max_batch_tokens=1024)
+    batches = [sequences([length] * 5, base.shape.vocabulary) for length in (3, 17, 40)]
+    expected = [live.predict(batch) for batch in batches]
+    with ThreadPoolExecutor(1) as loader:
+        loading = loader.submit(Engine.load, shared, store, "b" * 16, max_batch_tokens=1024)
+        rounds = 0
+        while not loading.done() or rounds < 10:
+            for batch, logits in zip(batches, expected, strict=True):
+                torch.testing.assert_close(live.predict(batch), logits)
+            rounds += 1
+        other = loading.result().predict(batches[1])
+    torch.testing.assert_close(other, engine_of(base, sparsity=0.25).predict(batches[1]), atol=1e-3, rtol=0)
 
 
 def test_inference_parts_import_without_ray() -> None:
@@ -144,11 +197,28 @@ def test_inference_parts_import_without_ray() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_int8_is_refused_on_a_gpu_before_anything_is_loaded(base: BaseModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("precision", "device", "only"), [(Precision.INT8, "cuda", "cpu"), (Precision.FLOAT16, "cpu", "cuda")]
+)
+def test_what_a_device_does_not_answer_in_is_refused_before_anything_is_loaded(
+    base: BaseModel, tmp_path: Path, precision: Precision, device: str, only: str
+) -> None:
     store = VariantStore(tmp_path)
-    put_variant(base, store, "a" * 16, 0.0, Precision.INT8)
+    put_variant(base, store, "a" * 16, 0.0, precision)
     (store.folder / ("a" * 16) / WEIGHTS).unlink()
-    with pytest.raises(
-        PrecisionError, match="int8, which is computed on CPUs alone, and this replica computes on cuda"
-    ):
-        Engine.load(SharedBase(base, torch.device("cuda")), store, "a" * 16)
+    words = f"is {precision}, which only {only} answers in, and this replica computes on {device}"
+    with pytest.raises(PrecisionError, match=words):
+        Engine.load(SharedBase(base, torch.device(device)), store, "a" * 16)
+
+
+def test_a_variant_beyond_the_memory_of_the_device_is_refused_with_a_remedy(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    monkeypatch.setattr("service.engine.build_slim", full)
+    store = VariantStore(tmp_path)
+    put_variant(base, store, "a" * 16, 0.0)
+    with pytest.raises(DeviceMemoryError, match=r"does not fit into the memory of cpu .*2 GiB; keep fewer --levels"):
+        Engine.load(SharedBase(base, CPU), store, "a" * 16)

@@ -7,38 +7,55 @@ import pytest
 import ray.serve
 
 from pruning.errors import PruningError
+from pruning.spec import Precision
 from service.cluster import CONTROL_APP, MODEL_APP
 from service.fast_path import free_ports
 from service.limits import MAX_WAIT_S
-from service.ray_service import RayService, _join, _refuse_taken_names, gpus_per_replica, serve_limit_s
+from service.ray_service import RayService, _join, _refuse_taken_names, gpu_share, serve_limit_s
 from service.settings import Device, Settings
 from service.sources import Sources
 
 
 @pytest.mark.parametrize(
-    ("device", "total", "free", "replicas", "expected"),
+    ("device", "total", "free", "replicas", "share", "expected"),
     [
-        (Device.CPU, 8, 8, 2, 0),
-        (Device.AUTO, 0, 0, 2, 0),
-        (Device.AUTO, 2, 2, 2, 1),
-        (Device.CUDA, 1, 1, 1, 1),
-        (Device.CUDA, 8, 2, 2, 1),
+        (Device.CPU, 8, 8, 2, 1.0, 0),
+        (Device.AUTO, 0, 0, 2, 1.0, 0),
+        (Device.AUTO, 2, 2, 2, 1.0, 1),
+        (Device.CUDA, 1, 1, 1, 1.0, 1),
+        (Device.CUDA, 8, 2, 2, 1.0, 1),
+        (Device.CUDA, 1, 1, 2, 0.5, 0.5),
+        (Device.CUDA, 2, 2, 4, 0.4, 0.4),
     ],
 )
-def test_a_replica_takes_a_gpu_where_one_is_free_for_each(
-    device: Device, total: float, free: float, replicas: int, expected: int
+def test_a_replica_takes_its_share_of_a_gpu_where_there_is_room_for_each(
+    device: Device, total: float, free: float, replicas: int, share: float, expected: float
 ) -> None:
-    assert gpus_per_replica(Settings(device=device, replicas=replicas), total, free) == expected
+    settings = Settings(device=device, replicas=replicas, gpus_per_replica=share)
+    assert gpu_share(settings, total, free) == expected
 
 
 @pytest.mark.parametrize(
-    ("device", "total", "free", "replicas"),
-    [(Device.CUDA, 0, 0, 1), (Device.CUDA, 1, 1, 2), (Device.AUTO, 1, 1, 2), (Device.AUTO, 4, 1, 2)],
+    ("device", "total", "free", "replicas", "share"),
+    [
+        (Device.CUDA, 0, 0, 1, 1.0),
+        (Device.CUDA, 1, 1, 2, 1.0),
+        (Device.AUTO, 1, 1, 2, 1.0),
+        (Device.AUTO, 4, 1, 2, 1.0),
+        (Device.CUDA, 2, 2, 3, 0.6),  # 1.8 in all, but a replica lies on one GPU
+    ],
 )
-def test_too_few_free_gpus_are_refused_at_once(device: Device, total: float, free: float, replicas: int) -> None:
-    words = rf"--device {device.value} needs .* {replicas} replicas, and of the {total} that Ray sees {free} are free;"
+def test_too_few_free_gpus_are_refused_at_once(
+    device: Device, total: float, free: float, replicas: int, share: float
+) -> None:
+    words = rf"--device {device.value} .* {replicas} replicas, .* of the {total} that Ray sees {free} are free;"
     with pytest.raises(PruningError, match=words):
-        gpus_per_replica(Settings(device=device, replicas=replicas), total, free)
+        gpu_share(Settings(device=device, replicas=replicas, gpus_per_replica=share), total, free)
+
+
+def test_float16_without_a_gpu_is_refused_at_once() -> None:
+    with pytest.raises(PruningError, match=r"precision float16 needs 1 GPUs .* use --device cpu with float32"):
+        gpu_share(Settings(precision=Precision.FLOAT16), 0, 0)
 
 
 @pytest.mark.parametrize("name", [CONTROL_APP, MODEL_APP])

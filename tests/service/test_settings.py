@@ -36,6 +36,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "threads": ("3", 3),
     "ingress": ("proxy", Ingress.PROXY),
     "keep_variants": ("5", 5),
+    "gpus_per_replica": ("0.5", 0.5),
     "address": ("auto", "auto"),
     "admin_token": ("t", "t"),
     "api_key": ("k", "k"),
@@ -160,9 +161,14 @@ def test_the_key_that_asks_may_not_be_the_token_that_dials() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_int8_on_a_gpu_is_refused_with_what_to_use() -> None:
-    with pytest.raises(ValidationError, match="int8 is computed on CPUs alone; use device cpu, or float32 or bfloat16"):
-        Settings(device=Device.CUDA, precision=Precision.INT8)
+@pytest.mark.parametrize(
+    ("device", "precision", "only"), [(Device.CUDA, Precision.INT8, "cpu"), (Device.CPU, Precision.FLOAT16, "cuda")]
+)
+def test_a_precision_that_the_device_does_not_answer_in_is_refused_with_what_to_use(
+    device: Device, precision: Precision, only: str
+) -> None:
+    with pytest.raises(ValidationError, match=f"only {only} answers in precision {precision}; use device {only}, or"):
+        Settings(device=device, precision=precision)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +177,8 @@ def test_int8_on_a_gpu_is_refused_with_what_to_use() -> None:
         (Device.AUTO, Precision.FLOAT32, 0, False),
         (Device.AUTO, Precision.FLOAT32, 1, True),
         (Device.AUTO, Precision.INT8, 1, False),
+        (Device.AUTO, Precision.FLOAT16, 0, True),
+        (Device.CUDA, Precision.FLOAT16, 1, True),
         (Device.CPU, Precision.FLOAT32, 1, False),
         (Device.CUDA, Precision.FLOAT32, 0, True),
     ],
