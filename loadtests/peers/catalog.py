@@ -71,7 +71,7 @@ def _sparsedial(precision: str) -> Contestant:
         return ("embedded", "--store", store, "--levels", levels, "--precision", precision)
 
     return Contestant(
-        name=REFERENCE if precision == "float32" else "sparsedial-bf16",
+        name={"float32": REFERENCE, "bfloat16": "sparsedial-bf16", "int8": "sparsedial-int8"}[precision],
         about=f"sparsedial serve, {precision}",
         prepare=lambda place: (str(place.bin / "sparsedial"), "prepare", *options(place)),
         start=lambda place: (str(place.bin / "sparsedial"), "serve", *options(place), "--port", str(place.port)),
@@ -110,9 +110,20 @@ def _deepsparse(name: str, about: str, share: str, *, speed_only: bool) -> Conte
     )
 
 
+def _onnxserve(name: str, about: str, *arguments: str) -> Contestant:
+    return Contestant(
+        name=name,
+        about=about,
+        folder=HERE / "onnxserve",
+        prepare=_script("prepare.py", *arguments),
+        start=_script("server.py"),
+    )
+
+
 CONTESTANTS = (
     _sparsedial("float32"),
     _sparsedial("bfloat16"),
+    _sparsedial("int8"),
     Contestant(
         name="ovserve",
         about="OpenVINO, bfloat16, FastAPI, micro-batcher of 32 texts and 2 ms",
@@ -120,6 +131,8 @@ CONTESTANTS = (
         prepare=_script("prepare.py"),
         start=_script("server.py"),
     ),
+    _onnxserve("onnxserve", "ONNX Runtime, float32, FastAPI, micro-batcher of 32 texts and 2 ms"),
+    _onnxserve("onnxserve-int8", "the same, quantized dynamically to int8", "int8"),
     Contestant(
         name="hf",
         about="transformers pipeline, float32, FastAPI, one request at a time",

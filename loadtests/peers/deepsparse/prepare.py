@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import torch
-from torch_export import INPUTS, Traceable, example
+from onnx_export import write_onnx
+from torch_export import Traceable
 
 OPSET = 14
 """The newest that DeepSparse 1.8.0 reads."""
@@ -15,16 +16,7 @@ def main() -> None:
     """Write ``model.onnx`` to the prepared folder; the first argument is the share to zero."""
     model = Traceable(os.environ["PEER_MODEL"])
     _zero(model, float(sys.argv[1]))
-    torch.onnx.export(
-        model,
-        example(),
-        Path(os.environ["PEER_PREPARED"]) / "model.onnx",
-        input_names=list(INPUTS),
-        output_names=["logits"],
-        dynamic_axes={name: {0: "texts", 1: "tokens"} for name in INPUTS},
-        opset_version=OPSET,
-        dynamo=False,
-    )
+    write_onnx(model, Path(os.environ["PEER_PREPARED"]) / "model.onnx", opset=OPSET)
 
 
 @torch.no_grad()
