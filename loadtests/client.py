@@ -18,6 +18,8 @@ from loadtests.target import Target
 
 # Below uvicorn's 5 s, so that an idle connection is closed from here and never while a request is on its way.
 KEEPALIVE_S = 4.0
+TIME_HEADERS = ("x-tokenization-time", "x-queue-time", "x-inference-time", "x-total-time")
+"""Headers that say in milliseconds where an answer's time went."""
 
 
 class Clock:
@@ -55,12 +57,15 @@ class Lane:
         """Post one body and return what came of it; a transport failure is a reply with status 0."""
         sent_s = self._clock.now()
         status, error, generation, sparsity = 0, None, None, None
+        times_ms: dict[str, float] = {}
         try:
             async with self._session.post(self._target.endpoint, data=body) as response:
                 await response.read()
                 status = response.status
                 generation = _whole(response.headers.get("x-generation"))
                 sparsity = _number(response.headers.get("x-sparsity"))
+                told = {name: _number(response.headers.get(name)) for name in TIME_HEADERS}
+                times_ms = {name: time_ms for name, time_ms in told.items() if time_ms is not None}
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
             status, error = 0, type(failure).__name__
         return Reply(
@@ -73,6 +78,7 @@ class Lane:
             generation=generation,
             sparsity=sparsity,
             connection=self._connection,
+            times_ms=times_ms,
         )
 
     async def close(self) -> None:

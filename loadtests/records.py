@@ -5,7 +5,7 @@ Times are seconds on the run's own clock, so that replies and swaps share one ax
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 OK = 200
@@ -31,6 +31,8 @@ class Reply:
     """As achieved, from ``x-sparsity``."""
     connection: int
     """Number of the TCP connection within the run; requests on one connection follow each other."""
+    times_ms: dict[str, float] = field(default_factory=dict)
+    """Milliseconds of each stage in the service, by the name of the header that told them."""
 
     @property
     def latency_s(self) -> float:

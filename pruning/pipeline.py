@@ -5,7 +5,7 @@ build_variant         cached scores -> mask -> reconstruction -> slim -> evaluat
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pruning.cost import Cost, structured_cost
 from pruning.curves import CURVES_VERSION
+from pruning.encoder import BaseModel
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
 from pruning.masks.structures import FILL_VERSION, is_coarse, structure_mask
@@ -30,6 +31,7 @@ from pruning.slim.convert import (
     slim_layers,
     zeroed_layers,
 )
+from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
 from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.timing import Speed, items_per_second, median_latency
@@ -99,11 +101,25 @@ def cut(bench: Workbench, spec: PruneSpec, breath: Breath = no_breath) -> tuple[
     if spec.precision is Precision.INT8:
         require_integers()
     layers, cost, achieved = _cut_in_float32(bench, spec)
-    if spec.precision is Precision.INT8:
-        layers = quantize(bench.base, layers, bench.train.sequences, breath)
-    else:
-        layers = {name: tensor.to(DTYPES[spec.precision]) for name, tensor in layers.items()}
+    layers = in_precision(bench.base, layers, spec.precision, bench.train.sequences, breath)
     return layers, replace(cost, bytes=held_bytes(bench.base, layers)), achieved
+
+
+def in_precision(
+    base: BaseModel,
+    layers: Mapping[str, Tensor],
+    precision: Precision,
+    rows: Sequence[TokenSequence],
+    breath: Breath = no_breath,
+) -> dict[str, Tensor]:
+    """Return float32 ``layers`` cut from ``base`` in ``precision``; int8 takes its ranges from ``rows``.
+
+    Raises:
+        PrecisionError: this machine, or this model, has no such precision.
+    """
+    if precision is Precision.INT8:
+        return quantize(base, layers, rows, breath)
+    return {name: tensor.to(DTYPES[precision]) for name, tensor in layers.items()}
 
 
 def _cut_in_float32(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:

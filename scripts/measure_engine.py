@@ -8,21 +8,19 @@ a batch (mixed); all levels are measured in turn, round by round, and the best r
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 from workbench_arguments import open_workbench
 
+from pruning.ceiling import ceiling, matrix_sizes
 from pruning.cost import structured_cost
 from pruning.pipeline import build_variant
 from pruning.prediction import BATCH_SEQUENCES
-from pruning.quantization import Range, quantized_matrix
 from pruning.slim.bert import SlimBert
-from pruning.slim.convert import DTYPES, build_slim
-from pruning.slim.linear import Linear
+from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch, TokenSequence
-from pruning.slim.quantized import QuantizedLinear, multiplies_integers
+from pruning.slim.quantized import multiplies_integers
 from pruning.spec import Precision, PruneSpec
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
@@ -30,43 +28,6 @@ from pruning.workbench import Workbench
 LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8)
 TEXTS = 800
 ROUNDS = 5
-ROWS = 800
-SIZES = ((384, 1536), (1536, 384), (384, 1152), (768, 3072), (1024, 1024))
-"""Inputs and outputs of the matrices that the ceiling is looked for with."""
-
-
-def best_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Return the seconds of one call, the best of ``ROUNDS`` means."""
-    best = float("inf")
-    for _ in range(ROUNDS + 1):
-        started = time.perf_counter()
-        for _ in range(repeats):
-            work()
-        best = min(best, (time.perf_counter() - started) / repeats)
-    return best
-
-
-def ceiling(precision: Precision) -> float:
-    """Return the best multiply-accumulates a second of one matrix."""
-    return max(
-        ROWS * inputs * outputs / best_seconds(product(precision, inputs, outputs), 30) for inputs, outputs in SIZES
-    )
-
-
-def product(precision: Precision, inputs: int, outputs: int) -> Callable[[], Tensor]:
-    """Return one product of ``ROWS`` rows as the engine computes it."""
-    weight, bias, rows = torch.randn(outputs, inputs), torch.randn(outputs), torch.randn(ROWS, inputs)
-    if precision is Precision.INT8:
-        seen = Range(rows.amin(0), rows.amax(0))
-        quantized = QuantizedLinear(inputs, outputs)
-        quantized.load_state_dict(quantized_matrix(weight, seen, smooth=False) | {"bias": bias}, assign=True)
-        steps = torch.randint(0, 255, (ROWS, inputs), dtype=torch.uint8)
-        return lambda: quantized(steps)
-    layer = Linear(inputs, outputs)
-    layer.load_state_dict({"weight": weight, "bias": bias})
-    layer.requires_grad_(False).to(DTYPES[precision])
-    values = rows.to(DTYPES[precision])
-    return lambda: layer(values)
 
 
 def batches_of(sequences: Sequence[TokenSequence], *, mixed: bool) -> list[PackedBatch]:
@@ -108,7 +69,7 @@ def main() -> None:
             for order, batches in orders.items():
                 for index, model in enumerate(models):
                     best[order, index] = min(best[order, index], seconds_of(model, batches))
-        top = ceiling(precision)
+        top = ceiling(precision, matrix_sizes(bench.base.shape))
         print(f"\n{precision}: matrices at best {2e-9 * top:.0f} GFLOP/s\n")
         print("| sparsity | sorted, texts/s | of ceiling | mixed, texts/s | of ceiling | speed-up (ideal), sorted |")
         print("| --- | --- | --- | --- | --- | --- |")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from pruning.spec import Precision, PruneSpec
+from service.bench.command import bench
 from service.dial_commands import dial, rollback, status
 from service.options import (
     AsJson,
@@ -196,6 +197,7 @@ def serve(
         raise typer.Exit(launch(settings, as_json=as_json))
 
 
+app.command()(bench)
 app.command(cls=NumberCommand)(dial)
 app.command()(rollback)
 app.command()(status)
