@@ -2,16 +2,18 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from pruning.errors import StoreError
 from pruning.files import write_json
+from pruning.pareto import dominators
 from pruning.prediction import BATCH_SEQUENCES
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
+from pruning.spec import Precision
 from pruning.speeds import SPEEDS, Run, document_of, newest_run, read_runs
 from pruning.timing import Speed, single_text_latencies
 from pruning.variants import Manifest, VariantStore
@@ -79,11 +81,28 @@ def unmeasured(store: VariantStore, manifests: Sequence[Manifest]) -> list[Manif
     return [manifest for manifest in manifests if manifest.variant_id not in together]
 
 
-def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[dict[str, Any]]:
-    """Return one plain row per variant in the store, least sparse first.
+def newest_speeds(store: VariantStore, variant_ids: Sequence[str]) -> Mapping[str, Speed]:
+    """Return the speeds of the newest run that measured all these variants side by side.
+
+    Raises:
+        StoreError: no run did, or the stored speeds are damaged.
+    """
+    run = newest_run(read_runs(store.root / SPEEDS), set(variant_ids))
+    if run is None:
+        raise StoreError(
+            f"no run timed {', '.join(variant_ids)} side by side; run 'sparsedial prepare' with all of them"
+        )
+    return run.speeds
+
+
+def frontier_rows(
+    store: VariantStore, base_digest: str | None = None, only: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return one plain row per variant in the store, least sparse first; with ``only``, of these variants alone.
 
     ``ideal_speedup`` (dense MACs / MACs) and ``speedup`` are against the dense variant of the same precision, judged on
-    the same rows.
+    the same rows; ``speedup_over_float32`` is against the dense variant in float32, if the row's run measured it too.
+    ``dominated_by`` names the row that makes this one not worth having, as ``pruning.pareto`` judges the returned rows.
     ``speedup`` is None unless one run measured both side by side; the newest such run gives all speeds of the row and
     ``speeds_run`` names it. Else they are those of the newest run with this variant, else those read while it was
     built (``speeds_run`` is None), which are compared with nothing.
@@ -96,9 +115,12 @@ def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[d
     denses = {(m.evaluation.rows_digest, m.spec.precision): m for m in manifests if m.spec.sparsity == 0.0}
     rows = []
     for manifest in manifests:
+        if only is not None and manifest.variant_id not in only:
+            continue
         evaluation, cost = manifest.evaluation, manifest.cost
         dense = denses.get((evaluation.rows_digest, manifest.spec.precision))
         speed, run, speedup = _speed(runs, manifest, dense)
+        plain = denses.get((evaluation.rows_digest, Precision.FLOAT32))
         row = {
             "variant": manifest.variant_id,
             "requested_sparsity": manifest.spec.sparsity,
@@ -110,6 +132,7 @@ def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[d
             "accuracy": evaluation.accuracy,
             "accuracy_interval": [evaluation.accuracy_low, evaluation.accuracy_high],
             "accuracy_rows": evaluation.rows,
+            "rows_digest": evaluation.rows_digest,
             "agreement": evaluation.agreement,
             "parameters": cost.parameters,
             "prunable_parameters": cost.prunable_parameters,
@@ -121,13 +144,22 @@ def frontier_rows(store: VariantStore, base_digest: str | None = None) -> list[d
             "speed_device": speed.device,
             "speeds_run": None if run is None else run.id,
             "speedup": speedup,
+            "speedup_over_float32": _ratio(run, manifest, plain),
             "ideal_speedup": None if dense is None else dense.cost.macs / cost.macs,
             "heads": manifest.heads,
             "neurons": manifest.neurons,
             "build_seconds": manifest.build_seconds,
         }
         rows.append(row)
-    return rows
+    dominated_by = dominators(rows)
+    return [row | {"dominated_by": dominated_by[row["variant"]]} for row in rows]
+
+
+def _ratio(run: Run | None, manifest: Manifest, other: Manifest | None) -> float | None:
+    """Return the variant's rate over another's in one run; None where that did not measure both."""
+    if run is None or other is None or other.variant_id not in run.speeds:
+        return None
+    return run.speeds[manifest.variant_id].items_per_s / run.speeds[other.variant_id].items_per_s
 
 
 def _speed(runs: Sequence[Run], manifest: Manifest, dense: Manifest | None) -> tuple[Speed, Run | None, float | None]:

@@ -20,7 +20,7 @@ def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
     """Write a PNG: accuracy with its 95 % interval, and speed-up beside its ideal, over achieved sparsity.
 
     Every way of cutting is a line of its own, which begins at the dense model. Levels that were never timed beside
-    the dense model have no point of measured speed.
+    the dense model have no point of measured speed; points of what is not worth having are pale.
 
     Raises:
         OSError: the file cannot be written.
@@ -37,6 +37,8 @@ def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
     gain.plot([], [], color=SOFT, ls="--", label="ideal (MACs)")
     if any(row["speedup"] is not None for row in rows):
         gain.plot([], [], color=INK if len(lines) > 1 else COLORS[0], marker="o", lw=2, label="measured")
+    if any(row["dominated_by"] is not None for row in rows):
+        gain.plot([], [], color=INK, marker="o", ls="", mfc="white", alpha=0.55, label="left out: not worth having")
     gain.set(title="what it buys", ylabel="texts per second, against dense")
     cost.legend(frameon=False, loc="lower left")
     gain.legend(frameon=False, loc="upper left")
@@ -80,12 +82,20 @@ def _draw_cost(axes: Axes, line: Sequence[Row], color: str, label: str | None) -
         lw=2,
         label=label,
     )
+    _pale(axes, line, "accuracy", color)
     axes.plot(sparsity, [row["agreement"] for row in line], color=color if label else INK, ls=":", marker=".")
 
 
 def _draw_gain(axes: Axes, line: Sequence[Row], color: str) -> None:
     axes.plot(*_known(line, "ideal_speedup"), color=SOFT, ls="--", lw=1.5)
     axes.plot(*_known(line, "speedup"), color=color, marker="o", lw=2)
+    _pale(axes, line, "speedup", color)
+
+
+def _pale(axes: Axes, line: Sequence[Row], value: str, color: str) -> None:
+    """Draw the points of what is not worth having hollow, over those of the line."""
+    points = _known([row for row in line if row["dominated_by"] is not None], value)
+    axes.plot(*points, color=color, marker="o", ls="", mfc="white", alpha=0.55)
 
 
 def _known(line: Sequence[Row], gain: str) -> tuple[list[float], list[float]]:

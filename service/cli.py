@@ -6,6 +6,7 @@ store or token that cannot be used; 3 no service answers.
 What needs torch or Ray is imported by the command that needs it: ``status`` and ``dial`` answer at once.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,17 +24,19 @@ from service.options import (
     NumberCommand,
     PatternOption,
     PrecisionOption,
+    PrecisionsOption,
     RecoverOption,
     Scorer,
     Sparsity,
     Store,
     Train,
     number_of,
+    precisions_of,
     refusals,
     settings_of,
 )
 from service.settings import Device, Ingress
-from service.terminal import frontier_table, print_json, print_table, say
+from service.terminal import print_frontier, print_json, say
 from service.version import VERSION
 
 app = typer.Typer(
@@ -70,7 +73,7 @@ def prepare(
     scorer: Scorer = "fisher",
     pattern: PatternOption = "structured",
     recover: RecoverOption = None,
-    precision: PrecisionOption = "float32",
+    precision: PrecisionsOption = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Score a model once and build its ladder of variants.
@@ -82,14 +85,18 @@ def prepare(
     \b
       sparsedial prepare ./my-bert --train train.jsonl --eval dev.jsonl \\
           --store ./store --levels 0,0.3,0.5,0.7
+      sparsedial prepare --precision auto
     """
     with refusals():
-        settings = settings_of(levels=levels, scorer=scorer, pattern=pattern, precision=precision)
+        settings = settings_of(levels=levels, scorer=scorer, pattern=pattern, precision="float32")
+        precisions = None if precision == "auto" else precisions_of(precision)
         from service.store_commands import Place, prepare_model
 
         place = Place(model=model, train=train, evaluation=eval, store=store)
-        folder, rows = prepare_model(place, settings.levels, scorer, pattern, settings.precision, recover)
-        _show(rows, as_json, folder)
+        folder, rows, choice = prepare_model(place, settings.levels, scorer, pattern, precisions, recover)
+        _show(rows, as_json, folder, {"precision": choice.as_dict()} if choice else {})
+        if choice:
+            say(choice.words())
 
 
 @app.command(cls=NumberCommand)
@@ -122,7 +129,7 @@ def prune(
         if as_json:
             print_json(rows[0])
         else:
-            print_table(frontier_table(rows))
+            print_frontier(rows)
             say(f"variant in {folder}")
 
 
@@ -203,11 +210,11 @@ app.command()(rollback)
 app.command()(status)
 
 
-def _show(rows: list[dict[str, Any]], as_json: bool, store: Path) -> None:
+def _show(rows: list[dict[str, Any]], as_json: bool, store: Path, others: Mapping[str, Any] | None = None) -> None:
     if as_json:
-        print_json({"store": str(store), "levels": rows})
+        print_json({"store": str(store), "levels": rows, **(others or {})})
     else:
-        print_table(frontier_table(rows))
+        print_frontier(rows)
         say(f"store: {store}")
 
 

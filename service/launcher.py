@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.sources import Sources, admin_token, resolve
 from service.state import STATE, StateFile
 from service.stop_signals import StopSignals
-from service.terminal import frontier_table, print_json, print_table, spinner, stderr
+from service.terminal import print_frontier, print_json, spinner, stderr
 
 STOPPED_EARLY = 1
 """Exit code of a service that was stopped before it served."""
@@ -95,8 +95,7 @@ def _prepare(settings: Settings, sources: Sources) -> tuple[tuple[str, ...], str
     state_file = StateFile(sources.store / STATE)
     check_store(bench, ids, state_file)
     warnings = check_floor(bench.store, ids, initial, settings.accuracy_floor, state_file)
-    rows = [row for row in frontier_rows(bench.store, bench.base.digest) if row["variant"] in ids]
-    print_table(frontier_table(rows), stderr)
+    print_frontier(frontier_rows(bench.store, bench.base.digest, only=ids), stderr)
     for warning in warnings:
         stderr.print(f"warning: {warning}", markup=False)
     return ids, initial

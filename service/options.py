@@ -66,6 +66,14 @@ PrecisionOption = Annotated[
         envvar="SPARSEDIAL_PRECISION",
     ),
 ]
+PrecisionsOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="One, or several such as float32,int8; auto: the fastest within 0.5 points of float32, measured here.",
+        envvar="SPARSEDIAL_PRECISION",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Url = Annotated[str, typer.Option(help="Address of the service.", envvar="SPARSEDIAL_URL")]
 Token = Annotated[

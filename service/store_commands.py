@@ -10,10 +10,11 @@ from pruning.errors import SpecError, StoreError
 from pruning.frontier import frontier_rows
 from pruning.pipeline import build_variant
 from pruning.plot import plot_frontier
-from pruning.spec import PruneSpec
+from pruning.spec import Precision, PruneSpec
 from pruning.variants import VariantStore
 from pruning.workbench import Workbench
 from service.ladder import ladder_specs, prepare_ladder
+from service.precisions import Choice, choose_precision
 from service.sources import default_store, model_dir, rows_of
 from service.terminal import spinner
 
@@ -45,17 +46,27 @@ class Place:
 
 
 def prepare_model(
-    place: Place, levels: Sequence[float], scorer: str, pattern: str, precision: str, recover: str | None
-) -> tuple[Path, Rows]:
-    """Make whatever is missing of a ladder; return (store, its rows).
+    place: Place,
+    levels: Sequence[float],
+    scorer: str,
+    pattern: str,
+    precisions: Sequence[Precision] | None,
+    recover: str | None,
+) -> tuple[Path, Rows, Choice | None]:
+    """Make whatever is missing of a ladder in each precision; return (store, its rows, how the precision was chosen).
+
+    Without ``precisions`` one is chosen by measurement.
 
     Raises:
         PruningError: an unknown scorer, pattern, precision or recovery, or a model, rows or store that cannot be used.
     """
-    specs = ladder_specs(levels, scorer, pattern, recover, precision)
+    ladder_specs(levels, scorer, pattern, recover)  # refused before the model is read
     bench = place.open()
+    choice = choose_precision(bench) if precisions is None else None
+    several = [choice.precision] if choice else precisions or ()
+    specs = [spec for one in several for spec in ladder_specs(levels, scorer, pattern, recover, one)]
     manifests = prepare_ladder(bench, specs)
-    return bench.root, _rows_of(bench, [manifest.variant_id for manifest in manifests])
+    return bench.root, _rows_of(bench, [manifest.variant_id for manifest in manifests]), choice
 
 
 def prune_model(place: Place, spec: PruneSpec) -> tuple[Path, Rows]:
@@ -98,4 +109,4 @@ def _draw(rows: Rows, plot: Path, title: str) -> None:
 
 
 def _rows_of(bench: Workbench, variant_ids: Sequence[str]) -> Rows:
-    return [row for row in frontier_rows(bench.store, bench.base.digest) if row["variant"] in variant_ids]
+    return frontier_rows(bench.store, bench.base.digest, only=variant_ids)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pruning.pareto import left_out
 from pruning.spec import Precision, way_of
 
 PLAIN_STEP = 10
@@ -78,10 +79,37 @@ def spinner(what: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(f"{what}: {text}")
 
 
+def print_frontier(rows: Sequence[Mapping[str, Any]], console: Console = stdout) -> None:
+    """Write the frontier's table, and a line for each level that is not worth having: which one makes it so."""
+    print_table(frontier_table(rows), console)
+    for row, other in left_out(rows):
+        console.print(
+            f"left out: {_level(row)}; {_level(other)} is {_compared(row['accuracy'], other['accuracy'])} accurate "
+            f"({other['accuracy']:.1%}, {row['accuracy']:.1%}) and {_faster(row, other)}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _level(row: Mapping[str, Any]) -> str:
+    precision = "" if row["precision"] == Precision.FLOAT32 else f" {row['precision']}"
+    return f"{row['requested_sparsity']:g}{precision}"
+
+
+def _compared(mine: float, other: float) -> str:
+    return "as" if other == mine else "more"
+
+
+def _faster(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    mine, others = row["items_per_s"], other["items_per_s"]
+    return "as fast" if others == mine else f"faster ({others:.0f}, {mine:.0f} texts/s)"
+
+
 def frontier_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return the frontier as a table, 80 columns wide if all levels were cut one way: what each costs and buys.
 
-    Speed is throughput against the dense model's, beside what the MACs would promise.
+    Speed is throughput against the dense model's, beside what the MACs would promise. What is not worth having stands
+    apart at the end.
     """
     ways = sorted({way_of(row) for row in rows if row["requested_sparsity"] > 0})
     several = len(ways) > 1
@@ -94,7 +122,11 @@ def frontier_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(heading, justify="right")
     if several:
         table.add_column("cut by")
-    for row in rows:
+    worthy = [row for row in rows if row["dominated_by"] is None]
+    apart = [row for row in rows if row["dominated_by"] is not None]
+    for row in [*worthy, *apart]:
+        if apart and row is apart[0]:
+            table.add_row("left out:")
         low, high = row["accuracy_interval"]
         cells = [
             f"{row['requested_sparsity']:g}",

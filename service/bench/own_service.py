@@ -30,7 +30,7 @@ STOP_LIMIT_S = 60.0
 POLL_S = 0.2
 LOG_CHARACTERS = 2000
 """Of the service's log, told when it does not come up."""
-KEPT = ("THREADS", "REPLICAS", "DEVICE", "INGRESS", "MAX_BATCH_TOKENS", "MAX_QUEUE_TOKENS", "SCORER", "PATTERN")
+KEPT = ("THREADS", "REPLICAS", "INGRESS", "MAX_BATCH_TOKENS", "MAX_QUEUE_TOKENS", "SCORER", "PATTERN")
 """Settings of the environment that the service is given; others are left out: addresses, secrets, what flags say."""
 OWN_TO_A_SERVICE = (STATE, TOKEN_FILE, "service.lock")
 """What a store has of the service that runs on it."""

@@ -15,7 +15,7 @@ from loadtests.texts import load_texts
 from pruning.ceiling import ceiling, matrix_sizes
 from pruning.cost import Shape
 from pruning.data import read_rows
-from pruning.errors import DataError
+from pruning.errors import DataError, PrecisionError
 from pruning.random_model import random_sequences, shape_named
 from pruning.slim.quantized import require_integers
 from pruning.spec import Precision
@@ -75,7 +75,7 @@ def bench_model(
     if not http:
         return report
     sources = Sources(folder, train, evaluation, bench.root)
-    flags = ("--levels", ",".join(map(str, settings.levels)), "--precision", precisions[0].value)
+    flags = ("--levels", ",".join(map(str, settings.levels)), "--precision", precisions[0].value, "--device", "cpu")
     with spinner("starting a service of its own") as tell, own_service(sources, flags, tell) as service:
         with progress_bar("measuring over HTTP") as update:
             specs = [manifest.spec for manifest in manifests]
@@ -108,6 +108,11 @@ def bench_shape(
 
 
 def _check(precisions: Sequence[Precision]) -> None:
+    for precision in precisions:
+        if precision.only_on not in (None, "cpu"):
+            raise PrecisionError(
+                f"{precision} is served on GPUs, and bench measures the CPU; choose another --precision"
+            )
     if Precision.INT8 in precisions:
         require_integers()
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from pruning.errors import StoreError
-from pruning.frontier import ROUNDS, frontier_rows, measure_side_by_side, unmeasured
+from pruning.frontier import ROUNDS, frontier_rows, measure_side_by_side, newest_speeds, unmeasured
 from pruning.pipeline import build_variant
-from pruning.spec import Pattern, PruneSpec
+from pruning.spec import Pattern, Precision, PruneSpec
 from pruning.variants import Manifest, VariantStore
 from pruning.workbench import Workbench
 
@@ -20,6 +20,9 @@ KEYS = {
     "accuracy",
     "accuracy_interval",
     "accuracy_rows",
+    "rows_digest",
+    "dominated_by",
+    "speedup_over_float32",
     "agreement",
     "parameters",
     "prunable_parameters",
@@ -124,6 +127,39 @@ def test_a_later_run_without_the_dense_variant_leaves_the_speedup_of_the_earlier
 def test_nothing_is_measured_in_a_store_without_speeds(bench: Workbench, ladder: list[Manifest]) -> None:
     assert unmeasured(bench.store, ladder) == ladder
     assert unmeasured(bench.store, []) == []
+
+
+def test_a_speed_up_over_float32_needs_a_run_that_measured_both(bench: Workbench, ladder: list[Manifest]) -> None:
+    other = build_variant(bench, PruneSpec(sparsity=0.0, precision=Precision.BFLOAT16))
+
+    def over_float32() -> float | None:
+        (row,) = frontier_rows(bench.store, only={other.variant_id})
+        value: float | None = row["speedup_over_float32"]
+        return value
+
+    measure_side_by_side(bench, ladder)
+    measure_side_by_side(bench, [other])
+    assert over_float32() is None
+    speeds = measure_side_by_side(bench, [*ladder, other])
+    assert over_float32() == speeds[other.variant_id].items_per_s / speeds[ladder[1].variant_id].items_per_s
+
+
+def test_rows_that_are_not_shown_dominate_none_that_are(bench: Workbench, ladder: list[Manifest]) -> None:
+    measure_side_by_side(bench, ladder)
+    for manifest in ladder:
+        (row,) = frontier_rows(bench.store, only={manifest.variant_id})
+        assert (row["variant"], row["dominated_by"]) == (manifest.variant_id, None)
+
+
+def test_speeds_of_several_are_those_of_a_run_that_measured_them_together(
+    bench: Workbench, ladder: list[Manifest]
+) -> None:
+    measure_side_by_side(bench, ladder[:1])
+    ids = [manifest.variant_id for manifest in ladder]
+    with pytest.raises(StoreError, match=r"no run timed .* side by side"):
+        newest_speeds(bench.store, ids)
+    speeds = measure_side_by_side(bench, ladder)
+    assert newest_speeds(bench.store, ids) == speeds
 
 
 def test_the_ideal_speedup_is_the_share_of_the_macs(bench: Workbench, ladder: list[Manifest]) -> None:

@@ -50,6 +50,7 @@ def row(
         "agreement": 1.0,
         "speedup": speedup,
         "ideal_speedup": 3.0,
+        "dominated_by": None,
     }
 
 
@@ -103,6 +104,15 @@ def test_levels_without_a_measured_speed_have_no_point_of_it(drawn: list[tuple[A
     (_, some), (_, none) = drawn
     assert [0.0, 0.3] in [list(line.get_xdata()) for line in some.lines if line.get_marker() == "o"]
     assert words_of(none) == ["ideal (MACs)"]
+
+
+def test_points_of_what_is_not_worth_having_are_hollow(drawn: list[tuple[Axes, Axes]], tmp_path: Path) -> None:
+    plot_frontier([row(0.0), row(0.3) | {"dominated_by": "other"}, row(0.5)], tmp_path / "frontier.png", "tiny")
+    [panels] = drawn
+    for axes in panels:
+        hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
+        assert [list(line.get_xdata()) for line in hollow] == [[0.3]]
+    assert "left out: not worth having" in words_of(panels[1])
 
 
 def test_measured_levels_are_drawn_into_the_picture(bench: Workbench, tmp_path: Path) -> None:

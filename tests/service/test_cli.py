@@ -120,11 +120,12 @@ def test_a_second_prepare_scores_builds_and_times_nothing(
 
 def test_a_prepared_model_is_shown_as_a_table_on_stdout(store: Path, tiny_model_dir: Path) -> None:
     result = run("frontier", tiny_model_dir, "--store", store)
-    header, *rows, caption = result.stdout.splitlines()
+    header, *lines = result.stdout.splitlines()
+    rows = [line for line in lines if line[:30].strip()[:1].isdigit()]
     assert result.exit_code == 0
     assert header.split()[:3] == ["sparsity", "achieved", "accuracy"]
-    assert [row.split()[0] for row in rows] == ["0", "0.3", "0.5"]  # one line each: nothing is wrapped in a pipe
-    assert caption.strip().startswith("cut by fisher, structured, reconstruct")
+    assert sorted(row.split()[0] for row in rows) == ["0", "0.3", "0.5"]  # one line each: nothing is wrapped in a pipe
+    assert [line for line in lines if line.strip().startswith("cut by fisher, structured, reconstruct")]
 
 
 def test_prune_adds_one_variant(store: Path, tiny_model_dir: Path, given: list[object]) -> None:
@@ -358,6 +359,41 @@ def test_a_misspelt_variable_is_pointed_out_and_a_foreign_one_is_not(launched: l
 
 
 # --- help ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_ladder_in_two_precisions_is_timed_in_one_run_and_judged_together(
+    store: Path, tiny_model_dir: Path, given: list[object]
+) -> None:
+    options = (*given, "--store", store, "--levels", "0,0.5", "--precision", "float32,bfloat16", "--json")
+    result = run("prepare", tiny_model_dir, *options)
+    assert result.exit_code == 0, result.output
+    levels = json.loads(result.stdout)["levels"]
+    assert sorted((level["precision"], level["requested_sparsity"]) for level in levels) == [
+        ("bfloat16", 0.0),
+        ("bfloat16", 0.5),
+        ("float32", 0.0),
+        ("float32", 0.5),
+    ]
+    assert len({level["speeds_run"] for level in levels}) == 1
+    dense = next(level for level in levels if (level["precision"], level["requested_sparsity"]) == ("float32", 0.0))
+    for level in levels:
+        assert level["speedup_over_float32"] == pytest.approx(level["items_per_s"] / dense["items_per_s"])
+    worthy = [level["variant"] for level in levels if level["dominated_by"] is None]
+    assert worthy and all(level["dominated_by"] in (None, *worthy) for level in levels)
+
+
+def test_a_precision_that_is_chosen_by_measurement_is_shown_with_what_was_read(
+    store: Path, tiny_model_dir: Path, given: list[object]
+) -> None:
+    options = (*given, "--store", store, "--levels", "0,0.5", "--precision", "auto", "--json")
+    result = run("prepare", tiny_model_dir, *options)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    choice = document["precision"]
+    assert {level["precision"] for level in document["levels"]} == {choice["chosen"]}
+    assert choice["readings"][0]["precision"] == "float32"
+    assert choice["chosen"] in {reading["precision"] for reading in choice["readings"]}
+    assert f"precision {choice['chosen']}, the fastest within 0.5 points of float32" in result.stderr
 
 
 # --- bench --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 import service.terminal
-from service.terminal import frontier_table, print_json, print_table, progress_bar, say, spinner
+from service.terminal import frontier_table, print_frontier, print_json, print_table, progress_bar, say, spinner
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def row(sparsity: float = 0.5, **changes: Any) -> dict[str, Any]:
         "pattern": "structured",
         "recover": "reconstruct",
         "precision": "float32",
+        "dominated_by": None,
     } | changes
 
 
@@ -47,6 +48,30 @@ def lines_of(rows: list[dict[str, Any]], width: int) -> list[str]:
     written = io.StringIO()
     Console(file=written, width=width).print(frontier_table(rows))
     return [line.rstrip() for line in written.getvalue().splitlines()]
+
+
+def test_what_is_not_worth_having_stands_apart_with_the_reason() -> None:
+    worse = row(0.4, variant="worse", dominated_by="better", accuracy=0.824, items_per_s=466.0)
+    better = row(0.6, variant="better", accuracy=0.831, items_per_s=654.0)
+    written = io.StringIO()
+    print_frontier([worse, better, row(0.7, variant="fastest")], Console(file=written, width=100))
+    lines = [line.strip() for line in written.getvalue().splitlines()]
+    assert [line.split()[0] for line in lines[1:5]] == ["0.6", "0.7", "left", "0.4"]
+    assert lines[-1] == "left out: 0.4; 0.6 is more accurate (83.1%, 82.4%) and faster (654, 466 texts/s)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"items_per_s": 200.0}, "0.6 int8 is as accurate (90.1%, 90.1%) and faster (200, 100 texts/s)"),
+        ({"accuracy": 0.95, "items_per_s": 100.0}, "0.6 int8 is more accurate (95.0%, 90.1%) and as fast"),
+    ],
+)
+def test_the_reason_says_what_is_equal(changes: dict[str, Any], words: str) -> None:
+    worse = row(0.4, variant="worse", dominated_by="better", items_per_s=100.0)
+    written = io.StringIO()
+    print_frontier([worse, row(0.6, variant="better", precision="int8", **changes)], Console(file=written, width=100))
+    assert f"left out: 0.4; {words}" in written.getvalue()
 
 
 def test_plain_progress_is_a_line_every_ten_percent(plain: io.StringIO) -> None:
