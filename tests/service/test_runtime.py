@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ async def test_a_request_whose_time_is_up_is_computed_by_no_batch(base: BaseMode
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-async def test_the_engines_thread_computes_on_the_cores_it_was_given(
+async def test_a_lone_request_is_computed_on_all_the_cores_that_there_are(
     base: BaseModel, tiny_model_dir: Path, threads: int
 ) -> None:
     cores: list[int] = []
@@ -81,6 +82,25 @@ async def test_the_engines_thread_computes_on_the_cores_it_was_given(
     await runtime.classify(query("good"))
     await runtime.stop()
     assert cores == [threads]
+
+
+async def test_requests_for_every_core_are_computed_side_by_side_on_one_core_each(
+    base: BaseModel, tiny_model_dir: Path
+) -> None:
+    together = threading.Barrier(2, timeout=30)
+    cores: list[int] = []
+
+    def meet(module: torch.nn.Module, inputs: object) -> None:
+        together.wait()
+        cores.append(torch.get_num_threads())
+
+    engine = engine_of(base)
+    engine.model.register_forward_pre_hook(meet)
+    runtime = runtime_of(engine, tiny_model_dir, threads=2)
+    runtime.start()
+    await asyncio.gather(runtime.classify(query("good")), runtime.classify(query("bad")))
+    await runtime.stop()
+    assert cores == [1, 1]
 
 
 async def test_a_text_is_answered_alike_alone_and_in_a_batch(base: BaseModel, tiny_model_dir: Path) -> None:
