@@ -54,13 +54,14 @@ class Lane:
     async def send(self, index: int, intended_s: float, body: bytes) -> Reply:
         """Post one body and return what came of it; a transport failure is a reply with status 0."""
         sent_s = self._clock.now()
-        status, error, generation, sparsity = 0, None, None, None
+        status, error, generation, sparsity, retry_after = 0, None, None, None, None
         try:
             async with self._session.post(self._target.endpoint, data=body) as response:
                 await response.read()
                 status = response.status
                 generation = _whole(response.headers.get("x-generation"))
                 sparsity = _number(response.headers.get("x-sparsity"))
+                retry_after = response.headers.get("retry-after")
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
             status, error = 0, type(failure).__name__
         return Reply(
@@ -73,6 +74,7 @@ class Lane:
             generation=generation,
             sparsity=sparsity,
             connection=self._connection,
+            retry_after=retry_after,
         )
 
     async def close(self) -> None:

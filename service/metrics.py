@@ -12,6 +12,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
     start_http_server,
@@ -36,6 +37,7 @@ class ReplicaMetrics:
         """Register everything; gauges of the variant are set by ``set_variant``."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter, which nothing reads
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.requests = self._counter("requests", "Requests answered.", "route", "outcome")
         self.request_duration = self._seconds("request_duration", "Arrival to end of the answer.", "route")
         self.stage_duration = self._seconds("stage_duration", "Time that a request spends in a stage.", "stage")
