@@ -78,6 +78,7 @@ class TokenBatcher(Generic[S, T]):
         *,
         max_batch_tokens: int,
         max_queue_tokens: int,
+        max_queue_s: float,
         lanes: Lanes,
         observe: Callable[[int, int], None] = lambda texts, tokens: None,
     ) -> None:
@@ -89,12 +90,16 @@ class TokenBatcher(Generic[S, T]):
                 returns a sliceable result with one row for each sequence, in their order.
             max_batch_tokens: budget of one batch.
             max_queue_tokens: bound of the queue; what has left it for a batch no longer counts.
+            max_queue_s: its bound in seconds, at the rate at which it was seen to drain. One batch may always wait, for
+                the rate seen under little load is less than what full batches reach.
             lanes: where batches run.
             observe: told the number of texts and of tokens of each batch.
         """
         self._snapshot = snapshot
         self._run = run
+        self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
+        self._max_queue_s = max_queue_s
         self._lanes = lanes
         self._observe = observe
         self._schedule = Schedule(lanes.narrow_lanes, max_batch_tokens)
@@ -110,6 +115,12 @@ class TokenBatcher(Generic[S, T]):
     def queue_tokens(self) -> int:
         """Tokens that wait."""
         return self._queue.tokens
+
+    @property
+    def queue_limit_tokens(self) -> int:
+        """Tokens beyond which nothing more may wait now."""
+        in_time = max(self._max_batch_tokens, self._rate.tokens_in(self._max_queue_s))
+        return int(min(self._max_queue_tokens, in_time))
 
     @property
     def alive(self) -> bool:
@@ -158,9 +169,11 @@ class TokenBatcher(Generic[S, T]):
                 tokens=tokens,
                 limit_tokens=self._max_queue_tokens,
             )
-        if self._queue.tokens + tokens > self._max_queue_tokens:
+        # The wait is that of what stands before it, however large it is itself.
+        limit = self.queue_limit_tokens
+        if self._queue.tokens >= limit or self._queue.tokens + tokens > self._max_queue_tokens:
             raise Overloaded(
-                f"The queue is full: {self._queue.tokens} of {self._max_queue_tokens} tokens wait. Try again later.",
+                f"The queue is full: {self._queue.tokens} of {limit} tokens wait. Try again later.",
                 retry_after_s=self._rate.seconds_for(self._queue.tokens),
             )
 

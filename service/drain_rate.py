@@ -24,6 +24,10 @@ class DrainRate:
         self._seconds = MEMORY * self._seconds + end - max(start, self._last_end)
         self._last_end = end
 
+    def tokens_in(self, seconds: float) -> float:
+        """Return the tokens that leave the queue in ``seconds``; infinite before anything is measured."""
+        return seconds * self._tokens / self._seconds if self._seconds else math.inf
+
     def seconds_for(self, tokens: int) -> int:
         """Return the whole seconds, at least one, that ``tokens`` need at the measured rate."""
         return max(1, math.ceil(tokens * self._seconds / self._tokens)) if self._tokens else 1

@@ -82,6 +82,7 @@ class InferenceRuntime:
             _predict,
             max_batch_tokens=settings.max_batch_tokens,
             max_queue_tokens=settings.max_queue_tokens,
+            max_queue_s=settings.max_queue_s,
             lanes=self._lanes,
             observe=self._observe_batch,
         )
@@ -91,7 +92,11 @@ class InferenceRuntime:
             stage: metrics.stage_duration.labels(stage).observe
             for stage in ("tokenization", "queue", "inference", "serialization")
         }
-        metrics.watch(lambda: self._batcher.queue_tokens, lambda: self._inflight.count)
+        metrics.watch(
+            queue_tokens=lambda: self._batcher.queue_tokens,
+            queue_limit_tokens=lambda: self._batcher.queue_limit_tokens,
+            in_flight=lambda: self._inflight.count,
+        )
         self._show_variant()
 
     def check_ready(self) -> None:

@@ -122,7 +122,7 @@ def names_of(registry: CollectorRegistry) -> Iterator[str]:
 
 
 def test_every_metric_is_described_and_no_other() -> None:
-    exposed = {*names_of(ReplicaMetrics("0", 1).registry), *names_of(ControlMetrics().registry)}
+    exposed = {*names_of(ReplicaMetrics("0").registry), *names_of(ControlMetrics().registry)}
     assert set(re.findall(r"^\| `((?:sparsedial|process)_\w+)`", REFERENCE, re.MULTILINE)) == exposed
 
 

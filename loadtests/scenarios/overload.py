@@ -28,6 +28,8 @@ LEGEND = (
     "latency is at most the p99 of the calm load. Memory is that of all replicas."
 )
 SHARE_LIMIT, RECOVERY_LIMIT_S, MEMORY_LIMIT = 0.1, 5.0, 1.05
+LAG_LIMIT_S = 0.5
+"""Where the generator sends later than this, it has a queue of its own, and the other goals judge that one too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,7 @@ def _judge(
         goals=(
             Goal(name="refused share off the excess, relative", value=off, limit=SHARE_LIMIT),
             Goal(name="seconds until it answers as before", value=recovery_s, limit=RECOVERY_LIMIT_S),
+            Goal(name="send lag p99 of the generator, s", value=during.lag.quantile(0.99), limit=LAG_LIMIT_S),
             Goal(name="memory at the end / once the queue is full", value=growth, limit=MEMORY_LIMIT),
         ),
         tables=(Table(title="Overload", header=("what", "figure"), rows=tuple(figures.items()), legend=LEGEND),),

@@ -102,7 +102,12 @@ def lanes_on(executor: SteppedExecutor, narrow: int) -> Lanes:
 
 @asynccontextmanager
 async def bench(
-    *, budget: int = BUDGET, queue: int = QUEUE, poisoned: frozenset[int] = frozenset(), narrow: int = 0
+    *,
+    budget: int = BUDGET,
+    queue: int = QUEUE,
+    poisoned: frozenset[int] = frozenset(),
+    narrow: int = 0,
+    queue_s: float = 1e6,
 ) -> AsyncIterator[Bench]:
     executor, model, clock = SteppedExecutor(), Model(set(poisoned)), itertools.count()
     batcher = TokenBatcher[int, Sequence_](
@@ -110,6 +115,7 @@ async def bench(
         model,
         max_batch_tokens=budget,
         max_queue_tokens=queue,
+        max_queue_s=queue_s,
         lanes=lanes_on(executor, narrow),
     )
     batcher.start()
@@ -191,7 +197,12 @@ async def test_only_the_guilty_request_of_a_batch_fails() -> None:
 async def test_a_result_with_rows_missing_fails_and_does_not_shift_answers() -> None:
     executor = SteppedExecutor()
     batcher = TokenBatcher[int, Sequence_](
-        lambda: 0, lambda snapshot, sequences: [], max_batch_tokens=8, max_queue_tokens=8, lanes=Lanes(executor)
+        lambda: 0,
+        lambda snapshot, sequences: [],
+        max_batch_tokens=8,
+        max_queue_tokens=8,
+        max_queue_s=1.0,
+        lanes=Lanes(executor),
     )
     batcher.start()
     task = asyncio.create_task(batcher.submit([Sequence_(0, 1)]))
@@ -207,7 +218,7 @@ async def test_a_failing_snapshot_fails_requests_and_not_the_batcher() -> None:
         raise Poison
 
     batcher = TokenBatcher[int, Sequence_](
-        no_snapshot, Model(), max_batch_tokens=8, max_queue_tokens=8, lanes=Lanes(SteppedExecutor())
+        no_snapshot, Model(), max_batch_tokens=8, max_queue_tokens=8, max_queue_s=1.0, lanes=Lanes(SteppedExecutor())
     )
     batcher.start()
     with pytest.raises(InferenceFailed):
@@ -227,6 +238,29 @@ async def test_a_full_queue_is_refused_with_the_time_it_takes_to_drain() -> None
         with pytest.raises(Overloaded) as refused:
             await b.batcher.submit([Sequence_(9, 1)])
         assert refused.value.retry_after_s == 5
+        await b.run_out()
+        await asyncio.gather(busy, *waiting)
+
+
+async def test_no_more_may_wait_than_drains_in_time_but_always_a_batch() -> None:
+    async with bench(queue_s=2.0) as b:
+        assert b.batcher.queue_limit_tokens == QUEUE
+        b.batcher._rate.record(tokens=15, start=0.0, end=1.0)
+        assert b.batcher.queue_limit_tokens == 30
+        b.batcher._rate = DrainRate()
+        b.batcher._rate.record(tokens=1, start=0.0, end=1.0)
+        assert b.batcher.queue_limit_tokens == BUDGET
+
+
+async def test_what_counts_is_the_wait_before_a_request_and_not_its_own_length() -> None:
+    async with bench(queue_s=2.0) as b:
+        busy = b.send(0, 1)
+        await settle()
+        b.batcher._rate.record(tokens=10, start=0.0, end=1.0)
+        waiting = [b.send(1, 19), b.send(2, 21)]
+        await settle()
+        with pytest.raises(Overloaded, match="40 of 20 tokens wait"):
+            await b.batcher.submit([Sequence_(3, 1)])
         await b.run_out()
         await asyncio.gather(busy, *waiting)
 
@@ -335,7 +369,7 @@ async def test_draining_refuses_new_requests_and_waits_for_the_accepted_ones() -
 
 async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up() -> None:
     batcher = TokenBatcher[int, Sequence_](
-        lambda: 0, Model(), max_batch_tokens=8, max_queue_tokens=8, lanes=Lanes(SteppedExecutor())
+        lambda: 0, Model(), max_batch_tokens=8, max_queue_tokens=8, max_queue_s=1.0, lanes=Lanes(SteppedExecutor())
     )
     waiting = asyncio.create_task(batcher.submit([Sequence_(0, 1)]))
     await settle()
@@ -348,7 +382,7 @@ async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up
 async def test_real_threads_answer_a_hundred_requests_each_with_its_own_rows(cores: int) -> None:
     lanes = Lanes.start(cores, side_by_side=True)
     batcher = TokenBatcher[int, Sequence_](
-        lambda: 0, Model(), max_batch_tokens=64, max_queue_tokens=10_000, lanes=lanes
+        lambda: 0, Model(), max_batch_tokens=64, max_queue_tokens=10_000, max_queue_s=100.0, lanes=lanes
     )
     batcher.start()
     answers = await asyncio.gather(*(batcher.submit([Sequence_(i, 1 + i % 7)]) for i in range(100)))

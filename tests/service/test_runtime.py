@@ -186,7 +186,7 @@ async def test_a_swap_under_requests_loses_none_and_never_mixes_engines(base: Ba
     runtime = InferenceRuntime(
         EngineShelf(engines.__getitem__, Live(1, engines["0"])),
         TextTokenizer.load(tiny_model_dir),
-        ReplicaMetrics("1.0", settings.max_queue_tokens),
+        ReplicaMetrics("1.0"),
         settings,
         replica_id="r1",
     )
@@ -235,7 +235,7 @@ async def test_failed_and_dropped_stages_are_counted(base: BaseModel, tiny_model
     runtime = InferenceRuntime(
         EngineShelf(load, Live(1, engine_of(base, "first"))),
         TextTokenizer.load(tiny_model_dir),
-        ReplicaMetrics("1.0", 100),
+        ReplicaMetrics("1.0"),
         Settings(),
         replica_id="r1",
     )
@@ -253,7 +253,8 @@ async def test_failed_and_dropped_stages_are_counted(base: BaseModel, tiny_model
 
 
 async def test_the_page_merges_peers_and_counts_those_that_do_not_answer(base: BaseModel, tiny_model_dir: Path) -> None:
-    other = ReplicaMetrics(CARD.version, 55)
+    other = ReplicaMetrics(CARD.version)
+    other.queue_limit_tokens.set(55)
     server, address = serve_metrics(other.registry, "127.0.0.1")
     peers = [
         Peer(replica_id="r1", metrics_address="127.0.0.1:1"),
