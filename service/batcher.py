@@ -17,6 +17,7 @@ from service.deadlines import Deadline
 from service.drain_rate import DrainRate
 from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
 from service.lanes import Lanes
+from service.level_paces import LevelPaces
 from service.schedule import Lane, Schedule
 from service.token_queue import TokenQueue
 
@@ -76,7 +77,9 @@ class TokenBatcher(Generic[S, T]):
         snapshot: Callable[[], S],
         run: Callable[[S, Sequence[T]], Any],
         *,
+        level: Callable[[], object],
         max_batch_tokens: int,
+        max_batch_s: float,
         max_queue_tokens: int,
         max_queue_s: float,
         lanes: Lanes,
@@ -88,7 +91,9 @@ class TokenBatcher(Generic[S, T]):
             snapshot: called on the event loop, once for each batch, when it forms.
             run: called in a thread of ``lanes``, in several at once, with the snapshot and the batch's sequences;
                 returns a sliceable result with one row for each sequence, in their order.
+            level: what the cost of a batch depends on, as of now; asked where ``snapshot`` is, and hashed by identity.
             max_batch_tokens: budget of one batch.
+            max_batch_s: its bound in seconds, at the pace at which batches of the same level ran on the same lane.
             max_queue_tokens: bound of the queue; what has left it for a batch no longer counts.
             max_queue_s: its bound in seconds, at the rate at which it was seen to drain. One batch may always wait, for
                 the rate seen under little load is less than what full batches reach.
@@ -97,14 +102,16 @@ class TokenBatcher(Generic[S, T]):
         """
         self._snapshot = snapshot
         self._run = run
+        self._level = level
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
         self._max_queue_s = max_queue_s
         self._lanes = lanes
         self._observe = observe
-        self._schedule = Schedule(lanes.narrow_lanes, max_batch_tokens)
+        self._schedule = Schedule(lanes.narrow_lanes)
         self._queue: TokenQueue[_Item[S, T]] = TokenQueue()
         self._rate = DrainRate()
+        self._paces = LevelPaces(max_batch_s)
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -195,10 +202,15 @@ class TokenBatcher(Generic[S, T]):
                 await self._work.wait()
                 self._work.clear()
                 while (lane := self._schedule.next_lane(len(self._queue))) is not None:
-                    if batch := self._queue.take(self._schedule.budget(lane, self._queue.tokens)):
+                    if batch := self._form_batch(lane):
                         tokens = sum(item.tokens for item in batch)
                         self._schedule.begin(lane, tokens)
                         batches.create_task(self._occupy(lane, batch, tokens))
+
+    def _form_batch(self, lane: Lane) -> list[_Item[S, T]]:
+        """Take from the queue what ``lane`` should run next."""
+        most = min(self._max_batch_tokens, self._paces.tokens(self._level(), lane))
+        return self._queue.take(self._schedule.budget(lane, self._queue.tokens, most))
 
     async def _occupy(self, lane: Lane, batch: list[_Item[S, T]], tokens: int) -> None:
         """Answer ``batch`` on ``lane``, which is free again afterwards."""
@@ -230,7 +242,7 @@ class TokenBatcher(Generic[S, T]):
                 batch[0].future.set_exception(failure)
 
     async def _run_together(self, batch: list[_Item[S, T]], lane: Lane) -> None:
-        snapshot = self._snapshot()
+        snapshot, level = self._snapshot(), self._level()
         sequences = [sequence for item in batch for sequence in item.sequences]
         started = time.perf_counter()
         executor = self._lanes.executor(lane)
@@ -240,6 +252,7 @@ class TokenBatcher(Generic[S, T]):
             raise RuntimeError(f"the engine gave {len(rows)} rows for {len(sequences)} sequences")
         tokens = sum(item.tokens for item in batch)
         self._rate.record(tokens, started, ended)
+        self._paces.record(level, lane, tokens, ended - started)
         self._observe(len(sequences), tokens)
         stops = itertools.accumulate(len(item.sequences) for item in batch)
         for item, stop in zip(batch, stops, strict=True):

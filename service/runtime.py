@@ -80,7 +80,9 @@ class InferenceRuntime:
         self._batcher = TokenBatcher[Live, Encoded](
             lambda: shelf.live,
             _predict,
+            level=lambda: shelf.live.engine,
             max_batch_tokens=settings.max_batch_tokens,
+            max_batch_s=settings.max_batch_ms / 1e3,
             max_queue_tokens=settings.max_queue_tokens,
             max_queue_s=settings.max_queue_s,
             lanes=self._lanes,

@@ -24,8 +24,6 @@ class Schedule:
 
     narrow_lanes: int
     """How many batches may run side by side; 0 where all run on the wide lane."""
-    max_batch_tokens: int
-    """Token budget of one batch."""
     running: int = 0
     """Batches that run."""
     running_tokens: int = 0
@@ -44,15 +42,15 @@ class Schedule:
             return Lane.NARROW if 0 < self.narrow_lanes <= waiting else Lane.WIDE
         return Lane.NARROW if self.running < self.narrow_lanes else None
 
-    def budget(self, lane: Lane, waiting_tokens: int) -> int:
-        """Return the tokens that a batch on ``lane`` may have; a single request may have more.
+    def budget(self, lane: Lane, waiting_tokens: int, most: int) -> int:
+        """Return the tokens, up to ``most``, that a batch on ``lane`` may have; a single request may have more.
 
         A narrow lane takes its share of all that waits and runs, so that no other is left without work.
         """
         if lane is Lane.WIDE:
-            return self.max_batch_tokens
+            return most
         share = -(-(waiting_tokens + self.running_tokens) // self.narrow_lanes)
-        return min(share, self.max_batch_tokens)
+        return min(share, most)
 
     def begin(self, lane: Lane, tokens: int) -> None:
         """Note that a batch runs."""

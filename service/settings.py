@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """Accuracy below which nothing is promoted. Default: dense accuracy less 0.05."""
     max_batch_tokens: int = Field(default=4096, ge=1)
     """Token budget of one batch."""
+    max_batch_ms: float = Field(default=50.0, gt=0, allow_inf_nan=False)
+    """Milliseconds that a batch may take, at the pace measured for its level; a single request may take longer."""
     max_queue_tokens: int = Field(default=32768, ge=1)
     """Tokens that may wait in a replica; beyond them a request is refused with 429."""
     max_queue_s: float = Field(default=2.0, gt=0, allow_inf_nan=False)

@@ -15,6 +15,7 @@ from service.deadlines import Deadline
 from service.drain_rate import DrainRate
 from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
 from service.lanes import Lanes
+from service.schedule import Lane
 
 BUDGET = 16
 QUEUE = 40
@@ -31,6 +32,15 @@ class Sequence_:
     @property
     def ids(self) -> list[int]:
         return [self.request] * self.length
+
+
+class Level:
+    pass
+
+
+LEVEL = Level()
+ANY: dict[str, Any] = {"level": lambda: LEVEL, "max_batch_s": 1e6}
+"""Batches may take any time."""
 
 
 class Poison(Exception):
@@ -108,12 +118,15 @@ async def bench(
     poisoned: frozenset[int] = frozenset(),
     narrow: int = 0,
     queue_s: float = 1e6,
+    batch_s: float = 1e6,
 ) -> AsyncIterator[Bench]:
     executor, model, clock = SteppedExecutor(), Model(set(poisoned)), itertools.count()
     batcher = TokenBatcher[int, Sequence_](
         lambda: next(clock),
         model,
         max_batch_tokens=budget,
+        level=lambda: LEVEL,
+        max_batch_s=batch_s,
         max_queue_tokens=queue,
         max_queue_s=queue_s,
         lanes=lanes_on(executor, narrow),
@@ -175,6 +188,16 @@ async def test_a_request_beyond_the_budget_runs_alone_and_in_its_turn() -> None:
         assert [requests_of(batch) for batch in b.model.batches] == [[0, 1], [2], [3]]
 
 
+async def test_a_batch_has_no_more_tokens_than_its_level_runs_in_time() -> None:
+    async with bench(budget=1000, queue=5000, batch_s=1.0) as b:
+        b.batcher._paces.record(LEVEL, Lane.WIDE, tokens=300, seconds=1.0)
+        tasks = [b.send(request, 100) for request in range(7)]
+        await settle()
+        assert b.batcher.queue_tokens == 400
+        await b.run_out()
+        await asyncio.gather(*tasks)
+
+
 async def test_one_batch_runs_on_one_snapshot_taken_when_it_forms() -> None:
     async with bench() as b:
         first = b.send(0, 1)
@@ -199,6 +222,7 @@ async def test_a_result_with_rows_missing_fails_and_does_not_shift_answers() -> 
     batcher = TokenBatcher[int, Sequence_](
         lambda: 0,
         lambda snapshot, sequences: [],
+        **ANY,
         max_batch_tokens=8,
         max_queue_tokens=8,
         max_queue_s=1.0,
@@ -218,7 +242,13 @@ async def test_a_failing_snapshot_fails_requests_and_not_the_batcher() -> None:
         raise Poison
 
     batcher = TokenBatcher[int, Sequence_](
-        no_snapshot, Model(), max_batch_tokens=8, max_queue_tokens=8, max_queue_s=1.0, lanes=Lanes(SteppedExecutor())
+        no_snapshot,
+        Model(),
+        **ANY,
+        max_batch_tokens=8,
+        max_queue_tokens=8,
+        max_queue_s=1.0,
+        lanes=Lanes(SteppedExecutor()),
     )
     batcher.start()
     with pytest.raises(InferenceFailed):
@@ -369,7 +399,13 @@ async def test_draining_refuses_new_requests_and_waits_for_the_accepted_ones() -
 
 async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up() -> None:
     batcher = TokenBatcher[int, Sequence_](
-        lambda: 0, Model(), max_batch_tokens=8, max_queue_tokens=8, max_queue_s=1.0, lanes=Lanes(SteppedExecutor())
+        lambda: 0,
+        Model(),
+        **ANY,
+        max_batch_tokens=8,
+        max_queue_tokens=8,
+        max_queue_s=1.0,
+        lanes=Lanes(SteppedExecutor()),
     )
     waiting = asyncio.create_task(batcher.submit([Sequence_(0, 1)]))
     await settle()
@@ -382,7 +418,7 @@ async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up
 async def test_real_threads_answer_a_hundred_requests_each_with_its_own_rows(cores: int) -> None:
     lanes = Lanes.start(cores, side_by_side=True)
     batcher = TokenBatcher[int, Sequence_](
-        lambda: 0, Model(), max_batch_tokens=64, max_queue_tokens=10_000, max_queue_s=100.0, lanes=lanes
+        lambda: 0, Model(), **ANY, max_batch_tokens=64, max_queue_tokens=10_000, max_queue_s=100.0, lanes=lanes
     )
     batcher.start()
     answers = await asyncio.gather(*(batcher.submit([Sequence_(i, 1 + i % 7)]) for i in range(100)))

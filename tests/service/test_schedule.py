@@ -7,16 +7,16 @@ BUDGET = 100
 
 
 def test_a_lone_request_runs_on_all_cores() -> None:
-    assert Schedule(2, BUDGET).next_lane(1) is Lane.WIDE
+    assert Schedule(2).next_lane(1) is Lane.WIDE
 
 
 def test_a_request_for_every_core_gets_one_core_each() -> None:
-    assert Schedule(4, BUDGET).next_lane(3) is Lane.WIDE
-    assert Schedule(4, BUDGET).next_lane(4) is Lane.NARROW
+    assert Schedule(4).next_lane(3) is Lane.WIDE
+    assert Schedule(4).next_lane(4) is Lane.NARROW
 
 
 def test_nothing_runs_beside_a_batch_on_all_cores() -> None:
-    schedule = Schedule(2, BUDGET)
+    schedule = Schedule(2)
     schedule.begin(Lane.WIDE, 10)
     assert schedule.next_lane(9) is None
     schedule.end(Lane.WIDE, 10)
@@ -24,25 +24,25 @@ def test_nothing_runs_beside_a_batch_on_all_cores() -> None:
 
 
 def test_a_request_that_comes_while_a_core_is_idle_takes_it_at_once() -> None:
-    schedule = Schedule(2, BUDGET)
+    schedule = Schedule(2)
     schedule.begin(Lane.NARROW, 10)
     assert schedule.next_lane(1) is Lane.NARROW
 
 
 def test_without_narrow_lanes_all_batches_run_one_after_the_other() -> None:
-    schedule = Schedule(0, BUDGET)
+    schedule = Schedule(0)
     assert schedule.next_lane(50) is Lane.WIDE
     schedule.begin(Lane.WIDE, 10)
     assert schedule.next_lane(50) is None
 
 
 def test_narrow_lanes_share_all_that_waits_and_runs() -> None:
-    schedule = Schedule(2, BUDGET)
-    assert schedule.budget(Lane.NARROW, 30) == 15
+    schedule = Schedule(2)
+    assert schedule.budget(Lane.NARROW, 30, BUDGET) == 15
     schedule.begin(Lane.NARROW, 4)
-    assert schedule.budget(Lane.NARROW, 30) == 17
-    assert schedule.budget(Lane.NARROW, 1000) == BUDGET
-    assert schedule.budget(Lane.WIDE, 30) == BUDGET
+    assert schedule.budget(Lane.NARROW, 30, BUDGET) == 17
+    assert schedule.budget(Lane.NARROW, 1000, BUDGET) == BUDGET
+    assert schedule.budget(Lane.WIDE, 30, BUDGET) == BUDGET
 
 
 events = st.lists(st.one_of(st.integers(1, 60), st.just(None)), max_size=60)
@@ -51,7 +51,7 @@ events = st.lists(st.one_of(st.integers(1, 60), st.just(None)), max_size=60)
 
 @given(st.sampled_from([0, 2, 3, 8]), events)
 def test_no_core_is_idle_while_requests_wait(narrow: int, plan: list[int | None]) -> None:
-    schedule = Schedule(narrow, BUDGET)
+    schedule = Schedule(narrow)
     waiting: list[int] = []
     running: list[tuple[Lane, int]] = []
     for event in plan:
@@ -60,7 +60,7 @@ def test_no_core_is_idle_while_requests_wait(narrow: int, plan: list[int | None]
         elif running:
             schedule.end(*running.pop(0))
         while (lane := schedule.next_lane(len(waiting))) is not None:
-            budget = schedule.budget(lane, sum(waiting))
+            budget = schedule.budget(lane, sum(waiting), BUDGET)
             assert 1 <= budget <= BUDGET
             tokens = waiting.pop(0)
             while waiting and tokens + waiting[0] <= budget:
