@@ -10,21 +10,26 @@ from loadtests.open_loop import Arrivals
 from loadtests.options import LoadOptions
 from loadtests.result import Result
 from loadtests.running import exit_code_of
-from loadtests.scenarios import compare, steady, swap_under_load
+from loadtests.scenarios import compare, overload, steady, swap_under_load
+from loadtests.scenarios.overload import OverloadOptions
 from loadtests.scenarios.swap_under_load import SwapOptions
 from loadtests.target import DEFAULT_ROUTE, checked_target
 from loadtests.texts import load_texts, request_bodies
 
+CONNECTIONS = 128
+OVERLOAD_CONNECTIONS = 4096
+"""More than requests can wait in a queue: otherwise they would wait in the generator, and none be refused."""
 DEFAULT_URL = "http://127.0.0.1:8000"
 EPILOG = """\
 examples:
   python -m loadtests swap_under_load --swaps 200 --rate auto --admin-token-file STORE/admin.token --out results
   python -m loadtests steady --rate 150 --seconds 60
+  python -m loadtests overload --factor 2 --seconds 60 --out results
   python -m loadtests compare --url http://127.0.0.1:8000 --other-url http://127.0.0.1:8001 --rounds 5
 
 exit codes: 0 every law held; 1 a law was broken (a failed request, a generation that went back, a swap that did not
-commit); 2 the test could not run. Latency runs from the intended send time, so a stall cannot hide. Progress goes to
-stderr, the report or, with --json, the figures to stdout.
+commit, a refusal without Retry-After); 2 the test could not run. Latency runs from the intended send time, so a stall
+cannot hide. Progress goes to stderr, the report or, with --json, the figures to stdout.
 """
 
 
@@ -38,6 +43,11 @@ async def _run(options: argparse.Namespace) -> Result:
     load = _load_options(options)
     if options.scenario == "steady":
         return await steady.run(load, seconds=options.seconds)
+    if options.scenario == "overload":
+        overloading = OverloadOptions(
+            factor=options.factor, seconds=options.seconds, calm_s=options.calm, recovery_s=options.recovery
+        )
+        return await overload.run(load, overloading)
     if options.scenario == "compare":
         other = checked_target(
             options.other_url, route=options.route, api_key=options.api_key, allow_remote=options.allow_remote
@@ -65,7 +75,7 @@ def _load_options(options: argparse.Namespace) -> LoadOptions:
         share=options.share,
         arrivals=options.arrivals,
         seed=options.seed,
-        connections=options.connections,
+        connections=options.connections or (OVERLOAD_CONNECTIONS if options.scenario == "overload" else CONNECTIONS),
         timeout_s=options.timeout,
         probe_s=options.probe,
     )
@@ -91,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--arrivals", type=Arrivals, choices=list(Arrivals), default=Arrivals.POISSON, help="spacing (%(default)s)")
     add("--seed", type=int, default=0, help="seed of arrivals, text order and swap plan (%(default)s)")
     add("--texts", type=Path, metavar="FILE", help="one text per line; default: sentences of our own")
-    add("--connections", type=int, default=128, help="most keep-alive connections (%(default)s)")
+    most = f"most keep-alive connections ({CONNECTIONS}; overload: {OVERLOAD_CONNECTIONS})"
+    add("--connections", type=int, default=None, help=most)
     add("--timeout", type=float, default=10.0, metavar="S", help="a request fails after it (%(default)s s)")
     add("--api-key", default=os.environ.get("SPARSEDIAL_API_KEY"), help="inference key (SPARSEDIAL_API_KEY)")
     add("--allow-remote", action="store_true", help="let the load go to an address off this machine")
@@ -107,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_swap_under_load(scenarios, common)
     one = scenarios.add_parser("steady", parents=[common], help="one rate for a given time")
     one.add_argument("--seconds", type=float, default=30.0, help="length (%(default)s s)")
+    over = scenarios.add_parser("overload", parents=[common], help="more than the service can answer, then less again")
+    over.add_argument("--factor", type=float, default=2.0, help="offered rate, of --rate or the capacity (%(default)s)")
+    over.add_argument("--seconds", type=float, default=60.0, help="length of the overload (%(default)s s)")
+    over.add_argument("--calm", type=float, default=15.0, metavar="S", help="time at --share before it (%(default)s s)")
+    over.add_argument("--recovery", type=float, default=15.0, metavar="S", help="the same after it (%(default)s s)")
     two = scenarios.add_parser("compare", parents=[common], help="the same load against two URLs in turn")
     two.add_argument("--other-url", required=True, help="the second service, b in the report")
     two.add_argument("--rounds", type=int, default=5, help="paired readings (%(default)s)")

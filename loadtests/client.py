@@ -56,7 +56,7 @@ class Lane:
     async def send(self, index: int, intended_s: float, body: bytes) -> Reply:
         """Post one body and return what came of it; a transport failure is a reply with status 0."""
         sent_s = self._clock.now()
-        status, error, generation, sparsity = 0, None, None, None
+        status, error, generation, sparsity, retry_after = 0, None, None, None, None
         times_ms: dict[str, float] = {}
         try:
             async with self._session.post(self._target.endpoint, data=body) as response:
@@ -66,6 +66,7 @@ class Lane:
                 sparsity = _number(response.headers.get("x-sparsity"))
                 told = {name: _number(response.headers.get(name)) for name in TIME_HEADERS}
                 times_ms = {name: time_ms for name, time_ms in told.items() if time_ms is not None}
+                retry_after = response.headers.get("retry-after")
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
             status, error = 0, type(failure).__name__
         return Reply(
@@ -79,6 +80,7 @@ class Lane:
             sparsity=sparsity,
             connection=self._connection,
             times_ms=times_ms,
+            retry_after=retry_after,
         )
 
     async def close(self) -> None:

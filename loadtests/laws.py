@@ -34,6 +34,25 @@ def no_failed_request(replies: Iterable[Reply]) -> Law:
     return Law(name="no failed request", broken=failures.total(), detail=told or f"{total} requests answered with 200")
 
 
+def answered_or_refused(replies: Iterable[Reply]) -> Law:
+    """Every request is answered with 200 or refused with 429: an overload times nothing out and breaks nothing."""
+    replies = list(replies)
+    others = Counter(reply.error or str(reply.status) for reply in replies if reply.failed and not reply.refused)
+    told = ", ".join(f"{count} x {kind}" for kind, count in others.most_common(5))
+    good = f"{len(replies)} requests, {sum(reply.refused for reply in replies)} of them refused"
+    return Law(name="every request answered or refused", broken=others.total(), detail=told or good)
+
+
+def refusals_say_when_to_come_back(replies: Iterable[Reply]) -> Law:
+    """Every 429 has a ``Retry-After`` of whole seconds, at least one."""
+    given = [reply.retry_after for reply in replies if reply.refused]
+    good = [int(text) for text in given if text is not None and text.isdecimal() and int(text) >= 1]
+    wrong = Counter(text for text in given if text is None or not text.isdecimal() or int(text) < 1)
+    told = ", ".join(f"{count} x {text or 'none'}" for text, count in wrong.most_common(5))
+    spread = f"{min(good)} to {max(good)} s in {len(good)} refusals" if good else "nothing was refused"
+    return Law(name="every 429 has Retry-After", broken=wrong.total(), detail=told or spread)
+
+
 def generation_never_goes_back(replies: Iterable[Reply]) -> Law:
     """On one connection, no answer has a lower generation than one before it; every good answer states one."""
     newest: dict[int, int] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.capacity import probe_capacity
+from loadtests.capacity import CONCURRENCIES, Capacity, probe_capacity
 from loadtests.client import LanePool
 from loadtests.open_loop import Arrivals, Load
 from loadtests.progress import say
@@ -38,15 +38,17 @@ class LoadOptions:
         """Return the rate to send at, measured where it was not given, and the facts to report of it."""
         if self.rate is not None:
             return self.rate, {"rate": f"{self.rate:g} requests/s, given"}
-        say(f"measuring the capacity of {self.target.endpoint} ...")
-        capacity = await probe_capacity(self.target, self.bodies, seconds=self.probe_s)
+        capacity, facts = await self.capacity()
         rate = capacity.rate * self.share
-        say(f"capacity {capacity.rate:.0f} requests/s at {capacity.concurrency} clients; sending {rate:.0f}")
+        return rate, {**facts, "rate": f"{rate:.1f} requests/s, {self.share:.0%} of capacity"}
+
+    async def capacity(self, concurrencies: Sequence[int] = CONCURRENCIES) -> tuple[Capacity, dict[str, str]]:
+        """Return what the service answers at most, and the facts to report of it."""
+        say(f"measuring the capacity of {self.target.endpoint} ...")
+        capacity = await probe_capacity(self.target, self.bodies, seconds=self.probe_s, concurrencies=concurrencies)
+        say(f"capacity {capacity.rate:.0f} requests/s at {capacity.concurrency} clients")
         readings = ", ".join(f"{clients} clients: {value:.0f}" for clients, value in capacity.rates.items())
-        return rate, {
-            "capacity": f"{capacity.rate:.1f} requests/s (closed loop; {readings})",
-            "rate": f"{rate:.1f} requests/s, {self.share:.0%} of capacity",
-        }
+        return capacity, {"capacity": f"{capacity.rate:.1f} requests/s (closed loop; {readings})"}
 
     def facts(self) -> dict[str, str]:
         """Return the settings for the report."""

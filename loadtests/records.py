@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 OK = 200
+REFUSED = 429
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class Reply:
     """Number of the TCP connection within the run; requests on one connection follow each other."""
     times_ms: dict[str, float] = field(default_factory=dict)
     """Milliseconds of each stage in the service, by the name of the header that told them."""
+    retry_after: str | None = None
+    """The header ``Retry-After``, as it came."""
 
     @property
     def latency_s(self) -> float:
@@ -43,6 +46,11 @@ class Reply:
     def failed(self) -> bool:
         """True for anything but a 200."""
         return self.status != OK
+
+    @property
+    def refused(self) -> bool:
+        """True where the service said that it has no room now."""
+        return self.status == REFUSED
 
 
 def write_replies(path: Path, replies: Iterable[Reply]) -> None:

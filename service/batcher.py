@@ -1,28 +1,27 @@
-"""A token-budget batcher that pulls when the engine is idle.
+"""A token-budget batcher that pulls when a lane is idle.
 
-There is no waiting timer: while a batch runs, requests gather; when it is done, the oldest ones that fit the token
+There is no waiting timer: while batches run, requests gather; when one is done, the oldest ones that fit the token
 budget run together. An idle engine therefore answers a lone request at once, and a busy one gets full batches.
 """
 
 import asyncio
 import itertools
 import logging
-import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from service.deadlines import Deadline
+from service.drain_rate import DrainRate
 from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
+from service.lanes import Lanes
+from service.level_paces import LevelPaces
+from service.schedule import Lane, Schedule
+from service.token_queue import TokenQueue
 
 logger = logging.getLogger(__name__)
-
-RATE_MEMORY = 0.9
-"""Weight that each batch leaves to those before it in the measured drain rate."""
 
 
 class Tokens(Protocol):
@@ -67,24 +66,6 @@ class _Item(Generic[S, T]):
         return self.future.done() or (self.deadline is not None and self.deadline.passed)
 
 
-class DrainRate:
-    """Tokens that leave the queue in a second: a moving average over batches, weighted by their length."""
-
-    def __init__(self) -> None:
-        """Nothing is measured yet."""
-        self._tokens = 0.0
-        self._seconds = 0.0
-
-    def record(self, tokens: int, seconds: float) -> None:
-        """Count a finished batch."""
-        self._tokens = RATE_MEMORY * self._tokens + tokens
-        self._seconds = RATE_MEMORY * self._seconds + seconds
-
-    def seconds_for(self, tokens: int) -> int:
-        """Return the whole seconds, at least one, that ``tokens`` need at the measured rate."""
-        return max(1, math.ceil(tokens * self._seconds / self._tokens)) if self._tokens else 1
-
-
 class TokenBatcher(Generic[S, T]):
     """Runs requests in order of arrival, as many at once as the token budget holds.
 
@@ -96,42 +77,57 @@ class TokenBatcher(Generic[S, T]):
         snapshot: Callable[[], S],
         run: Callable[[S, Sequence[T]], Any],
         *,
+        level: Callable[[], object],
         max_batch_tokens: int,
+        max_batch_s: float,
         max_queue_tokens: int,
-        executor: Executor,
+        max_queue_s: float,
+        lanes: Lanes,
         observe: Callable[[int, int], None] = lambda texts, tokens: None,
     ) -> None:
         """Prepare; nothing runs before ``start``.
 
         Args:
             snapshot: called on the event loop, once for each batch, when it forms.
-            run: called in ``executor`` with the snapshot and the batch's sequences; returns a sliceable result with
-                one row for each sequence, in their order.
+            run: called in a thread of ``lanes``, in several at once, with the snapshot and the batch's sequences;
+                returns a sliceable result with one row for each sequence, in their order.
+            level: what the cost of a batch depends on, as of now; asked where ``snapshot`` is, and hashed by identity.
             max_batch_tokens: budget of one batch.
+            max_batch_s: its bound in seconds, at the pace at which batches of the same level ran on the same lane.
             max_queue_tokens: bound of the queue; what has left it for a batch no longer counts.
-            executor: runs one batch at a time.
+            max_queue_s: its bound in seconds, at the rate at which it was seen to drain. One batch may always wait, for
+                the rate seen under little load is less than what full batches reach.
+            lanes: where batches run.
             observe: told the number of texts and of tokens of each batch.
         """
         self._snapshot = snapshot
         self._run = run
+        self._level = level
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
-        self._executor = executor
+        self._max_queue_s = max_queue_s
+        self._lanes = lanes
         self._observe = observe
-        self._queue: OrderedDict[_Item[S, T], None] = OrderedDict()
-        self._queue_tokens = 0
+        self._schedule = Schedule(lanes.narrow_lanes)
+        self._queue: TokenQueue[_Item[S, T]] = TokenQueue()
         self._rate = DrainRate()
-        self._arrival = asyncio.Event()
+        self._paces = LevelPaces(max_batch_s)
+        self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._running = False
         self._draining = False
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def queue_tokens(self) -> int:
         """Tokens that wait."""
-        return self._queue_tokens
+        return self._queue.tokens
+
+    @property
+    def queue_limit_tokens(self) -> int:
+        """Tokens beyond which nothing more may wait now."""
+        in_time = max(self._max_batch_tokens, self._rate.tokens_in(self._max_queue_s))
+        return int(min(self._max_queue_tokens, in_time))
 
     @property
     def alive(self) -> bool:
@@ -180,95 +176,83 @@ class TokenBatcher(Generic[S, T]):
                 tokens=tokens,
                 limit_tokens=self._max_queue_tokens,
             )
-        if self._queue_tokens + tokens > self._max_queue_tokens:
+        # The wait is that of what stands before it, however large it is itself.
+        limit = self.queue_limit_tokens
+        if self._queue.tokens >= limit or self._queue.tokens + tokens > self._max_queue_tokens:
             raise Overloaded(
-                f"The queue is full: {self._queue_tokens} of {self._max_queue_tokens} tokens wait. Try again later.",
-                retry_after_s=self._rate.seconds_for(self._queue_tokens),
+                f"The queue is full: {self._queue.tokens} of {limit} tokens wait. Try again later.",
+                retry_after_s=self._rate.seconds_for(self._queue.tokens),
             )
 
     @contextmanager
     def _queued(self, item: _Item[S, T]) -> Iterator[None]:
         """Hold ``item`` in the queue until it is taken for a batch or given up."""
-        self._queue[item] = None
-        self._queue_tokens += item.tokens
+        self._queue.add(item)
         self._idle.clear()
-        self._arrival.set()
+        self._work.set()
         try:
             yield
         finally:
-            self._take(item)
-
-    def _take(self, item: _Item[S, T]) -> None:
-        """Remove ``item`` and its tokens from the queue, if it is still there."""
-        if item in self._queue:
-            del self._queue[item]
-            self._queue_tokens -= item.tokens
+            self._queue.remove(item)
             self._show_idle()
 
     async def _serve(self) -> None:
-        while True:
-            await self._arrival.wait()
-            self._arrival.clear()
-            with self._running_batches():
-                while batch := self._form_batch():
-                    await self._answer(batch)
+        async with asyncio.TaskGroup() as batches:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                while (lane := self._schedule.next_lane(len(self._queue))) is not None:
+                    if batch := self._form_batch(lane):
+                        tokens = sum(item.tokens for item in batch)
+                        self._schedule.begin(lane, tokens)
+                        batches.create_task(self._occupy(lane, batch, tokens))
 
-    @contextmanager
-    def _running_batches(self) -> Iterator[None]:
-        """Count as busy, also while the queue is empty because everything in it is being run."""
-        self._running = True
+    def _form_batch(self, lane: Lane) -> list[_Item[S, T]]:
+        """Take from the queue what ``lane`` should run next."""
+        most = min(self._max_batch_tokens, self._paces.tokens(self._level(), lane))
+        return self._queue.take(self._schedule.budget(lane, self._queue.tokens, most))
+
+    async def _occupy(self, lane: Lane, batch: list[_Item[S, T]], tokens: int) -> None:
+        """Answer ``batch`` on ``lane``, which is free again afterwards."""
         try:
-            yield
+            await self._answer(batch, lane)
         finally:
-            self._running = False
+            self._schedule.end(lane, tokens)
+            self._work.set()
             self._show_idle()
 
     def _show_idle(self) -> None:
-        if not self._queue and not self._running:
+        if not self._queue and not self._schedule.running:
             self._idle.set()
 
-    def _form_batch(self) -> list[_Item[S, T]]:
-        """Take the oldest requests that fit the budget together; those that nobody waits for are dropped."""
-        batch: list[_Item[S, T]] = []
-        tokens = 0
-        while self._queue:
-            item = next(iter(self._queue))
-            if item.given_up:
-                self._take(item)
-                continue
-            if batch and tokens + item.tokens > self._max_batch_tokens:
-                break
-            self._take(item)
-            batch.append(item)
-            tokens += item.tokens
-        return batch
-
-    async def _answer(self, batch: list[_Item[S, T]]) -> None:
+    async def _answer(self, batch: list[_Item[S, T]], lane: Lane) -> None:
         """Run ``batch``; after an error run its requests one by one, so that only the guilty one fails."""
         try:
-            await self._run_together(batch)
+            await self._run_together(batch, lane)
         except Exception as error:
             if len(batch) > 1:
                 logger.warning("a batch of %d requests failed (%s); retrying them one by one", len(batch), error)
                 for item in batch:
                     if not item.future.done():
-                        await self._answer([item])
+                        await self._answer([item], lane)
             elif not batch[0].future.done():
                 logger.error("inference failed", exc_info=error)
                 failure = InferenceFailed("The model could not answer this request; other requests are not affected.")
                 failure.__cause__ = error
                 batch[0].future.set_exception(failure)
 
-    async def _run_together(self, batch: list[_Item[S, T]]) -> None:
-        snapshot = self._snapshot()
+    async def _run_together(self, batch: list[_Item[S, T]], lane: Lane) -> None:
+        snapshot, level = self._snapshot(), self._level()
         sequences = [sequence for item in batch for sequence in item.sequences]
         started = time.perf_counter()
-        rows = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, snapshot, sequences)
-        inference_s = time.perf_counter() - started
+        executor = self._lanes.executor(lane)
+        rows = await asyncio.get_running_loop().run_in_executor(executor, self._run, snapshot, sequences)
+        ended = time.perf_counter()
         if len(rows) != len(sequences):
             raise RuntimeError(f"the engine gave {len(rows)} rows for {len(sequences)} sequences")
         tokens = sum(item.tokens for item in batch)
-        self._rate.record(tokens, inference_s)
+        self._rate.record(tokens, started, ended)
+        self._paces.record(level, lane, tokens, ended - started)
         self._observe(len(sequences), tokens)
         stops = itertools.accumulate(len(item.sequences) for item in batch)
         for item, stop in zip(batch, stops, strict=True):
@@ -278,6 +262,6 @@ class TokenBatcher(Generic[S, T]):
                         rows=rows[stop - len(item.sequences) : stop],
                         snapshot=snapshot,
                         queue_s=started - item.arrived,
-                        inference_s=inference_s,
+                        inference_s=ended - started,
                     )
                 )

@@ -49,7 +49,10 @@ class SharedBase:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Engine:
-    """A model with what its answers need. Its methods may be called from any one thread at a time."""
+    """A model with what its answers need. Any number of threads may call its methods at once.
+
+    Warm it up before: threads that meet at its first use may lay the same weights out twice, and keep one of the two.
+    """
 
     model: SlimBert
     manifest: Manifest

@@ -12,6 +12,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
     start_http_server,
@@ -32,16 +33,18 @@ TEXT_BUCKETS = tuple(float(2**power) for power in range(9))
 class ReplicaMetrics:
     """The Prometheus page of one replica."""
 
-    def __init__(self, version: str, queue_limit_tokens: int) -> None:
+    def __init__(self, version: str) -> None:
         """Register everything; gauges of the variant are set by ``set_variant``."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter, which nothing reads
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.requests = self._counter("requests", "Requests answered.", "route", "outcome")
         self.request_duration = self._seconds("request_duration", "Arrival to end of the answer.", "route")
         self.stage_duration = self._seconds("stage_duration", "Time that a request spends in a stage.", "stage")
         self.batch_tokens = self._histogram("batch_tokens", "Tokens run together.", TOKEN_BUCKETS)
         self.batch_texts = self._histogram("batch_texts", "Texts run together.", TEXT_BUCKETS)
         self.queue_tokens = self._gauge("queue_tokens", "Tokens that wait.")
+        self.queue_limit_tokens = self._gauge("queue_limit_tokens", "Tokens that may wait.")
         self.in_flight = self._gauge("requests_in_flight", "Requests accepted and not yet answered.")
         self.truncated_texts = self._counter("truncated_texts", "Texts cut to the model's positions.")
         self.requested_sparsity = self._gauge("requested_sparsity_ratio", "Sparsity asked for.")
@@ -64,12 +67,18 @@ class ReplicaMetrics:
         self.stage_variant = self._seconds("replica_stage_duration", "Load and warm-up of a staged variant.")
         self.peer_failures = self._counter("metrics_peer_failures", "Peers' pages missing from a merged page.")
         self._variant_labels: tuple[str, ...] | None = None
-        self._gauge("queue_limit_tokens", "Tokens that may wait.").set(queue_limit_tokens)
         self._gauge("build_info", "The running program.", "version").labels(version).set(1)
 
-    def watch(self, queue_tokens: Callable[[], float], in_flight: Callable[[], float]) -> None:
-        """Read two gauges where they are kept, when the page is asked for."""
+    def watch(
+        self,
+        *,
+        queue_tokens: Callable[[], float],
+        queue_limit_tokens: Callable[[], float],
+        in_flight: Callable[[], float],
+    ) -> None:
+        """Read gauges where they are kept, when the page is asked for."""
         self.queue_tokens.set_function(queue_tokens)
+        self.queue_limit_tokens.set_function(queue_limit_tokens)
         self.in_flight.set_function(in_flight)
 
     def set_variant(self, manifest: Manifest, generation: int, requested: float) -> None:

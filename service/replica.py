@@ -53,7 +53,7 @@ class ModelReplica:
             engine.warm_up()
             return engine
 
-        metrics = ReplicaMetrics(VERSION, settings.max_queue_tokens)
+        metrics = ReplicaMetrics(VERSION)
         self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
         link = RayControlLink()
         state_file = StateFile(sources.store / STATE)

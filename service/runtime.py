@@ -7,7 +7,6 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +19,11 @@ from pruning.tokenization import Encoded, TextTokenizer
 from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
 from service.batcher import Answered, TokenBatcher
 from service.classification import rank
-from service.compute_threads import compute_on
 from service.deadlines import Deadline
 from service.engine import Live
 from service.errors import DeadlineExceeded, NotReady
 from service.inflight import Exchange, InFlight
+from service.lanes import Lanes
 from service.metrics import ReplicaMetrics
 from service.metrics_merge import PeerPages, merge_pages
 from service.protocol import Peer
@@ -67,7 +66,7 @@ class InferenceRuntime:
             metrics: this replica's page.
             settings: limits and time-outs.
             replica_id: the ``replica`` label of this page.
-            threads: cores that the engine computes on.
+            threads: cores that the replica computes on.
             peers: the live processes whose pages ``metrics_page`` merges; this one may be among them.
         """
         self._shelf = shelf
@@ -77,15 +76,16 @@ class InferenceRuntime:
         self._replica_id = replica_id
         self._peers = peers
         self._pages = PeerPages()
-        self._executor = ThreadPoolExecutor(
-            1, thread_name_prefix="engine", initializer=functools.partial(compute_on, threads)
-        )
+        self._lanes = Lanes.start(threads, side_by_side=shelf.live.engine.device.type == "cpu")
         self._batcher = TokenBatcher[Live, Encoded](
             lambda: shelf.live,
             _predict,
+            level=lambda: shelf.live.engine,
             max_batch_tokens=settings.max_batch_tokens,
+            max_batch_s=settings.max_batch_ms / 1e3,
             max_queue_tokens=settings.max_queue_tokens,
-            executor=self._executor,
+            max_queue_s=settings.max_queue_s,
+            lanes=self._lanes,
             observe=self._observe_batch,
         )
         self._inflight = InFlight(metrics)
@@ -94,7 +94,11 @@ class InferenceRuntime:
             stage: metrics.stage_duration.labels(stage).observe
             for stage in ("tokenization", "queue", "inference", "serialization")
         }
-        metrics.watch(lambda: self._batcher.queue_tokens, lambda: self._inflight.count)
+        metrics.watch(
+            queue_tokens=lambda: self._batcher.queue_tokens,
+            queue_limit_tokens=lambda: self._batcher.queue_limit_tokens,
+            in_flight=lambda: self._inflight.count,
+        )
         self._show_variant()
 
     def check_ready(self) -> None:
@@ -193,7 +197,7 @@ class InferenceRuntime:
         await self.drained()
         await self._batcher.stop()
         await self._pages.close()
-        self._executor.shutdown()
+        self._lanes.close()
         self._shelf.close()
 
     def variant_headers(self) -> dict[str, str]:
@@ -267,6 +271,6 @@ def _headers_of(live: Live) -> dict[str, str]:
 
 
 def _predict(live: Live, sequences: Sequence[Encoded]) -> NDArray[np.float32]:
-    """Return logits [n, C]; called in the engine's thread."""
+    """Return logits [n, C]; called in the threads of the lanes."""
     logits: NDArray[Any] = live.engine.predict(sequences).numpy()
     return logits

@@ -71,8 +71,12 @@ class Settings(BaseSettings):
     """Accuracy below which nothing is promoted. Default: dense accuracy less 0.05."""
     max_batch_tokens: int = Field(default=4096, ge=1)
     """Token budget of one batch."""
+    max_batch_ms: float = Field(default=50.0, gt=0, allow_inf_nan=False)
+    """Milliseconds that a batch may take, at the pace measured for its level; a single request may take longer."""
     max_queue_tokens: int = Field(default=32768, ge=1)
     """Tokens that may wait in a replica; beyond them a request is refused with 429."""
+    max_queue_s: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    """Seconds that a request may have to wait, at the rate measured; beyond them it is refused with 429."""
     max_client_batch_size: int = Field(default=256, ge=1)
     """Texts in one request."""
     max_text_characters: int = Field(default=100_000, ge=1)

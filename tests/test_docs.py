@@ -122,8 +122,8 @@ def names_of(registry: CollectorRegistry) -> Iterator[str]:
 
 
 def test_every_metric_is_described_and_no_other() -> None:
-    exposed = {*names_of(ReplicaMetrics("0", 1).registry), *names_of(ControlMetrics().registry)}
-    assert set(re.findall(r"^\| `(sparsedial_\w+)`", REFERENCE, re.MULTILINE)) == exposed
+    exposed = {*names_of(ReplicaMetrics("0").registry), *names_of(ControlMetrics().registry)}
+    assert set(re.findall(r"^\| `((?:sparsedial|process)_\w+)`", REFERENCE, re.MULTILINE)) == exposed
 
 
 @pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]

@@ -39,7 +39,8 @@ def rounded_rows(rows: int) -> int:
 class LaidOut(nn.Module):
     """A layer that keeps what it made of its tensors for a kernel, until they are moved, converted, loaded or copied.
 
-    Tensors must not be changed in place once they were used.
+    Tensors must not be changed in place once they were used. Threads may share a layer: at worst, those that meet at
+    its first use each make the same, and one of them is kept.
     """
 
     def __init__(self) -> None:

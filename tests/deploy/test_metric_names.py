@@ -19,7 +19,7 @@ def names_of(registry: CollectorRegistry) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def exposed() -> set[str]:
-    replica = ReplicaMetrics(version="0", queue_limit_tokens=1)
+    replica = ReplicaMetrics(version="0")
     return {*names_of(replica.registry), *names_of(ControlMetrics().registry)}
 
 

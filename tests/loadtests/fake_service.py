@@ -1,6 +1,7 @@
 """A service as a load test sees it: answers with a generation, has a dial, and breaks its promises when told to."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 
@@ -24,9 +25,14 @@ class FakeService:
         self.stall_s: Callable[[int], float] = lambda number: 0.0
         """Seconds that the n-th request holds up everything."""
         self.generation_of: Callable[[int], int] = lambda number: self.generation
+        self.places: float = math.inf
+        """Requests that may wait or run; others are refused."""
+        self.retry_after: str | None = "1"
+        self.resident_bytes: Callable[[], int] = lambda: 1_000_000
         self.refused: set[float] = set()
         """Levels that fail to build."""
         self._turn = asyncio.Lock()
+        self._inside = 0
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -60,6 +66,16 @@ class FakeService:
 
     async def _predict(self, request: web.Request) -> web.Response:
         await request.read()
+        if self._inside >= self.places:
+            told = {"retry-after": self.retry_after} if self.retry_after else {}
+            return web.json_response({}, status=429, headers=told)
+        self._inside += 1
+        try:
+            return await self._answer()
+        finally:
+            self._inside -= 1
+
+    async def _answer(self) -> web.Response:
         async with self._turn:
             number = self.answered
             self.answered += 1
@@ -80,6 +96,7 @@ class FakeService:
     async def _metrics(self, request: web.Request) -> web.Response:
         level = 'sparsedial_level_accuracy_ratio{{replica="control",sparsity="{:g}"}} {}'
         lines = [level.format(each, 0.9 - each / 10) for each in LEVELS] + [level.format(0.9, 0.5)]
+        lines.append(f'process_resident_memory_bytes{{replica="model"}} {float(self.resident_bytes())}')
         lines.append('sparsedial_accuracy_floor_ratio{replica="control"} 0.8')
         return web.Response(text="\n".join(lines) + "\n")
 

@@ -14,6 +14,7 @@ def reply(
     generation: int | None = 1,
     sparsity: float | None = 0.5,
     connection: int = 0,
+    retry_after: str | None = None,
 ) -> Reply:
     return Reply(
         index=index,
@@ -25,4 +26,5 @@ def reply(
         generation=generation,
         sparsity=sparsity,
         connection=connection,
+        retry_after=retry_after,
     )

@@ -41,6 +41,14 @@ def test_the_token_may_come_from_the_environment(service: FakeService, monkeypat
     assert main([*SWAP, "--url", service.url]) == 0
 
 
+def test_an_overload_has_connections_for_all_that_may_wait(
+    service: FakeService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--rate", "50", "--seconds", "0.3", "--calm", "0.2", "--recovery", "0.2"]
+    assert main(["overload", "--url", service.url, *short]) == 0
+    assert "at most 4096 connections" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("rate", ["0", "-3", "nan", "fast"])
 def test_a_rate_that_is_none_is_refused(rate: str) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -52,5 +60,5 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     printed = capsys.readouterr().out
-    for word in ("swap_under_load", "steady", "compare", "examples", "exit codes"):
+    for word in ("swap_under_load", "steady", "overload", "compare", "examples", "exit codes"):
         assert word in printed

@@ -1,4 +1,10 @@
-from loadtests.laws import Goal, generation_never_goes_back, no_failed_request
+from loadtests.laws import (
+    Goal,
+    answered_or_refused,
+    generation_never_goes_back,
+    no_failed_request,
+    refusals_say_when_to_come_back,
+)
 from tests.loadtests.replies import reply
 
 
@@ -37,3 +43,17 @@ def test_an_answer_without_a_generation_breaks_the_law_but_a_failed_request_has_
 def test_a_goal_that_is_no_number_is_not_met() -> None:
     assert Goal(name="ratio", value=1.4, limit=1.5).met
     assert not Goal(name="ratio", value=float("nan"), limit=1.5).met
+
+
+def test_a_refusal_is_no_failure_of_an_overloaded_service_and_everything_else_is() -> None:
+    assert answered_or_refused([reply(), reply(status=429)]).held
+    law = answered_or_refused([reply(), reply(status=429), reply(status=504), reply(status=0, error="TimeoutError")])
+    assert law.broken == 2
+    assert "1 x 504" in law.detail and "1 x TimeoutError" in law.detail
+
+
+def test_a_refusal_without_a_sane_retry_after_breaks_the_law() -> None:
+    given = [reply(status=429, retry_after=text) for text in ("1", "12", None, "0", "soon")]
+    law = refusals_say_when_to_come_back([*given, reply()])
+    assert law.broken == 3
+    assert refusals_say_when_to_come_back([*given[:2], reply()]).detail == "1 to 12 s in 2 refusals"

@@ -125,7 +125,7 @@ def runtime_of(engine: Engine, model_dir: Path, settings: Settings | None = None
     return InferenceRuntime(
         EngineShelf(lambda variant_id: engine, Live(1, engine)),
         TextTokenizer.load(model_dir),
-        ReplicaMetrics(CARD.version, settings.max_queue_tokens),
+        ReplicaMetrics(CARD.version),
         settings,
         replica_id="r1",
         **options,

@@ -1,7 +1,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batcher import Answered, DrainRate, TokenBatcher
+from service.batcher import Answered, TokenBatcher
 from service.deadlines import Deadline
+from service.drain_rate import DrainRate
 from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
+from service.lanes import Lanes
+from service.schedule import Lane
 
 BUDGET = 16
 QUEUE = 40
@@ -31,6 +34,15 @@ class Sequence_:
         return [self.request] * self.length
 
 
+class Level:
+    pass
+
+
+LEVEL = Level()
+ANY: dict[str, Any] = {"level": lambda: LEVEL, "max_batch_s": 1e6}
+"""Batches may take any time."""
+
+
 class Poison(Exception):
     pass
 
@@ -46,8 +58,8 @@ class SteppedExecutor(Executor):
         self.waiting.append((future, lambda: fn(*args, **kwargs)))
         return future
 
-    def step(self) -> None:
-        future, work = self.waiting.pop(0)
+    def step(self, position: int = 0) -> None:
+        future, work = self.waiting.pop(position)
         try:
             future.set_result(work())
         except Exception as error:
@@ -94,13 +106,30 @@ class Bench:
             await settle()
 
 
+def lanes_on(executor: SteppedExecutor, narrow: int) -> Lanes:
+    return Lanes(executor, executor, narrow) if narrow else Lanes(executor)
+
+
 @asynccontextmanager
 async def bench(
-    *, budget: int = BUDGET, queue: int = QUEUE, poisoned: frozenset[int] = frozenset()
+    *,
+    budget: int = BUDGET,
+    queue: int = QUEUE,
+    poisoned: frozenset[int] = frozenset(),
+    narrow: int = 0,
+    queue_s: float = 1e6,
+    batch_s: float = 1e6,
 ) -> AsyncIterator[Bench]:
     executor, model, clock = SteppedExecutor(), Model(set(poisoned)), itertools.count()
     batcher = TokenBatcher[int, Sequence_](
-        lambda: next(clock), model, max_batch_tokens=budget, max_queue_tokens=queue, executor=executor
+        lambda: next(clock),
+        model,
+        max_batch_tokens=budget,
+        level=lambda: LEVEL,
+        max_batch_s=batch_s,
+        max_queue_tokens=queue,
+        max_queue_s=queue_s,
+        lanes=lanes_on(executor, narrow),
     )
     batcher.start()
     made = Bench(batcher, executor, model, clock)
@@ -159,6 +188,16 @@ async def test_a_request_beyond_the_budget_runs_alone_and_in_its_turn() -> None:
         assert [requests_of(batch) for batch in b.model.batches] == [[0, 1], [2], [3]]
 
 
+async def test_a_batch_has_no_more_tokens_than_its_level_runs_in_time() -> None:
+    async with bench(budget=1000, queue=5000, batch_s=1.0) as b:
+        b.batcher._paces.record(LEVEL, Lane.WIDE, tokens=300, seconds=1.0)
+        tasks = [b.send(request, 100) for request in range(7)]
+        await settle()
+        assert b.batcher.queue_tokens == 400
+        await b.run_out()
+        await asyncio.gather(*tasks)
+
+
 async def test_one_batch_runs_on_one_snapshot_taken_when_it_forms() -> None:
     async with bench() as b:
         first = b.send(0, 1)
@@ -181,7 +220,13 @@ async def test_only_the_guilty_request_of_a_batch_fails() -> None:
 async def test_a_result_with_rows_missing_fails_and_does_not_shift_answers() -> None:
     executor = SteppedExecutor()
     batcher = TokenBatcher[int, Sequence_](
-        lambda: 0, lambda snapshot, sequences: [], max_batch_tokens=8, max_queue_tokens=8, executor=executor
+        lambda: 0,
+        lambda snapshot, sequences: [],
+        **ANY,
+        max_batch_tokens=8,
+        max_queue_tokens=8,
+        max_queue_s=1.0,
+        lanes=Lanes(executor),
     )
     batcher.start()
     task = asyncio.create_task(batcher.submit([Sequence_(0, 1)]))
@@ -197,7 +242,13 @@ async def test_a_failing_snapshot_fails_requests_and_not_the_batcher() -> None:
         raise Poison
 
     batcher = TokenBatcher[int, Sequence_](
-        no_snapshot, Model(), max_batch_tokens=8, max_queue_tokens=8, executor=SteppedExecutor()
+        no_snapshot,
+        Model(),
+        **ANY,
+        max_batch_tokens=8,
+        max_queue_tokens=8,
+        max_queue_s=1.0,
+        lanes=Lanes(SteppedExecutor()),
     )
     batcher.start()
     with pytest.raises(InferenceFailed):
@@ -213,7 +264,7 @@ async def test_a_full_queue_is_refused_with_the_time_it_takes_to_drain() -> None
         waiting = [b.send(request, 10) for request in range(1, 5)]
         await settle()
         b.batcher._rate = DrainRate()
-        b.batcher._rate.record(tokens=8, seconds=1.0)
+        b.batcher._rate.record(tokens=8, start=0.0, end=1.0)
         with pytest.raises(Overloaded) as refused:
             await b.batcher.submit([Sequence_(9, 1)])
         assert refused.value.retry_after_s == 5
@@ -221,15 +272,27 @@ async def test_a_full_queue_is_refused_with_the_time_it_takes_to_drain() -> None
         await asyncio.gather(busy, *waiting)
 
 
-def test_retry_after_is_at_least_a_second_and_follows_the_latest_batches() -> None:
-    rate = DrainRate()
-    assert rate.seconds_for(10_000) == 1
-    rate.record(tokens=100, seconds=1.0)
-    assert rate.seconds_for(10) == 1
-    assert rate.seconds_for(250) == 3
-    for _ in range(100):
-        rate.record(tokens=10, seconds=1.0)
-    assert rate.seconds_for(250) == 25
+async def test_no_more_may_wait_than_drains_in_time_but_always_a_batch() -> None:
+    async with bench(queue_s=2.0) as b:
+        assert b.batcher.queue_limit_tokens == QUEUE
+        b.batcher._rate.record(tokens=15, start=0.0, end=1.0)
+        assert b.batcher.queue_limit_tokens == 30
+        b.batcher._rate = DrainRate()
+        b.batcher._rate.record(tokens=1, start=0.0, end=1.0)
+        assert b.batcher.queue_limit_tokens == BUDGET
+
+
+async def test_what_counts_is_the_wait_before_a_request_and_not_its_own_length() -> None:
+    async with bench(queue_s=2.0) as b:
+        busy = b.send(0, 1)
+        await settle()
+        b.batcher._rate.record(tokens=10, start=0.0, end=1.0)
+        waiting = [b.send(1, 19), b.send(2, 21)]
+        await settle()
+        with pytest.raises(Overloaded, match="40 of 20 tokens wait"):
+            await b.batcher.submit([Sequence_(3, 1)])
+        await b.run_out()
+        await asyncio.gather(busy, *waiting)
 
 
 async def test_a_request_larger_than_the_queue_is_too_large_even_when_idle() -> None:
@@ -258,12 +321,66 @@ async def test_a_batch_that_forms_in_the_moment_of_a_cancellation_leaves_that_re
         await settle()
         leaving, staying = b.send(1, 5), b.send(2, 3)
         await settle()
+        b.executor.step()
         leaving.cancel()
-        assert [item.tokens for item in b.batcher._form_batch()] == [3]
-        assert b.batcher.queue_tokens == 0
-        staying.cancel()
         await b.run_out()
-        await busy
+        await asyncio.gather(busy, staying)
+        assert [requests_of(batch) for batch in b.model.batches] == [[0], [2]]
+
+
+async def test_a_request_for_every_core_gives_each_lane_a_batch_and_keeps_the_order_of_arrival() -> None:
+    async with bench(narrow=2) as b:
+        tasks = [b.send(request, 2) for request in range(4)]
+        await settle()
+        assert len(b.executor.waiting) == 2
+        await b.run_out()
+        await asyncio.gather(*tasks)
+        assert [requests_of(batch) for batch in b.model.batches] == [[0, 1], [2, 3]]
+
+
+async def test_a_lane_that_is_done_takes_the_next_batch_while_another_still_runs() -> None:
+    async with bench(narrow=2) as b:
+        first, second = b.send(0, 2), b.send(1, 2)
+        await settle()
+        third = b.send(2, 2)
+        b.executor.step(1)
+        await settle()
+        assert second.done() and not first.done() and b.batcher.queue_tokens == 0
+        b.executor.step(1)
+        await settle()
+        assert third.done() and not first.done()
+        await b.run_out()
+        await first
+
+
+async def test_batches_side_by_side_each_finish_on_the_snapshot_they_began_with() -> None:
+    async with bench(narrow=2) as b:
+        tasks = [b.send(0, 2), b.send(1, 2)]
+        await settle()
+        b.executor.step(1)
+        await b.run_out()
+        assert [(await task).snapshot for task in tasks] == [0, 1]
+
+
+async def test_an_error_on_one_lane_leaves_the_other_alone() -> None:
+    async with bench(narrow=2, poisoned=frozenset({0})) as b:
+        tasks = [b.send(request, 2) for request in range(4)]
+        await b.run_out()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [InferenceFailed, Answered, Answered, Answered]
+
+
+async def test_draining_waits_for_every_lane() -> None:
+    async with bench(narrow=2) as b:
+        tasks = [b.send(0, 1), b.send(1, 1)]
+        await settle()
+        drained = asyncio.create_task(b.batcher.drain())
+        b.executor.step(1)
+        await settle()
+        assert not drained.done()
+        await b.run_out()
+        await drained
+        assert all(task.done() for task in tasks)
 
 
 async def test_draining_refuses_new_requests_and_waits_for_the_accepted_ones() -> None:
@@ -282,7 +399,13 @@ async def test_draining_refuses_new_requests_and_waits_for_the_accepted_ones() -
 
 async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up() -> None:
     batcher = TokenBatcher[int, Sequence_](
-        lambda: 0, Model(), max_batch_tokens=8, max_queue_tokens=8, executor=SteppedExecutor()
+        lambda: 0,
+        Model(),
+        **ANY,
+        max_batch_tokens=8,
+        max_queue_tokens=8,
+        max_queue_s=1.0,
+        lanes=Lanes(SteppedExecutor()),
     )
     waiting = asyncio.create_task(batcher.submit([Sequence_(0, 1)]))
     await settle()
@@ -291,15 +414,16 @@ async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up
     assert batcher.queue_tokens == 0
 
 
-async def test_a_real_thread_answers_a_hundred_requests_each_with_its_own_rows() -> None:
-    model = Model()
-    with ThreadPoolExecutor(1) as executor:
-        batcher = TokenBatcher[int, Sequence_](
-            lambda: 0, model, max_batch_tokens=64, max_queue_tokens=10_000, executor=executor
-        )
-        batcher.start()
-        answers = await asyncio.gather(*(batcher.submit([Sequence_(i, 1 + i % 7)]) for i in range(100)))
-        await batcher.stop()
+@pytest.mark.parametrize("cores", [1, 3])
+async def test_real_threads_answer_a_hundred_requests_each_with_its_own_rows(cores: int) -> None:
+    lanes = Lanes.start(cores, side_by_side=True)
+    batcher = TokenBatcher[int, Sequence_](
+        lambda: 0, Model(), **ANY, max_batch_tokens=64, max_queue_tokens=10_000, max_queue_s=100.0, lanes=lanes
+    )
+    batcher.start()
+    answers = await asyncio.gather(*(batcher.submit([Sequence_(i, 1 + i % 7)]) for i in range(100)))
+    await batcher.stop()
+    lanes.close()
     assert [answered.rows[0][1].request for answered in answers] == list(range(100))
 
 
@@ -307,29 +431,29 @@ actions = st.lists(
     st.one_of(
         st.tuples(st.just("send"), st.lists(st.integers(1, 9), min_size=1, max_size=4), st.booleans()),
         st.tuples(st.just("cancel"), st.integers(0, 30)),
-        st.tuples(st.just("step")),
+        st.tuples(st.just("step"), st.integers(0, 3)),
         st.tuples(st.just("settle")),
     ),
     max_size=40,
 )
 
 
-@given(actions)
+@given(actions, st.sampled_from([0, 2, 3]))
 @settings(max_examples=300, deadline=None)
-def test_whatever_happens_nothing_is_lost_doubled_mixed_or_out_of_turn(plan: list[tuple[Any, ...]]) -> None:
-    asyncio.run(_play(plan))
+def test_whatever_happens_nothing_is_lost_doubled_mixed_or_out_of_turn(
+    plan: list[tuple[Any, ...]], narrow: int
+) -> None:
+    asyncio.run(_play(plan, narrow))
 
 
-async def _play(plan: list[tuple[Any, ...]]) -> None:
+async def _play(plan: list[tuple[Any, ...]], narrow: int) -> None:
     tasks: dict[int, asyncio.Task[Answered[int]]] = {}
-    sizes: dict[int, int] = {}
     cancelled: set[int] = set()
-    async with bench() as b:
+    async with bench(narrow=narrow) as b:
         for action, *arguments in plan:
             if action == "send":
                 request = len(tasks)
                 lengths, poisoned = arguments
-                sizes[request] = sum(lengths)
                 if poisoned:
                     b.model.poisoned.add(request)
                 tasks[request] = b.send(request, *lengths)
@@ -337,9 +461,13 @@ async def _play(plan: list[tuple[Any, ...]]) -> None:
                 tasks[arguments[0]].cancel()
                 cancelled.add(arguments[0])
             elif action == "step" and b.executor.waiting:
-                b.executor.step()
+                b.executor.step(arguments[0] % len(b.executor.waiting))
             elif action == "settle":
                 await settle()
+                side_by_side = len(b.executor.waiting)
+                assert side_by_side <= max(1, narrow)
+                # Wide computes on all cores, and so does a full set of narrow lanes.
+                assert b.batcher.queue_tokens == 0 or side_by_side == max(1, narrow) or b.batcher._schedule.wide
             assert 0 <= b.batcher.queue_tokens <= QUEUE
         await b.run_out()
         results = await asyncio.gather(*tasks.values(), return_exceptions=True)
@@ -364,5 +492,7 @@ async def _play(plan: list[tuple[Any, ...]]) -> None:
     clean = [batch for batch in b.model.batches if not b.model.poisoned & set(requests_of(batch))]
     answered_once = [request for batch in clean for request in requests_of(batch)]
     assert len(answered_once) == len(set(answered_once))
-    starts = list(dict.fromkeys(request for batch in b.model.batches for request in requests_of(batch)))
+    # Batches side by side end in any order; they began in that of their snapshots.
+    begun = sorted(zip(b.model.snapshots, b.model.batches, strict=True), key=lambda run: run[0])
+    starts = list(dict.fromkeys(request for _, batch in begun for request in requests_of(batch)))
     assert starts == sorted(starts)

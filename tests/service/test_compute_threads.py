@@ -42,3 +42,20 @@ def test_alone_is_one_core_for_this_thread_and_those_that_come() -> None:
     thread.start()
     thread.join()
     assert seen == [1, 1]
+
+
+def test_threads_that_start_at_once_each_keep_their_own_number() -> None:
+    seen: list[tuple[int, int]] = []
+    together = threading.Barrier(12)
+
+    def compute(threads: int) -> None:
+        together.wait()
+        compute_alone() if threads == 1 else compute_on(threads)
+        seen.append((threads, torch.get_num_threads()))
+
+    started = [threading.Thread(target=compute, args=(1 + number % 3,)) for number in range(12)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    assert sorted(seen) == [(number, number) for number in (1, 2, 3) for _ in range(4)]

@@ -37,6 +37,21 @@ def test_each_sequence_gets_its_own_logits_whatever_it_is_batched_with(
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_that_answer_at_once_from_one_engine_each_get_their_own_logits(
+    base: BaseModel, dtype: torch.dtype
+) -> None:
+    engine = engine_of(base)
+    engine.model.to(dtype)
+    batches = [sequences([length, length + 3, 40], base.shape.vocabulary) for length in range(1, 9)]
+    one_by_one = [engine.predict(batch) for batch in batches]
+    engine.model.to(dtype)  # forget what was laid out: the threads meet at the first use
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(5):
+            for logits, expected in zip(threads.map(engine.predict, batches), one_by_one, strict=True):
+                torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
 def test_a_forward_pass_stays_within_the_token_budget(base: BaseModel) -> None:
     seen: list[int] = []
 

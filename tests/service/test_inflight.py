@@ -22,7 +22,7 @@ from service.metrics import ReplicaMetrics
     ],
 )
 def test_every_status_has_its_outcome(status: int | None, outcome: str) -> None:
-    metrics = ReplicaMetrics("1.0", 100)
+    metrics = ReplicaMetrics("1.0")
     with InFlight(metrics).track("/") as exchange:
         exchange.status = status
     assert f'sparsedial_requests_total{{outcome="{outcome}",route="/"}} 1.0' in metrics.page()
@@ -30,7 +30,7 @@ def test_every_status_has_its_outcome(status: int | None, outcome: str) -> None:
 
 
 async def test_waiting_for_none_ends_with_the_last_even_after_an_error() -> None:
-    inflight = InFlight(ReplicaMetrics("1.0", 100))
+    inflight = InFlight(ReplicaMetrics("1.0"))
     await inflight.none()
     with inflight.track("/"):
         with pytest.raises(RuntimeError), inflight.track("/predict"):

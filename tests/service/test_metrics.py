@@ -52,14 +52,14 @@ def values(page: str) -> dict[tuple[str, ...], float]:
 
 
 def test_every_promised_family_is_on_the_page() -> None:
-    page = ReplicaMetrics("1.0", 100).page()
+    page = ReplicaMetrics("1.0").page()
     declared = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE")}
     assert {f"sparsedial_{name}" for name in NAMES} <= declared
     assert not any(name.endswith("_created") for name in declared)
 
 
 def test_a_swap_replaces_what_is_said_of_the_variant(manifest: Manifest) -> None:
-    metrics = ReplicaMetrics("1.0", 100)
+    metrics = ReplicaMetrics("1.0")
     metrics.set_variant(manifest, 1, 0.5)
     second = replace(manifest, variant_id="b" * 16, spec=PruneSpec(sparsity=0.7, scorer="taylor"))
     metrics.set_variant(second, 2, 0.7)
@@ -75,9 +75,14 @@ def test_a_swap_replaces_what_is_said_of_the_variant(manifest: Manifest) -> None
 
 
 def test_watched_gauges_are_read_when_the_page_is() -> None:
-    metrics = ReplicaMetrics("1.0", 100)
-    state = {"queue": 7, "flight": 2}
-    metrics.watch(lambda: state["queue"], lambda: state["flight"])
+    metrics = ReplicaMetrics("1.0")
+    state = {"queue": 7, "limit": 9, "flight": 2}
+    metrics.watch(
+        queue_tokens=lambda: state["queue"],
+        queue_limit_tokens=lambda: state["limit"],
+        in_flight=lambda: state["flight"],
+    )
+    assert values(metrics.page())[("sparsedial_queue_limit_tokens",)] == 9
     assert values(metrics.page())[("sparsedial_queue_tokens",)] == 7
     state["queue"] = 0
     assert values(metrics.page())[("sparsedial_queue_tokens",)] == 0
@@ -85,7 +90,7 @@ def test_watched_gauges_are_read_when_the_page_is() -> None:
 
 
 def test_two_replicas_in_one_process_do_not_share_a_registry() -> None:
-    first, second = ReplicaMetrics("1.0", 100), ReplicaMetrics("1.0", 100)
+    first, second = ReplicaMetrics("1.0"), ReplicaMetrics("1.0")
     first.requests.labels("/", "ok").inc()
     assert ("sparsedial_requests_total", "ok", "/") in values(first.page())
     assert ("sparsedial_requests_total", "ok", "/") not in values(second.page())
@@ -97,11 +102,11 @@ def test_time_is_resolved_from_half_a_millisecond_to_ten_seconds() -> None:
 
 
 def test_the_page_is_served_on_a_free_port() -> None:
-    metrics = ReplicaMetrics("1.0", 100)
+    metrics = ReplicaMetrics("1.0")
     server, address = serve_metrics(metrics.registry, "127.0.0.1")
     try:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
-            assert "sparsedial_queue_limit_tokens 100.0" in response.read().decode()
+            assert "sparsedial_queue_limit_tokens 0.0" in response.read().decode()
     finally:
         server.shutdown()
         server.server_close()

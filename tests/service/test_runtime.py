@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ async def test_a_request_whose_time_is_up_is_computed_by_no_batch(base: BaseMode
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-async def test_the_engines_thread_computes_on_the_cores_it_was_given(
+async def test_a_lone_request_is_computed_on_all_the_cores_that_there_are(
     base: BaseModel, tiny_model_dir: Path, threads: int
 ) -> None:
     cores: list[int] = []
@@ -81,6 +82,25 @@ async def test_the_engines_thread_computes_on_the_cores_it_was_given(
     await runtime.classify(query("good"))
     await runtime.stop()
     assert cores == [threads]
+
+
+async def test_requests_for_every_core_are_computed_side_by_side_on_one_core_each(
+    base: BaseModel, tiny_model_dir: Path
+) -> None:
+    together = threading.Barrier(2, timeout=30)
+    cores: list[int] = []
+
+    def meet(module: torch.nn.Module, inputs: object) -> None:
+        together.wait()
+        cores.append(torch.get_num_threads())
+
+    engine = engine_of(base)
+    engine.model.register_forward_pre_hook(meet)
+    runtime = runtime_of(engine, tiny_model_dir, threads=2)
+    runtime.start()
+    await asyncio.gather(runtime.classify(query("good")), runtime.classify(query("bad")))
+    await runtime.stop()
+    assert cores == [1, 1]
 
 
 async def test_a_text_is_answered_alike_alone_and_in_a_batch(base: BaseModel, tiny_model_dir: Path) -> None:
@@ -166,7 +186,7 @@ async def test_a_swap_under_requests_loses_none_and_never_mixes_engines(base: Ba
     runtime = InferenceRuntime(
         EngineShelf(engines.__getitem__, Live(1, engines["0"])),
         TextTokenizer.load(tiny_model_dir),
-        ReplicaMetrics("1.0", settings.max_queue_tokens),
+        ReplicaMetrics("1.0"),
         settings,
         replica_id="r1",
     )
@@ -215,7 +235,7 @@ async def test_failed_and_dropped_stages_are_counted(base: BaseModel, tiny_model
     runtime = InferenceRuntime(
         EngineShelf(load, Live(1, engine_of(base, "first"))),
         TextTokenizer.load(tiny_model_dir),
-        ReplicaMetrics("1.0", 100),
+        ReplicaMetrics("1.0"),
         Settings(),
         replica_id="r1",
     )
@@ -233,7 +253,8 @@ async def test_failed_and_dropped_stages_are_counted(base: BaseModel, tiny_model
 
 
 async def test_the_page_merges_peers_and_counts_those_that_do_not_answer(base: BaseModel, tiny_model_dir: Path) -> None:
-    other = ReplicaMetrics(CARD.version, 55)
+    other = ReplicaMetrics(CARD.version)
+    other.queue_limit_tokens.set(55)
     server, address = serve_metrics(other.registry, "127.0.0.1")
     peers = [
         Peer(replica_id="r1", metrics_address="127.0.0.1:1"),

@@ -1,4 +1,6 @@
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -148,3 +150,19 @@ def test_a_machine_without_integer_products_is_refused_with_what_to_use(monkeypa
     monkeypatch.setattr(quantized, "multiplies_integers", lambda: False)
     with pytest.raises(PrecisionError, match=r"VNNI.*use 'float32' or 'bfloat16' here"):
         require_integers()
+
+
+@needs_integers
+def test_threads_that_meet_at_the_first_use_get_what_one_alone_gets() -> None:
+    inputs, weight, bias = numbers()
+    expected = layer_of(inputs, weight, bias)(inputs)
+    layer, together = layer_of(inputs, weight, bias), threading.Barrier(4)
+
+    def compute(_: int) -> torch.Tensor:
+        together.wait()
+        outputs: torch.Tensor = layer(inputs)
+        return outputs
+
+    with ThreadPoolExecutor(4) as threads:
+        for outputs in threads.map(compute, range(4)):
+            torch.testing.assert_close(outputs, expected)

@@ -1,0 +1,33 @@
+"""How fast a queue drains, measured by the batches that leave it."""
+
+import math
+
+MEMORY = 0.9
+"""Weight that each batch leaves to those before it."""
+
+
+class DrainRate:
+    """Tokens that leave the queue in a second: a moving average over batches, weighted by their length.
+
+    Batches may run side by side: a second in which two of them ran counts once.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is measured yet."""
+        self._tokens = 0.0
+        self._seconds = 0.0
+        self._last_end = -math.inf
+
+    def record(self, tokens: int, start: float, end: float) -> None:
+        """Count a batch that ran from ``start`` to ``end``, in seconds of one clock; in the order of their ends."""
+        self._tokens = MEMORY * self._tokens + tokens
+        self._seconds = MEMORY * self._seconds + end - max(start, self._last_end)
+        self._last_end = end
+
+    def tokens_in(self, seconds: float) -> float:
+        """Return the tokens that leave the queue in ``seconds``; infinite before anything is measured."""
+        return seconds * self._tokens / self._seconds if self._seconds else math.inf
+
+    def seconds_for(self, tokens: int) -> int:
+        """Return the whole seconds, at least one, that ``tokens`` need at the measured rate."""
+        return max(1, math.ceil(tokens * self._seconds / self._tokens)) if self._tokens else 1

@@ -1,0 +1,27 @@
+from service.drain_rate import DrainRate
+
+
+def test_retry_after_is_at_least_a_second_and_follows_the_latest_batches() -> None:
+    rate = DrainRate()
+    assert rate.seconds_for(10_000) == 1
+    rate.record(tokens=100, start=0.0, end=1.0)
+    assert rate.seconds_for(10) == 1
+    assert rate.seconds_for(250) == 3
+    for second in range(1, 101):
+        rate.record(tokens=10, start=float(second), end=second + 1.0)
+    assert rate.seconds_for(250) == 25
+
+
+def test_a_queue_that_two_lanes_empty_drains_twice_as_fast() -> None:
+    rate = DrainRate()
+    for second in range(100):
+        for _ in range(2):
+            rate.record(tokens=10, start=float(second), end=second + 1.0)
+    assert rate.seconds_for(200) == 10
+
+
+def test_time_without_batches_is_no_time_of_draining() -> None:
+    rate = DrainRate()
+    rate.record(tokens=10, start=0.0, end=1.0)
+    rate.record(tokens=10, start=100.0, end=101.0)
+    assert rate.seconds_for(45) == 5
