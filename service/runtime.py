@@ -258,7 +258,7 @@ class InferenceRuntime:
 
     def _show_variant(self) -> None:
         live = self._shelf.live
-        self._metrics.set_variant(live.engine.manifest, live.generation, live.engine.manifest.spec.sparsity)
+        self._metrics.set_variant(live.engine.manifest, live.generation, live.engine.name)
 
 
 def _headers_of(live: Live) -> dict[str, str]:

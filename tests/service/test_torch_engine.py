@@ -13,7 +13,8 @@ from pruning.errors import ChecksumError, PrecisionError, StoreError
 from pruning.slim.packed import PackedBatch
 from pruning.spec import Precision
 from pruning.variants import WEIGHTS, VariantStore
-from service.engine import Engine, NonFiniteLogits, SharedBase
+from service.engine import NonFiniteLogits
+from service.torch_engine import SharedBase, TorchEngine
 from tests.service.inference_parts import CPU, BrokenModel, engine_of, put_variant, sequence, sequences
 
 
@@ -57,7 +58,7 @@ def test_a_forward_pass_stays_within_the_token_budget(base: BaseModel) -> None:
 def test_a_stored_variant_answers_as_the_one_that_was_stored(base: BaseModel, tmp_path: Path) -> None:
     store = VariantStore(tmp_path)
     manifest = put_variant(base, store, "a" * 16, 0.5)
-    loaded = Engine.load(SharedBase(base, CPU), store, "a" * 16)
+    loaded = TorchEngine.load(SharedBase(base, CPU), store, "a" * 16)
     loaded.warm_up()
     batch = sequences([4, 9], base.shape.vocabulary)
     torch.testing.assert_close(loaded.predict(batch), engine_of(base, sparsity=0.5).predict(batch))
@@ -74,9 +75,9 @@ def test_a_damaged_or_unknown_variant_is_not_loaded(base: BaseModel, tmp_path: P
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(ChecksumError):
-        Engine.load(SharedBase(base, CPU), store, "a" * 16)
+        TorchEngine.load(SharedBase(base, CPU), store, "a" * 16)
     with pytest.raises(StoreError, match="no variant"):
-        Engine.load(SharedBase(base, CPU), store, "b" * 16)
+        TorchEngine.load(SharedBase(base, CPU), store, "b" * 16)
 
 
 def test_logits_that_are_not_finite_are_never_returned(base: BaseModel) -> None:
@@ -90,7 +91,7 @@ def test_logits_that_are_not_finite_are_never_returned(base: BaseModel) -> None:
 
 def test_an_engine_is_freed_without_the_garbage_collector(base: BaseModel, tmp_path: Path) -> None:
     put_variant(base, VariantStore(tmp_path), "a" * 16, 0.5)
-    engine = Engine.load(SharedBase(base, CPU), VariantStore(tmp_path), "a" * 16)
+    engine = TorchEngine.load(SharedBase(base, CPU), VariantStore(tmp_path), "a" * 16)
     engine.warm_up()
     references = weakref.ref(engine), weakref.ref(engine.model)
     del engine
@@ -103,7 +104,7 @@ def test_variants_share_what_no_cut_touches(base: BaseModel, tmp_path: Path) -> 
     engines = []
     for variant_id, sparsity in (("a" * 16, 0.25), ("b" * 16, 0.5)):
         put_variant(base, store, variant_id, sparsity)
-        engines.append(Engine.load(shared, store, variant_id))
+        engines.append(TorchEngine.load(shared, store, variant_id))
     first, second = (engine.model.word.weight for engine in engines)
     assert first.data_ptr() == second.data_ptr()
 
@@ -113,7 +114,7 @@ def test_variants_of_a_precision_share_the_base_in_it(base: BaseModel, tmp_path:
     engines = []
     for variant_id, sparsity in (("a" * 16, 0.25), ("b" * 16, 0.5)):
         put_variant(base, store, variant_id, sparsity, Precision.BFLOAT16)
-        engines.append(Engine.load(shared, store, variant_id))
+        engines.append(TorchEngine.load(shared, store, variant_id))
         engines[-1].warm_up()
     first, second = (engine.model.word.weight for engine in engines)
     assert first.dtype == torch.bfloat16 and first.data_ptr() == second.data_ptr()
@@ -130,7 +131,7 @@ def test_an_engine_on_a_gpu_answers_as_on_the_cpu(base: BaseModel, tmp_path: Pat
     store = VariantStore(tmp_path)
     put_variant(base, store, "a" * 16, 0.5)
     shared = SharedBase(base, cuda)
-    engines = [Engine.load(shared, store, "a" * 16) for _ in range(2)]
+    engines = [TorchEngine.load(shared, store, "a" * 16) for _ in range(2)]
     engines[0].warm_up()
     batch = sequences([4, 9, 48], base.shape.vocabulary)
     logits = engines[0].predict(batch)
@@ -151,4 +152,4 @@ def test_int8_is_refused_on_a_gpu_before_anything_is_loaded(base: BaseModel, tmp
     with pytest.raises(
         PrecisionError, match="int8, which is computed on CPUs alone, and this replica computes on cuda"
     ):
-        Engine.load(SharedBase(base, torch.device("cuda")), store, "a" * 16)
+        TorchEngine.load(SharedBase(base, torch.device("cuda")), store, "a" * 16)
