@@ -27,9 +27,9 @@ from service.openvino_engine import HINTS, OpenVinoEngine
 from service.torch_engine import SharedBase, TorchEngine
 
 LEVELS = (0.0, 0.5, 0.7)
-TEXTS = 640
-SINGLES = 64
-ROUNDS = 7
+TEXTS = 320
+SINGLES = 48
+ROUNDS = 5
 Load = Sequence[Sequence[TokenSequence]]
 """Batches that are answered one after the other."""
 
