@@ -14,6 +14,7 @@ from ray.serve.config import BackpressureConfig
 
 from service.cluster import cluster_gpus
 from service.control import Control, Ladder
+from service.engine_choice import require_engine
 from service.info import MAX_CONCURRENT_REQUESTS
 from service.replica import ModelReplica
 from service.settings import Device, Settings
@@ -39,6 +40,7 @@ def build_model(values: dict[str, Any]) -> Application:
     ``device=auto`` is decided here, for Ray has to know what a replica needs: GPUs if the cluster has one by now.
     """
     settings = Settings(**values)
+    require_engine(settings.engine)
     gpus = cluster_gpus()
     if settings.device is Device.AUTO and gpus < 1:
         logger.warning(

@@ -35,7 +35,7 @@ from service.options import (
     refusals,
     settings_of,
 )
-from service.settings import Device, Ingress
+from service.settings import Device, EngineName, Ingress
 from service.terminal import print_frontier, print_json, say
 from service.version import VERSION
 
@@ -167,6 +167,10 @@ def serve(
         float | None, typer.Option(help="Sparsity to begin with, where nothing was committed yet. [default: 0]")
     ] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute. [default: auto]")] = None,
+    engine: Annotated[
+        EngineName | None,
+        typer.Option(help="What computes on CPUs; openvino is an extra, auto the faster of both. [default: auto]"),
+    ] = None,
     train: Train = None,
     eval: Eval = None,
     levels: Levels = None,
@@ -196,8 +200,8 @@ def serve(
     with refusals():
         settings = settings_of(
             model=model, host=host, port=port, replicas=replicas, store=store, sparsity=sparsity, device=device,
-            train=train, eval=eval, levels=levels, precision=precision, max_batch_tokens=max_batch_tokens,
-            ingress=ingress, address=address,
+            engine=engine, train=train, eval=eval, levels=levels, precision=precision,
+            max_batch_tokens=max_batch_tokens, ingress=ingress, address=address,
         )  # fmt: skip
         from service.launcher import launch
 

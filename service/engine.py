@@ -1,24 +1,15 @@
-"""One variant ready to answer on one device."""
+"""What an engine promises, whatever computes it, and what all engines have in common."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from pruning.errors import DeviceMemoryError, PrecisionError
-from pruning.slim.bert import SlimBert
-from pruning.slim.convert import DTYPES, SHARED, build_slim
-from pruning.slim.graphs import GraphedBert
-from pruning.slim.packed import PackedBatch, TokenSequence
-from pruning.slim.spans import computes_spans
-from pruning.spec import Precision
+from pruning.slim.packed import TokenSequence
 from pruning.tokenization import Encoded
-from pruning.variants import Manifest, VariantStore
-
-if TYPE_CHECKING:
-    from pruning.encoder import BaseModel
+from pruning.variants import Manifest
 
 DEFAULT_BATCH_TOKENS = 4096
 WARM_UP_LENGTHS = (4, 16, 128)
@@ -29,142 +20,67 @@ class NonFiniteLogits(RuntimeError):
     """The model's answer holds a NaN or an infinity."""
 
 
-class SharedBase:
-    """A base model on one device: what its variants share is there once for each precision that was ever asked for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Milliseconds of one core that an engine took for fixed sequences, the median of a few rounds."""
 
-    def __init__(self, base: "BaseModel", device: torch.device) -> None:
-        """Keep ``base``; nothing is moved before it is asked for."""
-        self.device = device
-        self._base = base
-        self._in_precision: dict[Precision, BaseModel] = {}
-
-    def in_precision(self, precision: Precision) -> "BaseModel":
-        """Return the base with the shared tensors on the device in ``precision``."""
-        if precision not in self._in_precision:
-            tensors = self._base.tensors
-            shared = {slot: tensors[slot].to(self.device, DTYPES[precision]) for slot in SHARED.values()}
-            self._in_precision[precision] = replace(self._base, tensors=tensors | shared)
-        return self._in_precision[precision]
+    single_ms: float
+    """One short sequence alone."""
+    batch_ms: float
+    """A batch of mixed lengths."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
-class Engine:
-    """A model with what its answers need. Any number of threads may call its methods at once.
+class Engine(Protocol):
+    """A variant ready to answer on one device.
 
-    Warm it up before: threads that meet at its first use may lay the same weights out twice, and keep one of the two.
+    Warm it up first; then any number of threads may call ``predict`` at once.
     """
 
-    model: SlimBert
-    manifest: Manifest
-    labels: tuple[str, ...]
-    """Label of each logit."""
-    max_length: int
-    """Longest sequence, in tokens, special ones included."""
-    device: torch.device
-    max_batch_tokens: int = DEFAULT_BATCH_TOKENS
-    """Tokens of one forward pass; a single longer sequence runs alone."""
-    graphs: GraphedBert | None = None
-    """The model captured in CUDA graphs, where the device replays them."""
+    @property
+    def name(self) -> str:
+        """What computes: ``torch`` or ``openvino``."""
 
-    @classmethod
-    def load(
-        cls,
-        shared: SharedBase,
-        store: VariantStore,
-        variant_id: str,
-        *,
-        max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    ) -> Self:
-        """Return the stored variant of a base model, on the device where that one is shared.
+    @property
+    def manifest(self) -> Manifest:
+        """The variant."""
 
-        Raises:
-            StoreError: no such variant, or one of another model.
-            PrecisionError: one that this device or processor does not compute.
-            DeviceMemoryError: the device has no room for it.
-            ChecksumError: its files were altered.
-        """
-        _check_device(store.manifest(variant_id).spec.precision, variant_id, shared.device)
-        manifest, layers = store.load(variant_id)
-        try:
-            base = shared.in_precision(manifest.spec.precision)
-            model = build_slim(base, layers).to(shared.device)
-            graphs = None
-            if computes_spans(shared.device):
-                graphs = GraphedBert.capture(model, max_tokens=max_batch_tokens, max_length=base.max_length)
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise DeviceMemoryError(
-                f"variant {variant_id} does not fit into the memory of {shared.device} beside what is loaded: {error}; "
-                "keep fewer --levels, lower --max-batch-tokens, or use a smaller precision"
-            ) from error
-        return cls(
-            model=model,
-            manifest=manifest,
-            labels=base.labels,
-            max_length=base.max_length,
-            device=shared.device,
-            max_batch_tokens=max_batch_tokens,
-            graphs=graphs,
-        )
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label of each logit."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence, in tokens, special ones included."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether threads that call at once compute at once, each on its own cores; else one waits for the other."""
+
+    @property
+    def model(self) -> Any:
+        """What holds the weights; it takes a weak reference."""
+
+    @property
+    def readings(self) -> Mapping[str, Reading] | None:
+        """What the engines took side by side when one was chosen, by their names; None where there was no choice."""
 
     def warm_up(self) -> None:
-        """Run fixed sequences of several lengths, alone and packed: weights are laid out, and a broken model shows.
+        """Run fixed sequences of several lengths, alone and together: weights are laid out, a broken model shows.
 
         Raises:
             NonFiniteLogits: the model answers with a NaN or an infinity.
         """
-        probes = [_probe(min(length, self.max_length), self.model.word.num_embeddings) for length in WARM_UP_LENGTHS]
-        for probe in probes:
-            self.predict([probe])
-        self.predict(probes)
 
-    @torch.inference_mode()
     def predict(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Return logits [n, C], float32 on the CPU, in the order of ``sequences``.
 
         Raises:
             NonFiniteLogits: a logit is not finite.
         """
-        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
-        parts = [self._forward([sequences[index] for index in chunk]) for chunk in self._chunks(order, sequences)]
-        logits = torch.empty(len(order), len(self.labels))
-        logits[torch.tensor(order)] = torch.cat(parts)
-        if not torch.isfinite(logits).all():
-            raise NonFiniteLogits(f"variant {self.manifest.variant_id} answered with logits that are not finite")
-        return logits
-
-    def _forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """Return logits [n, C], float32 on the CPU, of sequences that fit one pass."""
-        if self.graphs is not None:
-            return self.graphs(sequences)
-        logits: Tensor = self.model(PackedBatch.from_sequences(sequences, self.device)).float().cpu()
-        return logits
-
-    def _chunks(self, order: Sequence[int], sequences: Sequence[TokenSequence]) -> Iterator[list[int]]:
-        """Split ``order`` into neighbours that fit the token budget together."""
-        chunk: list[int] = []
-        tokens = 0
-        for index in order:
-            length = len(sequences[index].ids)
-            if chunk and tokens + length > self.max_batch_tokens:
-                yield chunk
-                chunk, tokens = [], 0
-            chunk.append(index)
-            tokens += length
-        yield chunk
-
-
-def _check_device(precision: Precision, variant_id: str, device: torch.device) -> None:
-    if precision.only_on not in (None, device.type):
-        raise PrecisionError(
-            f"variant {variant_id} is {precision}, which only {precision.only_on} answers in, and this replica "
-            f"computes on {device}; ask for float32 or bfloat16"
-        )
-
-
-def _probe(length: int, vocabulary: int) -> Encoded:
-    """Return a fixed sequence of token ids spread over the vocabulary."""
-    return Encoded([(7919 * position) % vocabulary for position in range(length)], [0] * length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +89,65 @@ class Live:
 
     generation: int
     engine: Engine
+
+
+Fits = Callable[[int, int, int], bool]
+"""(sequences, their tokens together, tokens of the longest) -> whether one forward pass may take them."""
+
+
+def predict_in_chunks(
+    forward: Callable[[Sequence[TokenSequence]], Tensor],
+    sequences: Sequence[TokenSequence],
+    fits: Fits,
+    variant_id: str,
+) -> Tensor:
+    """Return logits [n, C], float32 on the CPU, in the order of ``sequences``; chunks of like length run together.
+
+    Args:
+        forward: one pass over sequences sorted by length; logits in their order.
+        sequences: at least one.
+        fits: what a pass may take; a single sequence is never refused.
+        variant_id: for the error's words.
+
+    Raises:
+        NonFiniteLogits: a logit is not finite.
+    """
+    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
+    parts = [forward([sequences[index] for index in chunk]) for chunk in _chunks(order, sequences, fits)]
+    sorted_logits = torch.cat(parts).float().cpu()
+    logits = torch.empty_like(sorted_logits)
+    logits[torch.tensor(order)] = sorted_logits
+    if not torch.isfinite(logits).all():
+        raise NonFiniteLogits(f"variant {variant_id} answered with logits that are not finite")
+    return logits
+
+
+def _chunks(order: Sequence[int], sequences: Sequence[TokenSequence], fits: Fits) -> Iterator[list[int]]:
+    """Split ``order``, from short to long, into neighbours that fit together."""
+    chunk: list[int] = []
+    tokens = 0
+    for index in order:
+        length = len(sequences[index].ids)
+        if chunk and not fits(len(chunk) + 1, tokens + length, length):
+            yield chunk
+            chunk, tokens = [], 0
+        chunk.append(index)
+        tokens += length
+    yield chunk
+
+
+def run_probes(engine: Engine, vocabulary: int) -> None:
+    """Let an engine answer fixed sequences, alone and together.
+
+    Raises:
+        NonFiniteLogits: the model answers with a NaN or an infinity.
+    """
+    probes = [probe(min(length, engine.max_length), vocabulary) for length in WARM_UP_LENGTHS]
+    for one in probes:
+        engine.predict([one])
+    engine.predict(probes)
+
+
+def probe(length: int, vocabulary: int) -> Encoded:
+    """Return a fixed sequence of token ids spread over the vocabulary."""
+    return Encoded([(7919 * position) % vocabulary for position in range(length)], [0] * length)

@@ -1,6 +1,6 @@
 """What ``GET /info`` says: the text-embeddings-inference shape, and what only this service has to say."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -65,6 +65,10 @@ def info(card: ModelCard, live: Live, settings: Settings) -> dict[str, Any]:
             "max_text_characters": settings.max_text_characters,
             "max_body_bytes": settings.max_body_bytes,
             "replicas": settings.replicas,
+            "engine": engine.name,
+            "engine_readings": None
+            if engine.readings is None
+            else {name: asdict(reading) for name, reading in engine.readings.items()},
             "device": str(engine.device),
             "threads": card.threads,
             "versions": VERSIONS,

@@ -11,6 +11,7 @@ from pruning.errors import PruningError
 from pruning.files import sweep_asides
 from pruning.frontier import frontier_rows
 from pruning.workbench import Workbench
+from service.engine_choice import require_engine
 from service.fast_path import set_environment, socket_folder
 from service.ladder import ladder_specs, prepare_ladder
 from service.locks import sole_service
@@ -31,7 +32,7 @@ def launch(settings: Settings, *, as_json: bool) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. One that comes before it serves ends the start.
 
     Raises:
-        PruningError: the model, rows or store cannot be used, or the port is taken.
+        PruningError: the model, rows, store or engine cannot be used, or the port is taken.
     """
     with StopSignals() as signals:
         try:
@@ -43,6 +44,7 @@ def launch(settings: Settings, *, as_json: bool) -> int:
 
 
 def _serve(settings: Settings, signals: StopSignals, as_json: bool) -> None:
+    require_engine(settings.engine)
     _check_port(settings.host, settings.port)
     sources = resolve(settings)
     with sole_service(sources.store), socket_folder() as folder:

@@ -61,7 +61,7 @@ class ReplicaMetrics:
             "variant_items_per_second", "Texts a second in batches on the CPU, read when built."
         )
         self.variant_info = self._gauge(
-            "variant_info", "The live variant.", "variant", "pattern", "scorer", "recover", "precision"
+            "variant_info", "The live variant.", "variant", "pattern", "scorer", "recover", "precision", "engine"
         )
         self.swaps = self._counter("replica_swaps", "Staged variants by what became of them.", "outcome")
         self.stage_variant = self._seconds("replica_stage_duration", "Load and warm-up of a staged variant.")
@@ -81,9 +81,9 @@ class ReplicaMetrics:
         self.queue_limit_tokens.set_function(queue_limit_tokens)
         self.in_flight.set_function(in_flight)
 
-    def set_variant(self, manifest: Manifest, generation: int, requested: float) -> None:
-        """Show ``manifest`` as the variant that answers, in place of the one before."""
-        self.requested_sparsity.set(requested)
+    def set_variant(self, manifest: Manifest, generation: int, engine: str) -> None:
+        """Show ``manifest`` as the variant that answers, computed by ``engine``, in place of the one before."""
+        self.requested_sparsity.set(manifest.spec.sparsity)
         self.achieved_sparsity.set(manifest.achieved_sparsity)
         self.generation.set(generation)
         self.accuracy.set(manifest.evaluation.accuracy)
@@ -93,7 +93,7 @@ class ReplicaMetrics:
         self.variant_latency.set(manifest.speed.latency_p50_ms / 1000)
         self.variant_rate.set(manifest.speed.items_per_s)
         spec = manifest.spec
-        labels = (manifest.variant_id, str(spec.pattern), spec.scorer, str(spec.recover), str(spec.precision))
+        labels = (manifest.variant_id, str(spec.pattern), spec.scorer, str(spec.recover), str(spec.precision), engine)
         self.variant_info.labels(*labels).set(1)
         if self._variant_labels not in (None, labels):
             self.variant_info.remove(*self._variant_labels)

@@ -11,7 +11,8 @@ from pruning.variants import VariantStore
 from service.answer_headers import IdLeftToServer
 from service.cluster import RayControlLink, assigned_device, page_host, replica_id
 from service.compute_threads import compute_alone
-from service.engine import Engine, Live, SharedBase
+from service.engine import Live
+from service.engine_choice import EngineLoader
 from service.follower import Follower
 from service.info import ModelCard
 from service.ingress import build_inference_api
@@ -23,6 +24,7 @@ from service.settings import Settings
 from service.shelf import EngineShelf
 from service.sources import Sources
 from service.state import STATE, StateFile
+from service.torch_engine import SharedBase
 from service.version import VERSION
 
 CATCH_UP_TIMEOUT_S = 60.0
@@ -45,14 +47,7 @@ class ModelReplica:
         self._name = replica_id()
         device = assigned_device(settings.device)
         base = await asyncio.to_thread(load_base_model, sources.model)
-        shared = SharedBase(base, device)
-        store = VariantStore(sources.store)
-
-        def load(variant_id: str) -> Engine:
-            engine = Engine.load(shared, store, variant_id, max_batch_tokens=settings.max_batch_tokens)
-            engine.warm_up()
-            return engine
-
+        load = EngineLoader(SharedBase(base, device), VariantStore(sources.store), settings, threads)
         metrics = ReplicaMetrics(VERSION)
         self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
         link = RayControlLink()

@@ -76,7 +76,7 @@ class InferenceRuntime:
         self._replica_id = replica_id
         self._peers = peers
         self._pages = PeerPages()
-        self._lanes = Lanes.start(threads, side_by_side=shelf.live.engine.device.type == "cpu")
+        self._lanes = Lanes.start(threads, side_by_side=shelf.live.engine.side_by_side)
         self._batcher = TokenBatcher[Live, Encoded](
             lambda: shelf.live,
             _predict,
@@ -262,7 +262,7 @@ class InferenceRuntime:
 
     def _show_variant(self) -> None:
         live = self._shelf.live
-        self._metrics.set_variant(live.engine.manifest, live.generation, live.engine.manifest.spec.sparsity)
+        self._metrics.set_variant(live.engine.manifest, live.generation, live.engine.name)
 
 
 def _headers_of(live: Live) -> dict[str, str]:

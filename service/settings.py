@@ -21,6 +21,14 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class EngineName(StrEnum):
+    """What computes on CPUs."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
 class Ingress(StrEnum):
     """How requests reach a replica."""
 
@@ -55,6 +63,8 @@ class Settings(BaseSettings):
     """Sparsity to serve when the store has no committed variant yet."""
     device: Device = Device.AUTO
     """``auto`` takes the GPUs that Ray assigns, else the CPU."""
+    engine: EngineName = EngineName.AUTO
+    """``torch``, ``openvino`` (an extra, CPUs alone), or ``auto``: the faster of those installed."""
     train: Path | None = None
     """Labelled rows for scoring: JSON Lines, CSV, TSV or Parquet. The embedded model has its own."""
     eval: Path | None = None
@@ -88,7 +98,7 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     """Seconds that a stopping service gives to requests in flight."""
     threads: int | None = Field(default=None, ge=1)
-    """Torch threads per replica. Default: the machine's cores shared out among the replicas."""
+    """Compute threads per replica. Default: the machine's cores shared out among the replicas."""
     ingress: Ingress = Ingress.HAPROXY
     """``haproxy`` is the fast path; ``proxy`` goes back to Ray Serve's default one."""
     keep_variants: int = Field(default=64, ge=1)
@@ -133,6 +143,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        """Refuse what OpenVINO does not compute here."""
+        if self.engine is EngineName.OPENVINO and self.device is Device.CUDA:
+            raise ValueError("engine openvino computes on CPUs alone; use device cpu, or engine torch")
+        if self.engine is EngineName.OPENVINO and self.precision.only_on is not None:
+            raise ValueError(f"precision {self.precision} is computed by torch alone; use engine torch or auto")
+        return self
+
+    @model_validator(mode="after")
     def _check_secrets(self) -> Self:
         """Refuse one secret for both: the inference key must never open ``/admin``."""
         if self.admin_token is not None and self.admin_token == self.api_key:
@@ -142,5 +161,5 @@ class Settings(BaseSettings):
     def wants_gpu(self, gpus: float) -> bool:
         """Tell whether replicas compute on GPUs where there are ``gpus``: if told to, or if they can and may choose."""
         if self.device is Device.AUTO and self.precision.only_on is None:
-            return gpus >= 1
+            return gpus >= 1 and self.engine is not EngineName.OPENVINO
         return Device.CUDA in (self.device, self.precision.only_on)

@@ -10,8 +10,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
-from pruning.slim.bert import SlimBert
 from service.compute_threads import compute_alone
 from service.engine import Engine, Live
 
@@ -113,7 +113,7 @@ class EngineShelf:
             task.add_done_callback(self._reclaims.discard)
 
 
-async def _reclaim(dropped: list[weakref.ref[SlimBert]]) -> None:
+async def _reclaim(dropped: list[weakref.ref[Any]]) -> None:
     """Collect garbage only if counting references did not free the models.
 
     A full collection stops every thread for as long as it takes, and Ray freezes what the constructor made, so

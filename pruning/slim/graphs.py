@@ -7,6 +7,7 @@ next size that was captured. Offsets and tokens are inputs, so that lengths may 
 Letters: B sequences that a graph has room for, T tokens likewise, C labels.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -129,12 +130,13 @@ class Capture:
 
 
 class GraphedBert:
-    """A SlimBert on a GPU that replays graphs. For one thread at a time: its graphs share their memory."""
+    """A SlimBert on a GPU that replays graphs. They share their memory: threads that call at once wait their turn."""
 
     def __init__(self, model: SlimBert, captures: Sequence[Capture]) -> None:
         """Answer with ``captures``, smallest first; what fits none of them runs kernel by kernel."""
         self._model = model
         self._captures = captures
+        self._turn = threading.Lock()
 
     @classmethod
     @torch.inference_mode()
@@ -164,7 +166,8 @@ class GraphedBert:
         size = sum(lengths), len(lengths), max(lengths)
         for capture in self._captures:
             if capture.holds(*size):
-                return capture.replay(sequences)
+                with self._turn:
+                    return capture.replay(sequences)
         device = self._model.classifier.weight.device
         logits: Tensor = self._model(PackedBatch.from_sequences(sequences, device)).float().cpu()
         return logits

@@ -47,6 +47,11 @@ class LiveService:
         """Send one inference request."""
         return httpx.post(self.url, json={"inputs": text}, timeout=60)
 
+    def info(self) -> dict[str, Any]:
+        """Return what ``GET /info`` says of this service alone."""
+        values: dict[str, Any] = httpx.get(f"{self.url}/info", timeout=60).json()["sparsedial"]
+        return values
+
     def processes(self, title: str) -> list[int]:
         """Return the ids of this service's processes whose title starts with ``title``, once there is one.
 

@@ -27,6 +27,7 @@ from service.metrics import ReplicaMetrics
 from service.runtime import InferenceRuntime
 from service.settings import Settings
 from service.shelf import EngineShelf
+from service.torch_engine import TorchEngine
 
 CPU = torch.device("cpu")
 CARD = ModelCard(model_id="tiny", digest="d" * 64, version="1.2.3", threads=2)
@@ -71,9 +72,9 @@ def put_variant(
     return store.put(layers, replace(manifest, spec=replace(manifest.spec, precision=precision)))
 
 
-def engine_of(base: BaseModel, variant_id: str = "0" * 16, sparsity: float = 0.0, **changes: Any) -> Engine:
+def engine_of(base: BaseModel, variant_id: str = "0" * 16, sparsity: float = 0.0, **changes: Any) -> TorchEngine:
     layers = layers_of(base, sparsity)
-    engine = Engine(
+    engine = TorchEngine(
         model=build_slim(base, layers),
         manifest=manifest_of(base, layers, variant_id, sparsity),
         labels=base.labels,
@@ -102,7 +103,7 @@ class BrokenModel(torch.nn.Module):
         raise RuntimeError("a kernel failed")
 
 
-def breaking_on(base: BaseModel, word: str, *, nan: bool) -> Engine:
+def breaking_on(base: BaseModel, word: str, *, nan: bool) -> TorchEngine:
     """Return an engine that fails, or answers with NaN, when a batch holds ``word``."""
     (encoded,) = TextTokenizer.load(base.path).encode([word], max_length=base.max_length)
     return engine_of(base, model=BrokenModel(engine_of(base).model, encoded.ids[1], nan=nan))

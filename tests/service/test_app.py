@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 import service.app
+import service.engine_choice
 from service.app import build_model
+from service.engine_errors import EngineError
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,11 @@ def test_a_cpu_that_nobody_asked_for_is_said(tmp_path: Path, caplog: pytest.LogC
     assert not caplog.messages
     build_model({"store": str(tmp_path)})
     assert "device: cuda" in caplog.text
+
+
+def test_a_config_that_names_an_engine_which_is_not_installed_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(service.engine_choice, "openvino_installed", lambda: False)
+    with pytest.raises(EngineError, match="is not installed"):
+        build_model({"store": str(tmp_path), "engine": "openvino"})

@@ -332,6 +332,7 @@ def test_variables_reach_prepare(tiny_model_dir: Path, tiny_rows: tuple[Path, Pa
     [
         (["--port", "0"], {}, ["port (SPARSEDIAL_PORT)", "got 0"]),
         (["--sparsity", "-1"], {}, ["sparsity (SPARSEDIAL_SPARSITY)", "got -1"]),
+        ([], {"SPARSEDIAL_ENGINE": "onnx"}, ["engine (SPARSEDIAL_ENGINE)", "'torch' or 'openvino'", "got 'onnx'"]),
         ([], {"SPARSEDIAL_PORT": "tcp://10.0.0.1:8000"}, ["port (SPARSEDIAL_PORT)", "'tcp://10.0.0.1:8000'"]),
         ([], {"SPARSEDIAL_REPLICAS": "0", "SPARSEDIAL_PORT": "x"}, ["SPARSEDIAL_REPLICAS", "SPARSEDIAL_PORT"]),
     ],

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from pruning.encoder import load_base_model
-from service.engine import Live
+from service.engine import Live, Reading
 from service.info import info
 from service.settings import Settings
 from tests.service.inference_parts import CARD, engine_of
@@ -40,4 +41,14 @@ def test_the_shape_is_that_of_text_embeddings_inference_and_one_object_more(tiny
     assert body["sparsedial"]["variant"] == "a" * 16
     assert (body["sparsedial"]["requested_sparsity"], body["sparsedial"]["sparsity"]) == (0.5, 0.5)
     assert (body["sparsedial"]["replicas"], body["sparsedial"]["device"]) == (3, "cpu")
+    assert (body["sparsedial"]["engine"], body["sparsedial"]["engine_readings"]) == ("torch", None)
     assert body["sparsedial"]["versions"]["torch"] == torch.__version__
+
+
+def test_what_the_choice_of_the_engine_was_made_by_is_said(tiny_model_dir: Path) -> None:
+    readings = {"torch": Reading(single_ms=1.0, batch_ms=9.0), "openvino": Reading(single_ms=2.0, batch_ms=8.5)}
+    engine = replace(engine_of(load_base_model(tiny_model_dir)), readings=readings)
+    assert info(CARD, Live(7, engine), Settings())["sparsedial"]["engine_readings"] == {
+        "torch": {"single_ms": 1.0, "batch_ms": 9.0},
+        "openvino": {"single_ms": 2.0, "batch_ms": 8.5},
+    }

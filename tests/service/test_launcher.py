@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pruning.errors import PruningError
-from service import launcher
+from service import engine_choice, launcher
 from service.launcher import STOPPED_EARLY, _check_port, launch
 from service.running import note_path
-from service.settings import Settings
+from service.settings import EngineName, Settings
 from service.sources import Sources
 from service.stop_signals import StopSignals
 
@@ -108,6 +108,16 @@ def test_a_signal_once_it_may_have_answered_is_a_stop_like_any_other(
     assert launch(settings, as_json=False) == 0
     assert service.calls == ["connect", "deploy", "stop"]
     assert "stopping: requests in flight are finished first" in capsys.readouterr().err
+
+
+def test_an_engine_that_is_not_installed_is_refused_before_anything_is_done(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_choice, "openvino_installed", lambda: False)
+    monkeypatch.setattr(launcher, "resolve", lambda settings: pytest.fail("the store was looked for"))
+    with pytest.raises(PruningError, match=r"pip install 'sparsedial\[openvino\]'"):
+        launch(Settings(engine=EngineName.OPENVINO), as_json=False)
+    assert service.calls == []
 
 
 def test_a_port_in_use_and_a_host_of_somebody_else_have_different_remedies() -> None:

@@ -60,13 +60,14 @@ def test_every_promised_family_is_on_the_page() -> None:
 
 def test_a_swap_replaces_what_is_said_of_the_variant(manifest: Manifest) -> None:
     metrics = ReplicaMetrics("1.0")
-    metrics.set_variant(manifest, 1, 0.5)
+    metrics.set_variant(manifest, 1, "torch")
     second = replace(manifest, variant_id="b" * 16, spec=PruneSpec(sparsity=0.7, scorer="taylor"))
-    metrics.set_variant(second, 2, 0.7)
-    metrics.set_variant(second, 3, 0.7)
+    metrics.set_variant(second, 2, "openvino")
+    metrics.set_variant(second, 3, "openvino")
     seen = values(metrics.page())
     info = [key for key in seen if key[0] == "sparsedial_variant_info"]
-    assert info == [("sparsedial_variant_info", "structured", "float32", "reconstruct", "taylor", "b" * 16)]
+    labels = ("openvino", "structured", "float32", "reconstruct", "taylor", "b" * 16)
+    assert info == [("sparsedial_variant_info", *labels)]
     assert seen[("sparsedial_generation",)] == 3
     assert seen[("sparsedial_requested_sparsity_ratio",)] == 0.7
     assert seen[("sparsedial_achieved_sparsity_ratio",)] == 0.5

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pruning.spec import Precision
 from service import settings as module
-from service.settings import DEFAULT_LEVELS, Device, Ingress, Settings
+from service.settings import DEFAULT_LEVELS, Device, EngineName, Ingress, Settings
 
 EXAMPLES: dict[str, tuple[str, Any]] = {
     "model": ("./bert", "./bert"),
@@ -19,6 +19,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "store": ("/s", Path("/s")),
     "sparsity": ("0.5", 0.5),
     "device": ("cuda", Device.CUDA),
+    "engine": ("openvino", EngineName.OPENVINO),
     "train": ("t.csv", Path("t.csv")),
     "eval": ("e.csv", Path("e.csv")),
     "levels": ("0.5, 0.2", (0.0, 0.2, 0.5)),
@@ -172,6 +173,16 @@ def test_a_precision_that_the_device_does_not_answer_in_is_refused_with_what_to_
 ) -> None:
     with pytest.raises(ValidationError, match=f"only {only} answers in precision {precision}; use device {only}, or"):
         Settings(device=device, precision=precision)
+
+
+def test_openvino_is_refused_where_it_does_not_compute() -> None:
+    with pytest.raises(ValidationError, match="openvino computes on CPUs alone; use device cpu, or engine torch"):
+        Settings(engine=EngineName.OPENVINO, device=Device.CUDA)
+    with pytest.raises(ValidationError, match="int8 is computed by torch alone; use engine torch or auto"):
+        Settings(engine=EngineName.OPENVINO, precision=Precision.INT8)
+    with pytest.raises(ValidationError, match="'auto', 'torch' or 'openvino'"):
+        Settings.model_validate({"engine": "onnx"})
+    assert not Settings(engine=EngineName.OPENVINO).wants_gpu(1)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import service.shelf
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import StoreError
 from pruning.variants import VariantStore
-from service.engine import Engine, Live, SharedBase
+from service.engine import Engine, Live
 from service.shelf import EngineShelf
+from service.torch_engine import SharedBase, TorchEngine
 from tests.service.inference_parts import CPU, engine_of, put_variant, sequences
 
 
@@ -178,7 +179,7 @@ async def test_variants_from_the_store_are_swapped_on_their_device(
         put_variant(base, store, variant_id, sparsity)
 
     def load(variant_id: str) -> Engine:
-        engine = Engine.load(shared, store, variant_id)
+        engine = TorchEngine.load(shared, store, variant_id)
         engine.warm_up()
         return engine
 

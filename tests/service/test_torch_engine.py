@@ -15,7 +15,8 @@ from pruning.errors import ChecksumError, DeviceMemoryError, PrecisionError, Sto
 from pruning.slim.packed import PackedBatch
 from pruning.spec import Precision
 from pruning.variants import WEIGHTS, VariantStore
-from service.engine import Engine, NonFiniteLogits, SharedBase
+from service.engine import NonFiniteLogits
+from service.torch_engine import SharedBase, TorchEngine
 from tests.service.inference_parts import CPU, BrokenModel, engine_of, put_variant, sequence, sequences
 
 
@@ -74,7 +75,7 @@ def test_a_forward_pass_stays_within_the_token_budget(base: BaseModel) -> None:
 def test_a_stored_variant_answers_as_the_one_that_was_stored(base: BaseModel, tmp_path: Path) -> None:
     store = VariantStore(tmp_path)
     manifest = put_variant(base, store, "a" * 16, 0.5)
-    loaded = Engine.load(SharedBase(base, CPU), store, "a" * 16)
+    loaded = TorchEngine.load(SharedBase(base, CPU), store, "a" * 16)
     loaded.warm_up()
     batch = sequences([4, 9], base.shape.vocabulary)
     torch.testing.assert_close(loaded.predict(batch), engine_of(base, sparsity=0.5).predict(batch))
@@ -91,9 +92,9 @@ def test_a_damaged_or_unknown_variant_is_not_loaded(base: BaseModel, tmp_path: P
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(ChecksumError):
-        Engine.load(SharedBase(base, CPU), store, "a" * 16)
+        TorchEngine.load(SharedBase(base, CPU), store, "a" * 16)
     with pytest.raises(StoreError, match="no variant"):
-        Engine.load(SharedBase(base, CPU), store, "b" * 16)
+        TorchEngine.load(SharedBase(base, CPU), store, "b" * 16)
 
 
 def test_logits_that_are_not_finite_are_never_returned(base: BaseModel) -> None:
@@ -107,7 +108,7 @@ def test_logits_that_are_not_finite_are_never_returned(base: BaseModel) -> None:
 
 def test_an_engine_is_freed_without_the_garbage_collector(base: BaseModel, tmp_path: Path) -> None:
     put_variant(base, VariantStore(tmp_path), "a" * 16, 0.5)
-    engine = Engine.load(SharedBase(base, CPU), VariantStore(tmp_path), "a" * 16)
+    engine = TorchEngine.load(SharedBase(base, CPU), VariantStore(tmp_path), "a" * 16)
     engine.warm_up()
     references = weakref.ref(engine), weakref.ref(engine.model)
     del engine
@@ -120,7 +121,7 @@ def test_variants_share_what_no_cut_touches(base: BaseModel, tmp_path: Path) -> 
     engines = []
     for variant_id, sparsity in (("a" * 16, 0.25), ("b" * 16, 0.5)):
         put_variant(base, store, variant_id, sparsity)
-        engines.append(Engine.load(shared, store, variant_id))
+        engines.append(TorchEngine.load(shared, store, variant_id))
     first, second = (engine.model.word.weight for engine in engines)
     assert first.data_ptr() == second.data_ptr()
 
@@ -130,7 +131,7 @@ def test_variants_of_a_precision_share_the_base_in_it(base: BaseModel, tmp_path:
     engines = []
     for variant_id, sparsity in (("a" * 16, 0.25), ("b" * 16, 0.5)):
         put_variant(base, store, variant_id, sparsity, Precision.BFLOAT16)
-        engines.append(Engine.load(shared, store, variant_id))
+        engines.append(TorchEngine.load(shared, store, variant_id))
         engines[-1].warm_up()
     first, second = (engine.model.word.weight for engine in engines)
     assert first.dtype == torch.bfloat16 and first.data_ptr() == second.data_ptr()
@@ -151,7 +152,7 @@ def test_an_engine_on_a_gpu_answers_as_on_the_cpu(
     store = VariantStore(tmp_path)
     put_variant(base, store, "a" * 16, 0.5, precision)
     shared = SharedBase(base, torch.device("cuda"))
-    engines = [Engine.load(shared, store, "a" * 16, max_batch_tokens=256) for _ in range(2)]
+    engines = [TorchEngine.load(shared, store, "a" * 16, max_batch_tokens=256) for _ in range(2)]
     assert engines[0].graphs is not None
     engines[0].warm_up()
     batch = sequences([4, 9, 48, 1, 30, 48, 48, 48, 48, 48, 2], base.shape.vocabulary)
@@ -168,7 +169,7 @@ def test_a_level_beyond_a_full_gpu_is_refused_and_the_live_one_answers_on(base: 
     for variant_id, sparsity in (("a" * 16, 0.5), ("b" * 16, 0.25)):
         put_variant(base, store, variant_id, sparsity)
     shared = SharedBase(base, torch.device("cuda"))
-    live = Engine.load(shared, store, "a" * 16, max_batch_tokens=256)
+    live = TorchEngine.load(shared, store, "a" * 16, max_batch_tokens=256)
     batch = sequences([4, 9, 48], base.shape.vocabulary)
     before = live.predict(batch)
     reserved = torch.cuda.memory_reserved() / torch.cuda.get_device_properties(0).total_memory
@@ -179,7 +180,7 @@ def test_a_level_beyond_a_full_gpu_is_refused_and_the_live_one_answers_on(base: 
             while True:
                 hoard.append(torch.empty(1024, device="cuda"))
         with pytest.raises(DeviceMemoryError, match="does not fit into the memory of cuda"):
-            Engine.load(shared, store, "b" * 16, max_batch_tokens=1 << 20)
+            TorchEngine.load(shared, store, "b" * 16, max_batch_tokens=1 << 20)
         torch.testing.assert_close(live.predict(batch), before)
     finally:
         hoard.clear()
@@ -193,11 +194,11 @@ def test_answers_go_on_unchanged_while_another_level_is_captured(base: BaseModel
     for variant_id, sparsity in (("a" * 16, 0.5), ("b" * 16, 0.25)):
         put_variant(base, store, variant_id, sparsity)
     shared = SharedBase(base, torch.device("cuda"))
-    live = Engine.load(shared, store, "a" * 16, max_batch_tokens=1024)
+    live = TorchEngine.load(shared, store, "a" * 16, max_batch_tokens=1024)
     batches = [sequences([length] * 5, base.shape.vocabulary) for length in (3, 17, 40)]
     expected = [live.predict(batch) for batch in batches]
     with ThreadPoolExecutor(1) as loader:
-        loading = loader.submit(Engine.load, shared, store, "b" * 16, max_batch_tokens=1024)
+        loading = loader.submit(TorchEngine.load, shared, store, "b" * 16, max_batch_tokens=1024)
         rounds = 0
         while not loading.done() or rounds < 10:
             for batch, logits in zip(batches, expected, strict=True):
@@ -223,7 +224,7 @@ def test_what_a_device_does_not_answer_in_is_refused_before_anything_is_loaded(
     (store.folder / ("a" * 16) / WEIGHTS).unlink()
     words = f"is {precision}, which only {only} answers in, and this replica computes on {device}"
     with pytest.raises(PrecisionError, match=words):
-        Engine.load(SharedBase(base, torch.device(device)), store, "a" * 16)
+        TorchEngine.load(SharedBase(base, torch.device(device)), store, "a" * 16)
 
 
 def test_a_variant_beyond_the_memory_of_the_device_is_refused_with_a_remedy(
@@ -232,8 +233,8 @@ def test_a_variant_beyond_the_memory_of_the_device_is_refused_with_a_remedy(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
 
-    monkeypatch.setattr("service.engine.build_slim", full)
+    monkeypatch.setattr("service.torch_engine.build_slim", full)
     store = VariantStore(tmp_path)
     put_variant(base, store, "a" * 16, 0.0)
     with pytest.raises(DeviceMemoryError, match=r"does not fit into the memory of cpu .*2 GiB; keep fewer --levels"):
-        Engine.load(SharedBase(base, CPU), store, "a" * 16)
+        TorchEngine.load(SharedBase(base, CPU), store, "a" * 16)

@@ -1,0 +1,164 @@
+"""A variant computed by OpenVINO: on CPUs, in float32 or bfloat16. Needs the extra ``openvino``."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pruning.encoder import BaseModel
+from pruning.errors import PrecisionError
+from pruning.slim.linear import rounded_rows
+from pruning.slim.packed import TokenSequence
+from pruning.spec import Precision
+from pruning.variants import Manifest, VariantStore
+from service.engine import DEFAULT_BATCH_TOKENS, Reading, predict_in_chunks, run_probes
+from service.engine_errors import EngineError
+from service.openvino_graph import BIAS, NOTHING, build_graph
+
+HINTS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
+"""Precisions that it computes, and OpenVINO's names of them."""
+
+
+class OpenVinoBert:
+    """A compiled variant. Sequences of any number and length are one pass; threads that ask at once wait their turn."""
+
+    def __init__(self, base: BaseModel, layers: Mapping[str, Tensor], precision: Precision, threads: int) -> None:
+        """Compile the graph for ``threads`` cores. Raises what OpenVINO raises."""
+        options = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # every replica of a machine would pin its threads to the same first cores
+        }
+        compiled = openvino.Core().compile_model(build_graph(base, layers), "CPU", options)
+        self._request = compiled.create_infer_request()
+        self._turn = threading.Lock()
+
+    def __call__(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Return logits [B, labels], float32."""
+        inputs = rectangle(sequences)
+        with self._turn:
+            logits = self._request.infer(inputs, share_inputs=True)[0]
+            return torch.from_numpy(logits[: len(sequences)].copy())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class OpenVinoEngine:
+    """Implements ``Engine`` over a compiled graph."""
+
+    model: OpenVinoBert
+    manifest: Manifest
+    labels: tuple[str, ...]
+    max_length: int
+    hidden: int
+    """Size of a hidden state: what a token costs beside attention."""
+    vocabulary: int
+    max_batch_tokens: int = DEFAULT_BATCH_TOKENS
+    readings: Mapping[str, Reading] | None = None
+
+    @classmethod
+    def load(
+        cls,
+        base: BaseModel,
+        store: VariantStore,
+        variant_id: str,
+        *,
+        threads: int,
+        max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    ) -> Self:
+        """Return the stored variant of a base model, compiled for ``threads`` cores.
+
+        Raises:
+            StoreError: no such variant.
+            PrecisionError: neither float32 nor bfloat16.
+            ChecksumError: its files were altered.
+            EngineError: OpenVINO does not compile it, or its tensors are of another model.
+        """
+        precision = store.manifest(variant_id).spec.precision
+        if precision not in HINTS:
+            raise PrecisionError(
+                f"variant {variant_id} is {precision}, and the engine openvino computes {' and '.join(HINTS)}; "
+                "ask for one of them, or start with --engine torch"
+            )
+        manifest, layers = store.load(variant_id)
+        try:
+            model = OpenVinoBert(base, layers, precision, threads)
+        except Exception as error:  # of many types, its own and Python's
+            words = " ".join(str(error).split())
+            raise EngineError(
+                f"OpenVINO {openvino.__version__} does not compile variant {variant_id}: {words}; "
+                "start with --engine torch, or auto"
+            ) from error
+        return cls(
+            model=model,
+            manifest=manifest,
+            labels=base.labels,
+            max_length=base.max_length,
+            hidden=base.shape.hidden,
+            vocabulary=base.shape.vocabulary,
+            max_batch_tokens=max_batch_tokens,
+        )
+
+    @property
+    def name(self) -> str:
+        """``openvino``."""
+        return "openvino"
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    @property
+    def side_by_side(self) -> bool:
+        """No: one pass has all the cores that it was compiled for."""
+        return False
+
+    def warm_up(self) -> None:
+        """Run fixed sequences; raises what ``run_probes`` raises."""
+        run_probes(self, self.vocabulary)
+
+    def predict(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Return logits [n, C] in the order of ``sequences``; raises what ``predict_in_chunks`` raises."""
+        return predict_in_chunks(self.model, sequences, self._fits, self.manifest.variant_id)
+
+    def _fits(self, count: int, tokens: int, longest: int) -> bool:
+        """Tell whether sequences keep within the token budget, and waste little of the rectangle that attention sees.
+
+        An empty slot costs attention 2 * S * D multiply-accumulates of a full layer, a token the matrices 12 * D * D:
+        the waste may be a sixth.
+        """
+        waste = (count * longest - tokens) * longest
+        return tokens <= self.max_batch_tokens and waste <= self.hidden * tokens
+
+
+def rectangle(sequences: Sequence[TokenSequence]) -> dict[str, NDArray[Any]]:
+    """Return the graph's inputs for these sequences, at least one, none of them empty.
+
+    Rows, sequences and slots are each rounded up, so that few shapes need a kernel; what is added repeats the first
+    row, and its answers are cut off.
+    """
+    lengths = np.array([len(sequence.ids) for sequence in sequences])
+    count, tokens, longest = len(lengths), int(lengths.sum()), int(lengths.max())
+    first = np.zeros(rounded_rows(count), np.int32)
+    first[:count] = np.cumsum(lengths) - lengths
+    slots = np.arange(rounded_rows(longest), dtype=np.int32)
+    kept = slots < np.concatenate([lengths, np.ones(len(first) - count, np.int64)])[:, None]
+    rows = rounded_rows(tokens)
+    places = {"slot": np.flatnonzero(kept[:count]), "positions": np.nonzero(kept[:count])[1]}
+    values = {
+        "ids": [token for sequence in sequences for token in sequence.ids],
+        "type_ids": [kind for sequence in sequences for kind in sequence.type_ids],
+    }
+    inputs: dict[str, NDArray[Any]] = {"first": first, "source": first[:, None] + np.where(kept, slots, 0)}
+    for name, given in (places | values).items():
+        inputs[name] = np.zeros(rows, np.int32)
+        inputs[name][:tokens] = given
+    inputs[BIAS] = np.where(kept, np.float32(0), np.float32(NOTHING))
+    return inputs

@@ -1,0 +1,146 @@
+"""A variant as an OpenVINO graph, made operation by operation from its tensors: nothing is traced or converted.
+
+It computes what ``pruning/slim/bert.py`` computes: tokens packed without padding, every layer with its own width, of
+the last layer only the first token of each sequence, a sublayer of no width as the residual and the output bias.
+Attention alone sees a rectangle of the sequences; no query looks at what fills the shorter ones up.
+
+Letters: T rows of tokens, B sequences, S slots of each, D hidden, W = heads * head dimension of a layer.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from openvino import Model, Type
+from openvino import opset15 as ops
+from torch import Tensor
+
+from pruning.encoder import BaseModel
+from pruning.slim.convert import SHARED
+
+INPUTS = {
+    "ids": 1,
+    "type_ids": 1,
+    "positions": 1,
+    "first": 1,
+    "source": 2,
+    "slot": 1,
+}
+"""Inputs of 32-bit integers and their ranks: of each row its token, type and position [T]; first row of each sequence
+[B]; row that each slot reads [B, S]; slot of each row [T]."""
+BIAS = "bias"
+"""Input of real numbers, what is added to the score of every slot [B, S]: 0, or ``NOTHING`` where it has no token."""
+NOTHING = -1e9
+
+
+def build_graph(base: BaseModel, layers: Mapping[str, Tensor]) -> Model:
+    """Return the graph of ``layers`` (float32 or bfloat16) over the base's shared tensors: logits [B, labels].
+
+    Weights are referenced where they are float32, else copied into it; ``INFERENCE_PRECISION_HINT`` says what a
+    compiled graph computes in.
+
+    Raises:
+        KeyError: a layer lacks a tensor.
+    """
+    return _Graph(base, layers).model()
+
+
+class _Graph:
+    """Operations over the tensors of one variant."""
+
+    def __init__(self, base: BaseModel, layers: Mapping[str, Tensor]) -> None:
+        self._base = base
+        self._tensors = {name: base.tensors[slot] for name, slot in SHARED.items()} | dict(layers)
+        self._inputs = {name: ops.parameter([-1] * rank, Type.i32, name) for name, rank in INPUTS.items()}
+        self._inputs[BIAS] = ops.parameter([-1, -1], Type.f32, BIAS)
+        for name, parameter in self._inputs.items():
+            parameter.output(0).set_names({name})
+
+    def model(self) -> Model:
+        hidden = self._norm(self._embeddings(), "embedding_norm")
+        last = self._base.shape.num_layers - 1
+        for layer in range(last + 1):
+            hidden = self._layer(hidden, f"layers.{layer}", first_only=layer == last)
+        logits = self._linear(ops.tanh(self._linear(hidden, "pooler")), "classifier")
+        return Model([logits], list(self._inputs.values()), "sparsedial")
+
+    def _embeddings(self) -> Any:
+        word = self._rows(self._constant("word.weight"), "ids")
+        position = self._rows(self._constant("position.weight"), "positions")
+        return ops.add(ops.add(word, position), self._rows(self._constant("token_type.weight"), "type_ids"))
+
+    def _layer(self, hidden_TD: Any, name: str, *, first_only: bool) -> Any:
+        rows_RD = self._rows(hidden_TD, "first") if first_only else hidden_TD
+        attended = self._attention(hidden_TD, rows_RD, name, first_only=first_only)
+        middle_RD = self._norm(ops.add(attended, rows_RD), f"{name}.attention_norm")
+        return self._norm(ops.add(self._ffn(middle_RD, name), middle_RD), f"{name}.ffn_norm")
+
+    def _attention(self, hidden_TD: Any, rows_RD: Any, name: str, *, first_only: bool) -> Any:
+        """Return what the sublayer adds to its rows."""
+        width = self._tensors[f"{name}.attention_output.weight"].shape[1]
+        if width == 0:
+            return self._bias(f"{name}.attention_output")
+        if first_only:
+            query_BRW = ops.unsqueeze(self._linear(rows_RD, f"{name}.qkv", stop=width), _whole(1))
+            key_value = self._linear(hidden_TD, f"{name}.qkv", start=width)
+            key, value = ops.split(key_value, _whole(-1), 2).outputs()
+        else:
+            query, key, value = ops.split(self._linear(hidden_TD, f"{name}.qkv"), _whole(-1), 3).outputs()
+            query_BRW = self._rows(query, "source")
+        query_BNRH, key_BNSH, value_BNSH = (
+            self._heads(part, width) for part in (query_BRW, self._rows(key, "source"), self._rows(value, "source"))
+        )
+        scale = np.float32(self._base.shape.head_dim**-0.5)
+        # Spelt out: OpenVINO's own attention operator took as long or longer at every length.
+        scores = ops.matmul(ops.multiply(query_BNRH, ops.constant(scale)), key_BNSH, False, True)
+        scores = ops.add(scores, ops.unsqueeze(self._inputs[BIAS], _whole([1, 2])))
+        context_BNRH = ops.matmul(ops.softmax(scores, -1), value_BNSH, False, False)
+        context_QW = ops.reshape(ops.transpose(context_BNRH, _whole([0, 2, 1, 3])), _whole([-1, width]), False)
+        context_RW = context_QW if first_only else self._rows(context_QW, "slot")
+        return self._linear(context_RW, f"{name}.attention_output")
+
+    def _ffn(self, middle_RD: Any, name: str) -> Any:
+        """Return what the sublayer adds to its rows."""
+        if self._tensors[f"{name}.ffn_out.weight"].shape[1] == 0:
+            return self._bias(f"{name}.ffn_out")
+        return self._linear(self._activate(self._linear(middle_RD, f"{name}.ffn_in")), f"{name}.ffn_out")
+
+    def _activate(self, inputs: Any) -> Any:
+        if self._base.activation == "relu":
+            return ops.relu(inputs)
+        return ops.gelu(inputs, {"gelu": "erf", "gelu_new": "tanh"}[self._base.activation])
+
+    def _heads(self, values_BXW: Any, width: int) -> Any:
+        head_dim = self._base.shape.head_dim
+        split = ops.reshape(values_BXW, _whole([0, 0, width // head_dim, head_dim]), True)
+        return ops.transpose(split, _whole([0, 2, 1, 3]))
+
+    def _linear(self, inputs: Any, name: str, start: int = 0, stop: int | None = None) -> Any:
+        product = ops.matmul(inputs, self._constant(f"{name}.weight", start, stop), False, True)
+        return ops.add(product, self._bias(name, start, stop))
+
+    def _bias(self, name: str, start: int = 0, stop: int | None = None) -> Any:
+        return ops.constant(_array(self._tensors[f"{name}.bias"][start:stop])[None])
+
+    def _norm(self, inputs: Any, name: str) -> Any:
+        scaled = ops.multiply(
+            ops.mvn(inputs, _whole([-1]), True, self._base.norm_eps, "inside_sqrt"),
+            ops.constant(_array(self._tensors[f"{name}.weight"])[None]),
+        )
+        return ops.add(scaled, self._bias(name))
+
+    def _rows(self, values: Any, indices: str) -> Any:
+        return ops.gather(values, self._inputs[indices], _whole(0))
+
+    def _constant(self, name: str, start: int = 0, stop: int | None = None) -> Any:
+        return ops.constant(_array(self._tensors[name][start:stop]), shared_memory=True)
+
+
+def _array(tensor: Tensor) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    """Return a float32 tensor's own memory, or a copy of another's values."""
+    array: np.ndarray[Any, np.dtype[np.float32]] = tensor.detach().float().contiguous().numpy()
+    return array
+
+
+def _whole(values: int | list[int]) -> Any:
+    return ops.constant(np.array(values, dtype=np.int64))
