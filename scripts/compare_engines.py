@@ -4,12 +4,13 @@
 
 Texts come in batches of 32 in the order of the rows, so of mixed lengths, and sorted over all of them; single texts are
 the first ones of the rows. Each engine answers every load in turn, round by round, in a thread of its own as in a
-replica; medians over the rounds count, and the ratio of a round's neighbours, so that a busy machine slows both alike.
+replica; medians over the rounds count, and of the ratio within a round, so that a busy machine slows both alike. With
+``OMP_NUM_THREADS=1`` both compute on one core, and its processor time counts: what else runs hardly shows.
 """
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import openvino
@@ -32,6 +33,7 @@ SINGLES = 48
 ROUNDS = 5
 Load = Sequence[Sequence[TokenSequence]]
 """Batches that are answered one after the other."""
+Clock = Callable[[], float]
 
 
 def loads_of(sequences: Sequence[TokenSequence]) -> dict[str, Load]:
@@ -45,24 +47,24 @@ def loads_of(sequences: Sequence[TokenSequence]) -> dict[str, Load]:
     }
 
 
-def seconds_of(engine: Engine, load: Load) -> float:
+def seconds_of(engine: Engine, load: Load, clock: Clock) -> float:
     """Return the seconds of one pass over a load."""
-    started = time.perf_counter()
+    started = clock()
     for batch in load:
         engine.predict(batch)
-    return time.perf_counter() - started
+    return clock() - started
 
 
-def rounds_of(engines: Sequence[Engine], load: Load) -> list[list[float]]:
+def rounds_of(engines: Sequence[Engine], load: Load, clock: Clock) -> list[list[float]]:
     """Return the seconds of every round, those of all engines in turn; the first one has warmed up and is left out."""
-    return [[seconds_of(engine, load) for engine in engines] for _ in range(ROUNDS + 1)][1:]
+    return [[seconds_of(engine, load, clock) for engine in engines] for _ in range(ROUNDS + 1)][1:]
 
 
-def row_of(engines: Sequence[Engine], loads: dict[str, Load]) -> list[str]:
+def row_of(engines: Sequence[Engine], loads: dict[str, Load], clock: Clock) -> list[str]:
     """Return the cells of one level: of each load both engines, and how many times as fast as torch OpenVINO is."""
     cells = []
     for name, load in loads.items():
-        rounds = rounds_of(engines, load)
+        rounds = rounds_of(engines, load, clock)
         count = sum(map(len, load))
         for seconds in map(statistics.median, zip(*rounds, strict=True)):
             cells.append(f"{1000 * seconds / count:.2f}" if name == "single" else f"{count / seconds:.0f}")
@@ -81,6 +83,7 @@ def engines_of(bench: Workbench, spec: PruneSpec, threads: int) -> tuple[TorchEn
 def main() -> None:
     """Print a Markdown table."""
     threads = torch.get_num_threads()
+    clock = time.thread_time if threads == 1 else time.perf_counter
     bench = open_workbench(__doc__)
     loads = loads_of(bench.evaluation.sequences[:TEXTS])
     print(f"{threads} threads, torch {torch.__version__}, OpenVINO {openvino.__version__}, {TEXTS} texts")
@@ -96,7 +99,7 @@ def main() -> None:
     compute_alone()
     with ThreadPoolExecutor(1, initializer=compute_on, initargs=(threads,)) as thread:
         for (precision, level), pair in engines.items():
-            cells = thread.submit(row_of, pair, loads).result()
+            cells = thread.submit(row_of, pair, loads, clock).result()
             print(f"| {precision} | {level:g} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -1,8 +1,10 @@
-"""A service that OpenVINO computes."""
+"""Which engine computes a service."""
 
+import httpx
 import pytest
+import torch
 
-from tests.integration.conftest import Start
+from tests.integration.conftest import LiveService, Start
 
 pytestmark = pytest.mark.ray
 pytest.importorskip("openvino", reason="the extra openvino is not installed")
@@ -26,3 +28,11 @@ def test_openvino_answers_at_every_level_and_what_it_does_not_compute_leaves_the
     assert service.info() == info
     assert service.ask().status_code == 200
     assert service.stop() == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="replicas compute on the GPU, where nothing is chosen")
+def test_the_service_says_which_engine_it_chose_and_by_what(live_service: LiveService) -> None:
+    info = live_service.info()
+    assert info["engine_readings"].keys() == {"torch", "openvino"}
+    assert info["engine"] in info["engine_readings"]
+    assert f'engine="{info["engine"]}"' in httpx.get(f"{live_service.url}/metrics", timeout=60).text
