@@ -11,6 +11,8 @@ from pruning.spec import way_of
 
 Row = Mapping[str, Any]
 
+POINT = 36
+"""Area of a point, in square points."""
 INK, SOFT = "#22313f", "#9fb8c3"
 COLORS = ("#1f6f8b", "#c8553d", "#5b8c5a", "#8e6c8a", "#d9a441", "#4a4e69")
 """One per way of cutting, over again if there are more."""
@@ -20,7 +22,8 @@ def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
     """Write a PNG: accuracy with its 95 % interval, and speed-up beside its ideal, over achieved sparsity.
 
     Every way of cutting is a line of its own, which begins at the dense model. Levels that were never timed beside
-    the dense model have no point of measured speed; points of what is not worth having are pale.
+    the dense model have no point of measured speed; points of what is not worth having are hollow. Where one run timed
+    several precisions, speeds are against the dense model in float32.
 
     Raises:
         OSError: the file cannot be written.
@@ -28,18 +31,22 @@ def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
     figure = Figure(figsize=(9, 3.8), dpi=130, layout="constrained")
     cost, gain = figure.subplots(1, 2)
     lines = lines_of(rows)
+    gained, against = _gain_of(rows)
     for index, (way, line) in enumerate(lines.items()):
         color = COLORS[index % len(COLORS)]
         _draw_cost(cost, line, color, way if len(lines) > 1 else None)
-        _draw_gain(gain, line, color)
+        _draw_gain(gain, line, gained, color)
     cost.plot([], [], color=INK, ls=":", marker=".", label="agreement with dense")
     cost.set(title="what it costs", ylabel="accuracy (95 % interval)")
     gain.plot([], [], color=SOFT, ls="--", label="ideal (MACs)")
-    if any(row["speedup"] is not None for row in rows):
+    if any(row[gained] is not None for row in rows):
         gain.plot([], [], color=INK if len(lines) > 1 else COLORS[0], marker="o", lw=2, label="measured")
     if any(row["dominated_by"] is not None for row in rows):
-        gain.plot([], [], color=INK, marker="o", ls="", mfc="white", alpha=0.55, label="left out: not worth having")
-    gain.set(title="what it buys", ylabel="texts per second, against dense")
+        gain.scatter([], [], s=POINT, color="white", edgecolors=INK, label="left out: not worth having")
+    gain.set(title="what it buys", ylabel=f"texts per second, against {against}")
+    if len(lines) > 1:  # room for the legend
+        low, high = cost.get_ylim()
+        cost.set_ylim(low - 0.09 * (len(lines) + 1) * (high - low), high)
     cost.legend(frameon=False, loc="lower left")
     gain.legend(frameon=False, loc="upper left")
     for axes in (cost, gain):
@@ -67,6 +74,14 @@ def lines_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
     }
 
 
+def _gain_of(rows: Sequence[Row]) -> tuple[str, str]:
+    """Return (what is drawn as the gain, what it is against): with several precisions all in one run, float32 dense."""
+    precisions = {row["precision"] for row in rows}
+    if len(precisions) > 1 and all(row["speedup_over_float32"] is not None for row in rows):
+        return "speedup_over_float32", "dense in float32"
+    return "speedup", "dense"
+
+
 def _draw_cost(axes: Axes, line: Sequence[Row], color: str, label: str | None) -> None:
     sparsity = [row["achieved_sparsity"] for row in line]
     below = [row["accuracy"] - row["accuracy_interval"][0] for row in line]
@@ -82,20 +97,22 @@ def _draw_cost(axes: Axes, line: Sequence[Row], color: str, label: str | None) -
         lw=2,
         label=label,
     )
-    _pale(axes, line, "accuracy", color)
+    _draw_points(axes, line, "accuracy", color)
     axes.plot(sparsity, [row["agreement"] for row in line], color=color if label else INK, ls=":", marker=".")
 
 
-def _draw_gain(axes: Axes, line: Sequence[Row], color: str) -> None:
+def _draw_gain(axes: Axes, line: Sequence[Row], gain: str, color: str) -> None:
     axes.plot(*_known(line, "ideal_speedup"), color=SOFT, ls="--", lw=1.5)
-    axes.plot(*_known(line, "speedup"), color=color, marker="o", lw=2)
-    _pale(axes, line, "speedup", color)
+    axes.plot(*_known(line, gain), color=color, marker="o", lw=2)
+    _draw_points(axes, line, gain, color)
 
 
-def _pale(axes: Axes, line: Sequence[Row], value: str, color: str) -> None:
-    """Draw the points of what is not worth having hollow, over those of the line."""
-    points = _known([row for row in line if row["dominated_by"] is not None], value)
-    axes.plot(*points, color=color, marker="o", ls="", mfc="white", alpha=0.55)
+def _draw_points(axes: Axes, line: Sequence[Row], value: str, color: str) -> None:
+    """Draw the points of what is not worth having hollow, and over all others those of what is."""
+    worthy = [row for row in line if row["dominated_by"] is None]
+    apart = [row for row in line if row["dominated_by"] is not None]
+    axes.scatter(*_known(apart, value), s=POINT, color="white", edgecolors=color, zorder=3)
+    axes.scatter(*_known(worthy, value), s=POINT, color=color, edgecolors=color, zorder=4)
 
 
 def _known(line: Sequence[Row], gain: str) -> tuple[list[float], list[float]]:

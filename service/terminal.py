@@ -83,21 +83,21 @@ def print_frontier(rows: Sequence[Mapping[str, Any]], console: Console = stdout)
     """Write the frontier's table, and a line for each level that is not worth having: which one makes it so."""
     print_table(frontier_table(rows), console)
     for row, other in left_out(rows):
+        accurate = f"{'as' if other['accuracy'] == row['accuracy'] else 'more'} accurate"
         console.print(
-            f"left out: {_level(row)}; {_level(other)} is {_compared(row['accuracy'], other['accuracy'])} accurate "
+            f"left out: {_level(row, other)}; {_level(other, row)} is {accurate} "
             f"({other['accuracy']:.1%}, {row['accuracy']:.1%}) and {_faster(row, other)}",
             markup=False,
             soft_wrap=True,
         )
 
 
-def _level(row: Mapping[str, Any]) -> str:
+def _level(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return a level's name: its sparsity, its precision if not float32, how it was cut if the other one was not so."""
     precision = "" if row["precision"] == Precision.FLOAT32 else f" {row['precision']}"
-    return f"{row['requested_sparsity']:g}{precision}"
-
-
-def _compared(mine: float, other: float) -> str:
-    return "as" if other == mine else "more"
+    mine, others = ([one[part] for part in ("scorer", "pattern", "recover")] for one in (row, other))
+    way = "" if mine == others or row["requested_sparsity"] == 0 else f" ({', '.join(mine)})"
+    return f"{row['requested_sparsity']:g}{precision}{way}"
 
 
 def _faster(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:

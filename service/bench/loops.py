@@ -53,8 +53,8 @@ class LoopReading:
     """Mean milliseconds of a request: tokenization, queue, inference, answer (ranking, JSON, waiting for the event
     loop), and http (everything outside the service's own clock: HTTP, the path to the replica, the client)."""
     shares: dict[str, float]
-    """Share of the wall time that a tokenization and a batch's inference ran; rest: neither is known to have run.
-    Both may run at once, and then the shares add up to more than 1."""
+    """Share of the wall time that a tokenization ran, and that some batch was computed; rest: neither is known to have
+    run. Both may run at once, and then the shares add up to more than 1."""
 
 
 def bodies_of(texts: Sequence[Text], size: int) -> list[bytes]:
@@ -141,18 +141,23 @@ def reading_of(replies: Sequence[Reply], loop: Loop, *, wall_s: float) -> LoopRe
 
 
 def computing_s(replies: Iterable[Reply]) -> float:
-    """Return the seconds in which the engine computed: every batch once, however many requests shared it.
+    """Return the seconds in which some batch was computed: batches on several cores at once are not added up.
 
-    Requests of one batch tell the same inference time, to the microsecond, and were under way at the same time.
+    Requests of one batch tell the same inference time, to the microsecond, and were under way at the same time. A batch
+    is taken to have ended when the first of its answers arrived: the way back is about as long for all.
     """
-    total_ms = 0.0
+    spans: list[tuple[float, float]] = []
     under_way: dict[float, float] = {}
     for reply in sorted(replies, key=lambda reply: reply.done_s):
         inference_ms = reply.times_ms[INFERENCE]
-        if reply.sent_s >= under_way.get(inference_ms, -math.inf):
-            total_ms += inference_ms
+        if reply.sent_s >= under_way.get(inference_ms, -math.inf):  # else of a batch that was counted
             under_way[inference_ms] = reply.done_s
-    return 1e-3 * total_ms
+            spans.append((reply.done_s - 1e-3 * inference_ms, reply.done_s))
+    total_s, until_s = 0.0, -math.inf
+    for start_s, end_s in sorted(spans):
+        total_s += max(0.0, end_s - max(start_s, until_s))
+        until_s = max(until_s, end_s)
+    return total_s
 
 
 def _stages(replies: Sequence[Reply]) -> dict[str, float]:

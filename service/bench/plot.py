@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter
 
 from pruning.plot import COLORS, INK, SOFT
 from pruning.spec import Precision
@@ -56,15 +56,19 @@ def _draw_lines(panels: Sequence[Axes], report: Report, ways: Sequence[str]) -> 
         levels = [level for level in report.levels if level.subject.spec.precision is precision]
         sparsity = [level.subject.achieved_sparsity for level in levels]
         for way, color in zip(ways, COLORS, strict=False):
-            label = TITLES[way] if len(precisions) == 1 else f"{TITLES[way]}, {precision}"
+            label = TITLES[way] if precision is precisions[0] else None
             style: dict[str, Any] = {"color": color, "ls": dashes, "marker": "o", "ms": 4, "lw": 2}
             rate.plot(sparsity, [level.ways[way][0] for level in levels], label=label, **style)
             gain.plot(sparsity, [report.speedup(level, way) for level in levels], **style)
         if precision is precisions[0]:
-            gain.plot(sparsity, [report.ideal(level) for level in levels], color=SOFT, ls="--", label="ideal (MACs)")
+            gain.plot(sparsity, [report.ideal(level) for level in levels], color=SOFT, ls="-.", label="ideal (MACs)")
     against = "dense" if precisions == [Precision.FLOAT32] else "dense of the same precision"
     rate.set(title="throughput", ylabel="texts per second", yscale="log")
     gain.set(title=f"speed-up against {against}", ylabel="times as fast")
+    if len(precisions) > 1:
+        for precision, dashes in zip(precisions, LINES, strict=False):
+            gain.plot([], [], color=INK, ls=dashes, lw=2, label=precision.value)
+    rate.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
     rate.yaxis.set_major_formatter("{x:.0f}")
     rate.yaxis.set_minor_formatter("{x:.0f}")
     rate.tick_params(axis="y", which="minor", labelsize="x-small")
@@ -75,7 +79,7 @@ def _draw_lines(panels: Sequence[Axes], report: Report, ways: Sequence[str]) -> 
         _plain(axes)
         axes.grid(color="#e8eef1")
     low, high = rate.get_ylim()
-    rate.set_ylim(low, high * (high / low) ** (0.08 * len(ways) * len(precisions)))  # room for the legend
+    rate.set_ylim(low, high * (high / low) ** (0.08 * len(ways)))  # room for the legend
 
 
 def _draw_shares(axes: Axes, levels: Sequence[Level], way: str) -> None:

@@ -28,6 +28,13 @@ class Level:
         loops = {name: (reading.texts_per_s, reading.shares) for name, reading in self.http.items()}
         return {ENGINE: (self.engine.texts_per_s, self.engine.shares), **loops}
 
+    def inference_s(self, way: str) -> float:
+        """Return the seconds of inference that a text takes, measured that way."""
+        if way == ENGINE:
+            return self.engine.stage_s["inference"] / self.engine.texts
+        texts_per_s, shares = self.ways[way]
+        return shares["inference"] / texts_per_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -63,6 +70,13 @@ class Report:
     def speedup(self, level: Level, way: str) -> float:
         """Return texts a second over those of the dense level of the same precision, measured the same way."""
         return level.ways[way][0] / self.dense_of(level).ways[way][0]
+
+    def inference_speedup(self, level: Level, way: str) -> float:
+        """Return how many times less time inference takes for a text than in the dense level of the same precision.
+
+        Where this stays behind the ideal, inference is more than multiplications, or cores are shared with others.
+        """
+        return self.dense_of(level).inference_s(way) / level.inference_s(way)
 
     def speedup_over_float32(self, level: Level, way: str) -> float | None:
         """Return texts a second over those of the float32 dense level; None where that was not measured."""
@@ -128,6 +142,7 @@ def _way_document(report: Report, level: Level, way: str) -> dict[str, Any]:
     return {
         "texts_per_s": texts_per_s,
         "speedup": report.speedup(level, way),
+        "inference_speedup": report.inference_speedup(level, way),
         "speedup_over_float32_dense": report.speedup_over_float32(level, way),
         "shares": dict(shares),
         "most_that_sparsity_buys": None if most == float("inf") else most,

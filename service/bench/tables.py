@@ -71,7 +71,10 @@ def verdicts(report: Report) -> list[str]:
 def _bought(report: Report, level: Level, way: str) -> str:
     if level.subject.spec.sparsity == 0.0:
         return ""
-    return f"{report.speedup(level, way):.2f} times dense, of an ideal {report.ideal(level):.2f}; "
+    return (
+        f"{report.speedup(level, way):.2f} times dense, of an ideal {report.ideal(level):.2f} "
+        f"(inference itself {report.inference_speedup(level, way):.2f}); "
+    )
 
 
 def _short(way: str) -> str:

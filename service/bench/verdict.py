@@ -34,7 +34,7 @@ def limiting_stage(shares: Mapping[str, float]) -> str:
 def verdict(shares: Mapping[str, float]) -> str:
     """Return one sentence on what limits, and on what less of the forward pass would bring."""
     limit, inference, most = limiting_stage(shares), shares["inference"], most_that_sparsity_buys(shares)
-    at_most = f"at most {most:.1f} times" if most < UNBOUND else "nearly all that it saves"
+    at_most = f"at most {most:.1f} times" if most < UNBOUND else "nearly all that it takes off inference"
     if limit == "inference" and inference >= WORTHLESS:
         return f"inference limits, {inference:.0%} of the time; more sparsity can buy {at_most}"
     others = f"{NAMES[limit]} is {shares[limit]:.0%} of the time" if limit != "inference" else "no stage stands out"

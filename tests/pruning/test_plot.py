@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from pruning.frontier import frontier_rows, measure_side_by_side
@@ -110,9 +112,25 @@ def test_points_of_what_is_not_worth_having_are_hollow(drawn: list[tuple[Axes, A
     plot_frontier([row(0.0), row(0.3) | {"dominated_by": "other"}, row(0.5)], tmp_path / "frontier.png", "tiny")
     [panels] = drawn
     for axes in panels:
-        hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
-        assert [list(line.get_xdata()) for line in hollow] == [[0.3]]
+        drawn_points = [points for points in axes.collections if isinstance(points, PathCollection)]
+        hollow = [points for points in drawn_points if to_hex(points.get_facecolor()[0]) == "#ffffff"]
+        assert [place for points in hollow for place, _ in points.get_offsets()] == [0.3]
     assert "left out: not worth having" in words_of(panels[1])
+
+
+@pytest.mark.parametrize(
+    ("over_float32", "against", "drawn_at"), [(3.0, "dense in float32", 3.0), (None, "dense", 2.0)]
+)
+def test_several_precisions_of_one_run_are_drawn_against_dense_in_float32(
+    drawn: list[tuple[Axes, Axes]], tmp_path: Path, over_float32: float | None, against: str, drawn_at: float
+) -> None:
+    rows = [row(sparsity, precision=precision) for sparsity in (0.0, 0.5) for precision in ("float32", "bfloat16")]
+    several = [one | {"speedup_over_float32": over_float32} for one in rows]
+    plot_frontier(several, tmp_path / "frontier.png", "tiny")
+    [(_, gain)] = drawn
+    assert gain.get_ylabel() == f"texts per second, against {against}"
+    solid = [line for line in gain.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert [list(line.get_ydata()) for line in solid] == [[drawn_at] * 2] * 2
 
 
 def test_measured_levels_are_drawn_into_the_picture(bench: Workbench, tmp_path: Path) -> None:

@@ -19,9 +19,14 @@ def test_batches_that_took_equally_long_one_after_the_other_are_counted_each() -
     assert computing_s([timed_reply(0.0, 0.010), timed_reply(0.010, 0.020)]) == pytest.approx(0.008)
 
 
-def test_batches_of_other_times_are_counted_each_though_they_overlap() -> None:
-    several = [timed_reply(0.0, 0.010), timed_reply(0.001, 0.012, inference_ms=6.0)]
-    assert computing_s(several) == pytest.approx(0.010)
+def test_the_time_in_which_two_batches_were_computed_at_once_counts_once() -> None:
+    several = [timed_reply(0.0, 0.010), timed_reply(0.001, 0.012, inference_ms=5.0)]
+    assert computing_s(several) == pytest.approx(0.006)  # from 6 ms to 12 ms
+
+
+def test_a_batch_within_the_time_of_a_longer_one_adds_nothing() -> None:
+    several = [timed_reply(0.0, 0.010, inference_ms=1.0), timed_reply(0.0, 0.012, inference_ms=11.0)]
+    assert computing_s(several) == pytest.approx(0.011)
 
 
 def test_a_reading_says_how_fast_and_where_the_time_went() -> None:

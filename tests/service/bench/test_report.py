@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pruning.spec import Precision
 from service.bench.plot import plot_report
 from service.bench.report import ENGINE, Report, document_of
 from service.bench.tables import circumstances, stage_table, throughput_table, verdicts
-from tests.service.bench.bench_parts import engine_reading, level_of, report_of, subject_of
+from tests.service.bench.bench_parts import engine_reading, level_of, loop_reading, report_of, subject_of
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,15 @@ def test_a_speed_up_is_over_dense_of_the_same_precision_measured_the_same_way(re
     assert report.speedup(other, "batched") == report.speedup(dense, ENGINE) == 1.0
     assert report.speedup_over_float32(other, "batched") == pytest.approx(1.5)
     assert report.ideal(sparse) == 2.5
+
+
+def test_what_inference_itself_gained_leaves_the_other_stages_out(base: BaseModel) -> None:
+    dense = replace(level_of(subject_of(base, 0.0), engine_reading(2.0)), http={"single_1": loop_reading(100.0, 0.8)})
+    sparse = replace(level_of(subject_of(base, 0.5), engine_reading(1.0)), http={"single_1": loop_reading(160.0, 0.4)})
+    report = report_of([dense, sparse])
+    assert report.inference_speedup(sparse, "single_1") == pytest.approx(0.8 / 100 / (0.4 / 160))
+    assert report.inference_speedup(sparse, ENGINE) == pytest.approx(2.0)
+    assert report.inference_speedup(dense, "single_1") == report.inference_speedup(dense, ENGINE) == 1.0
 
 
 def test_without_a_dense_level_in_float32_there_is_no_speed_up_over_it(base: BaseModel) -> None:
@@ -77,7 +87,7 @@ def test_the_tables_have_a_row_for_every_level_and_a_share_for_every_stage(repor
 def test_a_sparse_level_is_told_with_what_it_bought_of_its_ideal(report: Report) -> None:
     lines = [line for line in verdicts(report) if line.startswith("0.5, HTTP")]
     assert len(lines) == 3
-    assert all("1.20 times dense, of an ideal 2.50; " in line for line in lines)
+    assert all("1.20 times dense, of an ideal 2.50 (inference itself 1.20); " in line for line in lines)
     assert "times dense" not in verdicts(report)[0]
 
 

@@ -26,7 +26,9 @@ def test_where_inference_takes_most_of_the_time_its_limit_is_told() -> None:
 
 
 def test_a_limit_that_no_sparsity_reaches_is_not_given_as_a_number() -> None:
-    assert verdict({"inference": 0.99, "rest": 0.01}).endswith("more sparsity can buy nearly all that it saves")
+    assert verdict({"inference": 0.99, "rest": 0.01}).endswith(
+        "more sparsity can buy nearly all that it takes off inference"
+    )
 
 
 def test_inference_that_leads_without_half_of_the_time_is_no_promise() -> None:
