@@ -1,8 +1,9 @@
 """Which lane takes the next batch, and how large it may be: arithmetic alone, without clock, thread or event loop.
 
-A lone request is answered soonest by all cores together. As soon as there is a request for every core, one core each is
-better: cores that compute one batch together wait for the slowest of them after every operation, and share their time
-with the event loop and whatever else runs (``python scripts/measure_lanes.py``).
+A lone request is answered soonest by all cores together. Where there is a request for every core, one core each gives
+more answers a second: cores that compute one batch together wait for the slowest of them after every operation, and
+share their time with the event loop and whatever else runs. On cores that do nothing else, two to eight short texts
+would be done somewhat sooner together; that is given up (``python scripts/measure_lanes.py`` shows both).
 """
 
 from dataclasses import dataclass
