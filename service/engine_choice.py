@@ -85,7 +85,7 @@ class EngineLoader:
     def _faster(self, variant_id: str) -> Engine:
         """Return the engine that is faster in the variant's precision; where OpenVINO fails, torch with a warning."""
         precision = self._store.manifest(variant_id).spec.precision
-        if precision is Precision.INT8:
+        if precision.only_on is not None:  # OpenVINO computes what every device does
             return self._torch(variant_id)
         if precision not in self._readings:
             self._readings[precision] = self._measure(variant_id, precision)
