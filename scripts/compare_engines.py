@@ -8,6 +8,11 @@ replica; medians over the rounds count, and of the ratio within a round, so that
 ``OMP_NUM_THREADS=1`` both compute on one core, and its processor time counts: what else runs hardly shows.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `sparsedial serve` has them, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -83,6 +88,7 @@ def engines_of(bench: Workbench, spec: PruneSpec, threads: int) -> tuple[TorchEn
 def main() -> None:
     """Print a Markdown table."""
     threads = torch.get_num_threads()
+    compute_alone()  # a team of this thread, idle beside that of the engine's, would slow it down
     clock = time.thread_time if threads == 1 else time.perf_counter
     bench = open_workbench(__doc__)
     loads = loads_of(bench.evaluation.sequences[:TEXTS])
@@ -96,7 +102,6 @@ def main() -> None:
         for precision in HINTS
         for level in LEVELS
     }
-    compute_alone()
     with ThreadPoolExecutor(1, initializer=compute_on, initargs=(threads,)) as thread:
         for (precision, level), pair in engines.items():
             cells = thread.submit(row_of, pair, loads, clock).result()

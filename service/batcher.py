@@ -201,7 +201,7 @@ class TokenBatcher(Generic[S, T]):
             while True:
                 await self._work.wait()
                 self._work.clear()
-                while (lane := self._schedule.next_lane(len(self._queue))) is not None:
+                while (lane := self._schedule.next_lane(len(self._queue), self._queue.tokens)) is not None:
                     if batch := self._form_batch(lane):
                         tokens = sum(item.tokens for item in batch)
                         self._schedule.begin(lane, tokens)

@@ -1,9 +1,8 @@
 """Which lane takes the next batch, and how large it may be: arithmetic alone, without clock, thread or event loop.
 
-A lone request is answered soonest by all cores together. Where there is a request for every core, one core each gives
-more answers a second: cores that compute one batch together wait for the slowest of them after every operation, and
-share their time with the event loop and whatever else runs. On cores that do nothing else, two to eight short texts
-would be done somewhat sooner together; that is given up (``python scripts/measure_lanes.py`` shows both).
+Little work is done soonest by all cores together. Where there is a request for every core, and enough work, one core
+each gives more answers a second: cores that compute one batch together wait for the slowest of them after every
+operation, and share their time with the event loop and whatever else runs (``python scripts/measure_lanes.py``).
 """
 
 from dataclasses import dataclass
@@ -19,12 +18,17 @@ class Lane(StrEnum):
     """On one core, beside as many others as there are cores."""
 
 
+WORTH_A_CORE = 128
+"""Tokens that must wait for each core before they are shared out: about five short texts."""
+
+
 @dataclass(slots=True)
 class Schedule:
     """What runs, and what may run next. Any request may run on any lane, so none waits for a lane of its own."""
 
     narrow_lanes: int
     """How many batches may run side by side; 0 where all run on the wide lane."""
+    worth_a_core: int = WORTH_A_CORE
     running: int = 0
     """Batches that run."""
     running_tokens: int = 0
@@ -32,7 +36,7 @@ class Schedule:
     wide: bool = False
     """Whether the one that runs is on the wide lane."""
 
-    def next_lane(self, waiting: int) -> Lane | None:
+    def next_lane(self, waiting: int, waiting_tokens: int) -> Lane | None:
         """Return the lane that may take a batch now, where ``waiting`` requests wait; None if all are taken.
 
         Where something waits, that is never because a core is idle.
@@ -40,7 +44,8 @@ class Schedule:
         if self.wide or waiting == 0:
             return None
         if self.running == 0:
-            return Lane.NARROW if 0 < self.narrow_lanes <= waiting else Lane.WIDE
+            enough = waiting >= self.narrow_lanes and waiting_tokens >= self.narrow_lanes * self.worth_a_core
+            return Lane.NARROW if self.narrow_lanes and enough else Lane.WIDE
         return Lane.NARROW if self.running < self.narrow_lanes else None
 
     def budget(self, lane: Lane, waiting_tokens: int, most: int) -> int:

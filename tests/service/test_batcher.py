@@ -131,6 +131,7 @@ async def bench(
         max_queue_s=queue_s,
         lanes=lanes_on(executor, narrow),
     )
+    batcher._schedule.worth_a_core = 1
     batcher.start()
     made = Bench(batcher, executor, model, clock)
     try:

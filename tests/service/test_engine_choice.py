@@ -13,7 +13,7 @@ from pruning.slim.packed import TokenSequence
 from pruning.spec import Precision
 from pruning.variants import VariantStore
 from service.engine import Live, Reading
-from service.engine_choice import MARGIN, EngineLoader, beats, read_in_turn, require_engine
+from service.engine_choice import MARGIN, EngineLoader, chosen, read_in_turn, require_engine
 from service.engine_errors import EngineError
 from service.settings import EngineName, Settings
 from service.shelf import EngineShelf
@@ -98,10 +98,12 @@ def test_a_precision_is_measured_once(base: BaseModel, store: VariantStore, monk
     assert calls == [["torch", "openvino"]] * 2
 
 
-@pytest.mark.parametrize(("margin", "beaten"), [(MARGIN + 0.01, True), (MARGIN - 0.01, False), (0.5, False)])
-def test_torch_stays_unless_it_is_beaten_by_the_margin(margin: float, beaten: bool) -> None:
+@pytest.mark.parametrize(
+    ("margin", "engine"), [(MARGIN + 0.01, "torch"), (MARGIN - 0.01, "openvino"), (0.5, "openvino")]
+)
+def test_torch_is_taken_where_it_is_faster_by_the_margin(margin: float, engine: str) -> None:
     even_mean = Reading(single_ms=SLOW.single_ms * 3 / margin, batch_ms=SLOW.batch_ms / 3 / margin)
-    assert beats(even_mean, SLOW) is beaten
+    assert chosen({"torch": even_mean, "openvino": SLOW}) == engine
 
 
 def test_readings_are_medians_of_what_the_thread_computed_in_turn(base: BaseModel) -> None:

@@ -98,7 +98,8 @@ async def test_requests_for_every_core_are_computed_side_by_side_on_one_core_eac
     engine.model.register_forward_pre_hook(meet)
     runtime = runtime_of(engine, tiny_model_dir, threads=2)
     runtime.start()
-    await asyncio.gather(runtime.classify(query("good")), runtime.classify(query("bad")))
+    work = query(*["good " * 60] * 6)
+    await asyncio.gather(runtime.classify(work), runtime.classify(work))
     await runtime.stop()
     assert cores == [1, 1]
 
