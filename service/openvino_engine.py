@@ -3,6 +3,7 @@
 import queue
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -50,6 +51,16 @@ class OpenVinoBert:
             idle.put(request)
 
 
+@cache
+def _core() -> openvino.Core:
+    """Return the one core of this process, which never goes.
+
+    Its CPU plugin gives the thread that makes it a stack for signal handlers. Were it let go in another thread, as
+    happens to what is collected, the memory would be taken from under the first one, which the next signal would kill.
+    """
+    return openvino.Core()
+
+
 def _requests(
     graph: openvino.Model, precision: Precision, threads: int, *, streams: int
 ) -> queue.SimpleQueue[openvino.InferRequest]:
@@ -60,7 +71,7 @@ def _requests(
         "NUM_STREAMS": streams,
         "ENABLE_CPU_PINNING": False,  # every replica of a machine would pin its threads to the same first cores
     }
-    compiled = openvino.Core().compile_model(graph, "CPU", options)
+    compiled = _core().compile_model(graph, "CPU", options)
     idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
     for _ in range(streams):
         idle.put(compiled.create_infer_request())

@@ -1,4 +1,6 @@
 import gc
+import subprocess
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -187,3 +189,28 @@ def test_threads_that_ask_at_once_each_get_their_own_answers(base: BaseModel) ->
         for _ in range(10):
             for logits, own in zip(threads.map(compiled.predict, batches), expected, strict=True):
                 torch.testing.assert_close(logits, own)
+
+
+def test_a_signal_is_survived_after_a_variant_was_let_go_in_another_thread() -> None:
+    code = """
+import gc, os, signal, threading
+import openvino
+from openvino import opset15
+from pruning.spec import Precision
+from service.openvino_engine import _requests
+
+value = opset15.parameter([1])
+held = [_requests(openvino.Model([opset15.relu(value)], [value]), Precision.FLOAT32, 1, streams=1)]
+
+def let_go():
+    held.clear()
+    gc.collect()
+
+thread = threading.Thread(target=let_go)
+thread.start()
+thread.join()
+signal.signal(signal.SIGUSR1, lambda number, frame: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout) == (0, "handled\n")
