@@ -9,7 +9,7 @@ from torch import Tensor
 from pruning.cost import Shape
 from pruning.encoder import BaseModel
 from pruning.errors import SpecError
-from pruning.masks.structures import StructureMask
+from pruning.masks.structures import ROUND_TO, StructureMask
 from pruning.tokenization import Encoded
 
 SHAPES = {
@@ -86,14 +86,15 @@ def random_model(name: str, shape: Shape, *, seed: int = 0) -> BaseModel:
 
 
 def even_mask(shape: Shape, sparsity: float) -> StructureMask:
-    """Return a mask that cuts every layer alike, down to one head and one neuron at most.
+    """Return a mask that cuts every layer alike, down to one head and one block of neurons at most.
 
-    Heads are rounded to the nearest; neurons make up for it, so that the whole comes as near to ``sparsity`` as it can.
+    Heads are rounded to the nearest; neurons, in whole blocks as in every cut, make up for it.
     """
     heads = max(1, round((1 - sparsity) * shape.num_heads))
     layer = shape.prunable_weights // shape.num_layers
     left = (1 - sparsity) * layer - heads * shape.head_weights
-    neurons = min(max(1, round(left / shape.neuron_weights)), shape.ffn)
+    blocks = max(1, round(left / shape.neuron_weights / ROUND_TO))
+    neurons = min(blocks * ROUND_TO, shape.ffn)
     return StructureMask(
         (torch.arange(shape.num_heads) < heads).repeat(shape.num_layers, 1),
         (torch.arange(shape.ffn) < neurons).repeat(shape.num_layers, 1),

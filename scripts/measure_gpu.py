@@ -3,14 +3,12 @@
     python scripts/measure_gpu.py [--compiled bert-base] [--shapes bert-base,bert-large]
 
 Prints Markdown: sequences a second at three lengths and what share of the measured bfloat16 matrix rate they reach, for
-uniform cuts of models with random weights; the time of one text; what capturing a level costs and what the live one
+even cuts of models with random weights; the time of one text; what capturing a level costs and what the live one
 feels of it; products with 2:4 weights; and what half precision does to the accuracy of the embedded model.
 """
 
 import argparse
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +19,11 @@ from torch import Tensor, nn
 from torch.sparse import to_sparse_semi_structured
 from transformers import BertConfig, BertForSequenceClassification
 
-from pruning.cost import structured_cost
+from pruning.cost import Shape, structured_cost
 from pruning.data import encode_rows, read_rows
 from pruning.encoder import BaseModel, load_base_model
-from pruning.masks.structures import ROUND_TO, StructureMask
 from pruning.prediction import predict_logits
+from pruning.random_model import SHAPES, even_mask, random_model, random_sequences, shape_named
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, layer_widths, slim_layers
 from pruning.slim.graphs import GraphedBert
@@ -33,8 +31,6 @@ from pruning.slim.packed import PackedBatch
 from pruning.tokenization import Encoded, TextTokenizer
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
-SHAPES = {"bert-base": (768, 12, 12, 3072), "bert-large": (1024, 24, 16, 4096)}
-"""Hidden size, layers, heads, neurons."""
 LENGTHS = (32, 128, 384)
 LEVELS = (0.0, 0.5, 0.8)
 BATCH_TOKENS, SERVED_TOKENS = 16384, 4096
@@ -46,24 +42,9 @@ DEVICE = torch.device("cuda")
 Answer = Callable[[Sequence[Encoded]], Tensor]
 
 
-def random_model(folder: Path, shape: str) -> BaseModel:
-    """Write a classifier with random weights and load it."""
-    hidden, layers, heads, neurons = SHAPES[shape]
-    torch.manual_seed(0)
-    config = BertConfig(
-        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=neurons
-    )
-    BertForSequenceClassification(config).save_pretrained(folder / shape)
-    shutil.copy(EMBEDDED / "model" / "tokenizer.json", folder / shape)
-    return load_base_model(folder / shape)
-
-
-def uniform_layers(base: BaseModel, level: float) -> dict[str, Tensor]:
-    """Return the layers with the same share of heads and of neurons gone in each."""
-    shape = base.shape
-    heads, neurons = round((1 - level) * shape.num_heads), ROUND_TO * round((1 - level) * shape.ffn / ROUND_TO)
-    heads_N, neurons_F = torch.arange(shape.num_heads) < heads, torch.arange(shape.ffn) < neurons
-    return slim_layers(base, StructureMask(heads_N.repeat(shape.num_layers, 1), neurons_F.repeat(shape.num_layers, 1)))
+def cut(base: BaseModel, level: float) -> dict[str, Tensor]:
+    """Return the layers of an even cut."""
+    return slim_layers(base, even_mask(base.shape, level))
 
 
 def on_gpu(base: BaseModel, layers: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> SlimBert:
@@ -91,23 +72,23 @@ def ceiling() -> float:
     return size**3 / seconds(lambda: left @ right, 10)
 
 
-def texts_of(length: int, count: int) -> list[Encoded]:
-    """Return fixed sequences of one length."""
-    return [Encoded([(7919 * (at + index)) % 20000 for at in range(length)], [0] * length) for index in range(count)]
-
-
-def library_answers(base: BaseModel, *, compiled: bool) -> Answer:
-    """Return the library's model of the same weights, with its fused attention."""
-    model = BertForSequenceClassification.from_pretrained(base.path, dtype=torch.bfloat16).to(DEVICE).eval()
+def library_answers(shape: Shape, *, compiled: bool) -> Answer:
+    """Return the library's model of the same shape, of random weights too, with its fused attention."""
+    config = BertConfig(
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        intermediate_size=shape.ffn,
+    )
+    model = BertForSequenceClassification(config).to(DEVICE, torch.bfloat16).eval()
     forward = torch.compile(model, mode="reduce-overhead", dynamic=False) if compiled else model
     return lambda texts: forward(torch.tensor([text.ids for text in texts]).to(DEVICE)).logits.cpu()
 
 
 @torch.inference_mode()
-def throughput(folder: Path, shape: str, top: float, *, compiled: bool) -> None:
+def throughput(base: BaseModel, top: float, *, compiled: bool) -> None:
     """Print sequences a second of each level and of the library's model, and the time of one text."""
-    base = random_model(folder, shape)
-    cuts = [uniform_layers(base, level) for level in LEVELS]
+    cuts = [cut(base, level) for level in LEVELS]
     models = [on_gpu(base, layers) for layers in cuts]
     widths = [layer_widths(layers, base.shape) for layers in cuts]
     answers: list[tuple[str, Answer, tuple[list[int], list[int]]]] = [
@@ -124,20 +105,20 @@ def throughput(folder: Path, shape: str, top: float, *, compiled: bool) -> None:
         return logits
 
     answers.append(("SparseDial, 0, without graphs", by_kernel, widths[0]))
-    answers.append(("transformers, eager", library_answers(base, compiled=False), widths[0]))
+    answers.append(("transformers, eager", library_answers(base.shape, compiled=False), widths[0]))
     if compiled:
-        answers.append(("transformers, torch.compile", library_answers(base, compiled=True), widths[0]))
-    print(f"\n### {shape}, bfloat16, batches of {BATCH_TOKENS:,} tokens: sequences/s (share of the matrix rate)\n")
+        answers.append(("transformers, torch.compile", library_answers(base.shape, compiled=True), widths[0]))
+    print(f"\n### {base.name}, bfloat16, batches of {BATCH_TOKENS:,} tokens: sequences/s (share of the matrix rate)\n")
     print("| engine, sparsity |" + "".join(f" {length} tokens |" for length in LENGTHS) + f" one text of {ONE_TEXT} |")
     print("| --- |" + " --- |" * (len(LENGTHS) + 1))
     for name, answer, (heads, neurons) in answers:
         cells = [name]
         for length in LENGTHS:
             macs = structured_cost(base.shape, heads, neurons, length=length).macs
-            texts = texts_of(length, BATCH_TOKENS // length)
+            texts = random_sequences([length], BATCH_TOKENS // length, base.shape.vocabulary)
             rate = len(texts) / seconds(lambda answer=answer, texts=texts: answer(texts), 10)  # type: ignore[misc]
             cells.append(f"{rate:,.0f} ({rate * macs / top:.0%})")
-        one = texts_of(ONE_TEXT, 1)
+        one = random_sequences([ONE_TEXT], 1, base.shape.vocabulary)
         cells.append(f"{1e3 * seconds(lambda answer=answer, one=one: answer(one), 50):.2f} ms")  # type: ignore[misc]
         print("| " + " | ".join(cells) + " |", flush=True)
 
@@ -146,9 +127,9 @@ def throughput(folder: Path, shape: str, top: float, *, compiled: bool) -> None:
 def swap(base: BaseModel) -> None:
     """Print what capturing a level takes, and how long one text takes the live level meanwhile and otherwise."""
     size = {"max_tokens": SERVED_TOKENS, "max_length": base.max_length}
-    live = GraphedBert.capture(on_gpu(base, uniform_layers(base, 0.0)), **size)
-    layers = uniform_layers(base, 0.5)
-    text = texts_of(ONE_TEXT, 1)
+    live = GraphedBert.capture(on_gpu(base, cut(base, 0.0)), **size)
+    layers = cut(base, 0.5)
+    text = random_sequences([ONE_TEXT], 1, base.shape.vocabulary)
     took: list[float] = []
 
     @torch.inference_mode()
@@ -171,7 +152,7 @@ def swap(base: BaseModel) -> None:
             loading.result()
     before, during = (statistics.quantiles(values, n=100)[-1] for values in (quiet, meanwhile))
     print(
-        f"\n{base.path.name}: a level of 0.5 goes to the device, is captured for batches of up to {SERVED_TOKENS:,} "
+        f"\n{base.name}: a level of 0.5 goes to the device, is captured for batches of up to {SERVED_TOKENS:,} "
         f"tokens and answers its first text in {statistics.median(took):.2f} s (median of 3); "
         f"p99 of one text by the live level: {before:.2f} ms, meanwhile {during:.2f} ms"
     )
@@ -220,7 +201,7 @@ def accuracy() -> None:
     judged = encode_rows(read_rows(EMBEDDED / "rows" / "evaluation.jsonl", base.labels), tokenizer)
     print(f"\n### accuracy of the embedded model, dense, {len(judged)} rows\n")
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        logits = predict_logits(on_gpu(base, uniform_layers(base, 0.0), dtype), judged.sequences, device=DEVICE)
+        logits = predict_logits(on_gpu(base, cut(base, 0.0), dtype), judged.sequences, device=DEVICE)
         correct = int((logits.argmax(1) == judged.labels).sum())
         print(f"- {str(dtype).removeprefix('torch.')}: {correct} of {len(judged)} ({correct / len(judged):.2%})")
 
@@ -234,10 +215,10 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
     top = ceiling()
     print(f"bfloat16 matrices at best: {2e-12 * top:.0f} TFLOP/s")
-    with tempfile.TemporaryDirectory() as name:
-        for shape in options.shapes.split(","):
-            throughput(Path(name), shape, top, compiled=shape in options.compiled.split(","))
-        swap(load_base_model(Path(name) / options.shapes.split(",")[0]))
+    bases = [random_model(name, shape_named(name)) for name in options.shapes.split(",")]
+    for base in bases:
+        throughput(base, top, compiled=base.name in options.compiled.split(","))
+    swap(bases[0])
     semi_structured()
     accuracy()
 

@@ -162,13 +162,18 @@ def test_an_engine_on_a_gpu_answers_as_on_the_cpu(
     assert engines[0].model.word.weight.data_ptr() == engines[1].model.word.weight.data_ptr()
 
 
+def two_levels_for_a_gpu(base: BaseModel, folder: Path) -> tuple[VariantStore, SharedBase]:
+    """Return a store with the variants ``aa..`` (0.5) and ``bb..`` (0.25), and their base on the GPU."""
+    store = VariantStore(folder)
+    for variant_id, sparsity in (("a" * 16, 0.5), ("b" * 16, 0.25)):
+        put_variant(base, store, variant_id, sparsity)
+    return store, SharedBase(base, torch.device("cuda"))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_level_beyond_a_full_gpu_is_refused_and_the_live_one_answers_on(base: BaseModel, tmp_path: Path) -> None:
-    store = VariantStore(tmp_path)
-    for variant_id, sparsity in (("a" * 16, 0.5), ("b" * 16, 0.25)):
-        put_variant(base, store, variant_id, sparsity)
-    shared = SharedBase(base, torch.device("cuda"))
+    store, shared = two_levels_for_a_gpu(base, tmp_path)
     live = TorchEngine.load(shared, store, "a" * 16, max_batch_tokens=256)
     batch = sequences([4, 9, 48], base.shape.vocabulary)
     before = live.predict(batch)
@@ -190,10 +195,7 @@ def test_a_level_beyond_a_full_gpu_is_refused_and_the_live_one_answers_on(base: 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_answers_go_on_unchanged_while_another_level_is_captured(base: BaseModel, tmp_path: Path) -> None:
-    store = VariantStore(tmp_path)
-    for variant_id, sparsity in (("a" * 16, 0.5), ("b" * 16, 0.25)):
-        put_variant(base, store, variant_id, sparsity)
-    shared = SharedBase(base, torch.device("cuda"))
+    store, shared = two_levels_for_a_gpu(base, tmp_path)
     live = TorchEngine.load(shared, store, "a" * 16, max_batch_tokens=1024)
     batches = [sequences([length] * 5, base.shape.vocabulary) for length in (3, 17, 40)]
     expected = [live.predict(batch) for batch in batches]
