@@ -91,12 +91,14 @@ class Live:
     engine: Engine
 
 
+Predict = Callable[[Sequence[TokenSequence]], Tensor]
+"""Sequences -> their logits, in their order."""
 Fits = Callable[[int, int, int], bool]
 """(sequences, their tokens together, tokens of the longest) -> whether one forward pass may take them."""
 
 
 def predict_in_chunks(
-    forward: Callable[[Sequence[TokenSequence]], Tensor],
+    forward: Predict,
     sequences: Sequence[TokenSequence],
     fits: Fits,
     variant_id: str,
@@ -136,16 +138,12 @@ def _chunks(order: Sequence[int], sequences: Sequence[TokenSequence], fits: Fits
     yield chunk
 
 
-def run_probes(engine: Engine, vocabulary: int) -> None:
-    """Let an engine answer fixed sequences, alone and together.
-
-    Raises:
-        NonFiniteLogits: the model answers with a NaN or an infinity.
-    """
-    probes = [probe(min(length, engine.max_length), vocabulary) for length in WARM_UP_LENGTHS]
+def run_probes(predict: Predict, max_length: int, vocabulary: int) -> None:
+    """Have fixed sequences answered, alone and together; raises what ``predict`` raises."""
+    probes = [probe(min(length, max_length), vocabulary) for length in WARM_UP_LENGTHS]
     for one in probes:
-        engine.predict([one])
-    engine.predict(probes)
+        predict([one])
+    predict(probes)
 
 
 def probe(length: int, vocabulary: int) -> Encoded:

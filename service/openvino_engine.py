@@ -3,7 +3,7 @@
 import queue
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from pruning.slim.linear import rounded_rows
 from pruning.slim.packed import TokenSequence
 from pruning.spec import Precision
 from pruning.variants import Manifest, VariantStore
-from service.engine import DEFAULT_BATCH_TOKENS, Reading, predict_in_chunks, run_probes
+from service.engine import DEFAULT_BATCH_TOKENS, Predict, Reading, predict_in_chunks, run_probes
 from service.engine_errors import EngineError
 from service.openvino_graph import BIAS, NOTHING, build_graph
 
@@ -40,8 +40,18 @@ class OpenVinoBert:
         self._narrow = self._wide if threads == 1 else _requests(graph, precision, threads, streams=threads)
 
     def __call__(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """Return logits [B, labels], float32."""
-        idle = self._narrow if torch.get_num_threads() == 1 else self._wide
+        """Return logits [B, labels], float32, on the cores that the calling thread computes on."""
+        return self.narrow(sequences) if torch.get_num_threads() == 1 else self.wide(sequences)
+
+    def wide(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Return logits [B, labels], float32, computed on all cores."""
+        return self._ask(self._wide, sequences)
+
+    def narrow(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Return logits [B, labels], float32, computed on one core."""
+        return self._ask(self._narrow, sequences)
+
+    def _ask(self, idle: queue.SimpleQueue[openvino.InferRequest], sequences: Sequence[TokenSequence]) -> Tensor:
         inputs = rectangle(sequences)
         request = idle.get()
         try:
@@ -151,12 +161,16 @@ class OpenVinoEngine:
         return True
 
     def warm_up(self) -> None:
-        """Run fixed sequences; raises what ``run_probes`` raises."""
-        run_probes(self, self.vocabulary)
+        """Run fixed sequences, on all cores and on one, whichever this thread computes on; raises as ``predict``."""
+        for forward in (self.model.wide, self.model.narrow):
+            run_probes(partial(self._predict, forward), self.max_length, self.vocabulary)
 
     def predict(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Return logits [n, C] in the order of ``sequences``; raises what ``predict_in_chunks`` raises."""
-        return predict_in_chunks(self.model, sequences, self._fits, self.manifest.variant_id)
+        return self._predict(self.model, sequences)
+
+    def _predict(self, forward: Predict, sequences: Sequence[TokenSequence]) -> Tensor:
+        return predict_in_chunks(forward, sequences, self._fits, self.manifest.variant_id)
 
     def _fits(self, count: int, tokens: int, longest: int) -> bool:
         """Tell whether sequences keep within the token budget, and waste little of the rectangle that attention sees.

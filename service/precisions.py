@@ -16,7 +16,7 @@ MOST_LOST = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class DenseReading:
     """The dense model in one precision, all read in one side-by-side run on this machine."""
 
     precision: Precision
@@ -30,7 +30,7 @@ class Choice:
     """The precision that was chosen, and from what."""
 
     precision: Precision
-    readings: Sequence[Reading]
+    readings: Sequence[DenseReading]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -60,7 +60,7 @@ def choose_precision(bench: Workbench) -> Choice:
     manifests = prepare_ladder(bench, [PruneSpec(sparsity=0.0, precision=one) for one in candidates])
     speeds = newest_speeds(bench.store, [manifest.variant_id for manifest in manifests])
     readings = [
-        Reading(
+        DenseReading(
             precision=manifest.spec.precision,
             accuracy=manifest.evaluation.accuracy,
             items_per_s=speeds[manifest.variant_id].items_per_s,
@@ -70,7 +70,7 @@ def choose_precision(bench: Workbench) -> Choice:
     return Choice(precision=fastest_within(readings), readings=readings)
 
 
-def fastest_within(readings: Sequence[Reading]) -> Precision:
+def fastest_within(readings: Sequence[DenseReading]) -> Precision:
     """Return the fastest precision within ``MOST_LOST`` of float32, the accuracy of the first reading."""
     # A whole row more or less is decided here, not the last bit of a difference.
     least = readings[0].accuracy - MOST_LOST - 1e-9

@@ -109,7 +109,7 @@ class TorchEngine:
 
     def warm_up(self) -> None:
         """Run fixed sequences; raises what ``run_probes`` raises."""
-        run_probes(self, self.model.word.num_embeddings)
+        run_probes(self.predict, self.max_length, self.model.word.num_embeddings)
 
     @torch.inference_mode()
     def predict(self, sequences: Sequence[TokenSequence]) -> Tensor:

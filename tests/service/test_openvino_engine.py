@@ -19,6 +19,7 @@ from pruning.slim.convert import DTYPES, build_slim, slim_layers
 from pruning.spec import Precision
 from pruning.tokenization import Encoded
 from pruning.variants import VariantStore
+from service.compute_threads import compute_on
 from service.engine import NonFiniteLogits
 from service.engine_errors import EngineError
 from service.torch_engine import TorchEngine
@@ -214,3 +215,37 @@ os.kill(os.getpid(), signal.SIGUSR1)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout) == (0, "handled\n")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How many cores each pass was asked to take, as ``wide`` or ``narrow``."""
+    seen: list[str] = []
+    ask = OpenVinoBert._ask
+
+    def note(self: "openvino_engine.OpenVinoBert", idle: object, given: object) -> Tensor:
+        seen.append("wide" if idle is self._wide else "narrow")
+        return ask(self, idle, given)
+
+    monkeypatch.setattr(OpenVinoBert, "_ask", note)
+    return seen
+
+
+def engine_of_two_cores(base: BaseModel) -> "openvino_engine.OpenVinoEngine":
+    layers = layers_of(base, 0.0)
+    return replace(pair_of(base, layers)[1], model=OpenVinoBert(base, layers, Precision.FLOAT32, 2))
+
+
+def test_warming_up_runs_what_every_lane_will_ask(base: BaseModel, asked: list[str]) -> None:
+    engine_of_two_cores(base).warm_up()
+    assert asked.count("wide") == asked.count("narrow") > 0
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, "narrow"), (2, "wide")])
+def test_a_pass_takes_the_cores_of_the_thread_that_asks(
+    base: BaseModel, asked: list[str], cores: int, expected: str
+) -> None:
+    engine = engine_of_two_cores(base)
+    with ThreadPoolExecutor(1, initializer=compute_on, initargs=(cores,)) as thread:
+        thread.submit(engine.predict, sequences([4, 9], base.shape.vocabulary)).result()
+    assert asked == [expected]

@@ -1,11 +1,11 @@
 import pytest
 
 from pruning.spec import Precision
-from service.precisions import Choice, Reading, fastest_within
+from service.precisions import Choice, DenseReading, fastest_within
 
 
-def reading(precision: Precision, accuracy: float, items_per_s: float) -> Reading:
-    return Reading(precision=precision, accuracy=accuracy, items_per_s=items_per_s)
+def reading(precision: Precision, accuracy: float, items_per_s: float) -> DenseReading:
+    return DenseReading(precision=precision, accuracy=accuracy, items_per_s=items_per_s)
 
 
 PLAIN = reading(Precision.FLOAT32, 0.900, 100.0)
