@@ -80,7 +80,7 @@ class Workbench:
         return CalibrationKey(
             weights=self.base.weights_digest,
             tokenizer=self.base.tokenizer_digest,
-            architecture=digest_of([str(self.base.shape), self.base.activation, self.base.norm_eps])[:16],
+            architecture=self.base.architecture_digest[:16],
             rows=self.train.digest,
             num_rows=len(self.train),
             max_length=min(MAX_TOKENS, self.base.max_length),

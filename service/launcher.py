@@ -18,6 +18,7 @@ from service.locks import sole_service
 from service.preflight import check_floor, check_store
 from service.ray_service import RayService
 from service.running import leave_note, remove_note
+from service.served import require_served
 from service.settings import Settings
 from service.sources import Sources, admin_token, resolve
 from service.state import STATE, StateFile
@@ -88,6 +89,7 @@ def _try_note(act: Callable[..., None], *arguments: Any) -> None:
 def _prepare(settings: Settings, sources: Sources) -> tuple[tuple[str, ...], str]:
     """Return (ladder's variant ids, dense first; the initial one), with a table of what they cost and buy."""
     bench = Workbench.open(sources.model, sources.train, sources.evaluation, sources.store)
+    require_served(bench.base)
     specs = ladder_specs(
         (*settings.levels, settings.sparsity), settings.scorer, settings.pattern, precision=settings.precision
     )

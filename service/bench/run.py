@@ -27,6 +27,7 @@ from service.bench.report import Level, Report
 from service.bench.subjects import Subject, random_subjects, stored_subjects
 from service.info import VERSIONS
 from service.ladder import ladder_specs, prepare_ladder
+from service.served import require_served
 from service.settings import Settings
 from service.sources import Sources, model_dir, rows_of
 from service.store_commands import Place
@@ -55,6 +56,7 @@ def bench_model(
     """
     _check(precisions)
     bench = place.open()
+    require_served(bench.base)
     folder = model_dir(place.model)
     train, evaluation = rows_of(folder, place.train, place.evaluation)
     answered = _texts(texts, evaluation, bench.base.labels)
