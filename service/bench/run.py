@@ -14,11 +14,11 @@ from loadtests.machine import certificate
 from loadtests.texts import load_texts
 from pruning.ceiling import ceiling, matrix_sizes
 from pruning.cost import Shape
-from pruning.data import read_rows
 from pruning.errors import DataError, PrecisionError
 from pruning.random_model import random_sequences, shape_named
 from pruning.slim.quantized import require_integers
 from pruning.spec import Precision
+from pruning.tasks.labels import read_rows
 from pruning.tokenization import Encoded, Text, TextTokenizer
 from service.bench.engine import BATCH_TEXTS, Batch, measure_engine
 from service.bench.loops import LoopReading, measure_loops
