@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,11 @@ class Tagged:
     tokens: tuple[int, ...]
     """Index of each word's first token in the sequence; -1 where no token stands for the word."""
 
+    @property
+    def identity(self) -> list[object]:
+        """What a digest must tell apart."""
+        return [self.tags, self.tokens]
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -37,6 +42,11 @@ class Asked:
     """Index of the context's first token in the sequence."""
     answers: tuple[str, ...]
     """All that are right."""
+
+    @property
+    def identity(self) -> list[object]:
+        """What a digest must tell apart; where tokens stand follows from the context and their ids."""
+        return [self.context, self.answers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,5 +109,5 @@ def _digest(rows: LabelledSet) -> str:
     for index, sequence in enumerate(rows.sequences):
         label = labels[index][: len(sequence.ids)] if rows.head is Head.TAGS else labels[index]
         row = [list(sequence.ids), list(sequence.type_ids), label]
-        digest.update(json.dumps(row + [asdict(truth) for truth in rows.truths[index : index + 1]]).encode())
+        digest.update(json.dumps(row + [truth.identity for truth in rows.truths[index : index + 1]]).encode())
     return digest.hexdigest()

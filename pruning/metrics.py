@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 Z_95 = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
-RESAMPLES = 1000
-"""Bootstrap samples."""
+RESAMPLES, BLOCK = 1000, 100
+"""Bootstrap samples, and how many are held at a time."""
 
 Reals = NDArray[np.float64]
 
@@ -60,9 +60,10 @@ def bootstrap_interval(counts_NK: Reals, statistic: Callable[[Reals], Reals], *,
         statistic: sums of the counts [B, K] -> its value for each, [B].
         seed: the same rows and seed give the same interval.
     """
-    rows = len(counts_NK)
-    draws_BN = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
-    low, high = np.quantile(statistic(draws_BN @ counts_NK), [0.025, 0.975])
+    rows, random = len(counts_NK), np.random.default_rng(seed)
+    shares_N = np.full(rows, 1 / rows)
+    sums_BK = [random.multinomial(rows, shares_N, size=BLOCK) @ counts_NK for _ in range(RESAMPLES // BLOCK)]
+    low, high = np.quantile(statistic(np.concatenate(sums_BK)), [0.025, 0.975])
     return float(low), float(high)
 
 
