@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 from service.compute_threads import compute_alone
 from service.engine import Engine, Live
@@ -20,8 +19,8 @@ from service.rehearsals import Rehearsals
 logger = logging.getLogger(__name__)
 
 LOADER_NICENESS = 5
-RECLAIM_DELAY_S = 2.0
-"""Seconds given to batches in flight to let go of an engine before the garbage collector is asked to."""
+LET_GO_DELAY_S = 2.0
+"""Seconds given to batches in flight to be done with an engine that nothing else holds."""
 REHEARSAL_S = 2.0
 """Seconds that rehearsals may keep a staged variant from being ready."""
 BETWEEN_REHEARSALS_S = 0.1
@@ -121,13 +120,18 @@ class EngineShelf:
         return await asyncio.get_running_loop().run_in_executor(self._loader, self._load, variant_id)
 
     async def _rehearse_one(self, engine: Engine) -> bool:
-        """Have ``engine`` run a batch of a kind that it has not met, in the loader's thread; tell if there was one."""
+        """Have ``engine`` run a batch of a kind that it has not met, in the loader's thread; tell if there was one.
+
+        Then stay away for as long as that took, for the sake of traffic.
+        """
         missing = self.rehearsals.missing(engine)
         if not missing:
             return False
         kind, lengths = missing[0]
         self.rehearsals.met(engine, kind)
+        started_s = time.monotonic()
         await asyncio.get_running_loop().run_in_executor(self._loader, engine.rehearse, kind.lane, lengths)
+        await asyncio.sleep(time.monotonic() - started_s)
         return True
 
     async def _keep_rehearsed(self) -> None:
@@ -144,21 +148,24 @@ class EngineShelf:
     def _release(self, engines: Iterable[Engine | None]) -> None:
         """See to it that the models of engines which nothing holds any more give their memory back."""
         held = self.loaded.values()
-        dropped = [weakref.ref(engine.model) for engine in engines if engine is not None and engine not in held]
+        dropped = [engine for engine in engines if engine is not None and engine not in held]
         if dropped:
-            task = asyncio.get_running_loop().create_task(_reclaim(dropped), name="reclaim-engines")
+            task = asyncio.get_running_loop().create_task(_let_go(dropped), name="let-go-engines")
             self._reclaims.add(task)
             task.add_done_callback(self._reclaims.discard)
 
 
-async def _reclaim(dropped: list[weakref.ref[Any]]) -> None:
-    """Collect garbage only if counting references did not free the models.
+async def _let_go(dropped: list[Engine]) -> None:
+    """Free the engines of a list that is the last to hold them, in a thread: it takes up to a tenth of a second.
 
-    A full collection stops every thread for as long as it takes, and Ray freezes what the constructor made, so
-    that the collector would not even look at a first model caught in a reference cycle.
+    Collect garbage only if counting references did not free the models: a full collection stops every thread for as
+    long as it takes, and Ray freezes what the constructor made, so that the collector would not even look at a first
+    model caught in a reference cycle.
     """
-    await asyncio.sleep(RECLAIM_DELAY_S)
-    if any(reference() is not None for reference in dropped):
+    models = [weakref.ref(engine.model) for engine in dropped]
+    await asyncio.sleep(LET_GO_DELAY_S)
+    await asyncio.to_thread(dropped.clear)
+    if any(model() is not None for model in models):
         logger.warning("a model that was let go is still in memory; collecting garbage")
         await asyncio.to_thread(_collect_frozen)
 

@@ -140,10 +140,28 @@ async def test_a_rung_that_cannot_be_loaded_keeps_no_other_from_it(shelf: Engine
     assert set(shelf.loaded) == {"first", "second"}
 
 
+async def test_an_engine_that_is_let_go_is_freed_beside_the_event_loop(
+    shelf: EngineShelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.shelf, "LET_GO_DELAY_S", 0.01)
+    freed_in: list[threading.Thread] = []
+    for generation, variant in enumerate(("second", "third", "fourth"), start=2):
+        await shelf.stage(variant)
+        if variant == "second":
+            model = shelf.loaded[variant].model
+            weakref.finalize(model, lambda: freed_in.append(threading.current_thread()))
+            del model
+        shelf.commit(generation, variant)
+    async with asyncio.timeout(10):
+        while not freed_in:
+            await asyncio.sleep(0.001)
+    assert freed_in[0] is not threading.current_thread()
+
+
 async def test_a_dropped_engine_in_a_frozen_cycle_gives_its_memory_back(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.shelf, "RECLAIM_DELAY_S", 0.0)
+    monkeypatch.setattr(service.shelf, "LET_GO_DELAY_S", 0.0)
     engine = engine_of(base, "cyclic")
     engine.model.me = engine.model
     freed = asyncio.Event()
@@ -240,7 +258,7 @@ async def rehearsed(base: BaseModel) -> AsyncIterator[tuple[EngineShelf, Rehears
 async def test_a_staged_variant_has_met_what_traffic_brings_once(rehearsed: tuple[EngineShelf, Rehearsed]) -> None:
     shelf, loader = rehearsed
     await shelf.stage("second")
-    assert loader.batches == [("second", Lane.NARROW, (5, 5)), ("second", Lane.NARROW, (3,))]
+    assert loader.batches == [("second", Lane.NARROW, (3,)), ("second", Lane.NARROW, (5, 5))]
     assert loader.threads == {"engine-loader_0"}
     await shelf.stage("second")
     assert len(loader.batches) == 2
