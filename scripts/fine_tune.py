@@ -61,7 +61,7 @@ DATA_SETS = {
     "cola": DataSet(Head.LABEL, ("unacceptable", "acceptable"), Recipe(lr=1e-4, layer_decay=0.95, epochs=4)),
     "rte": DataSet(Head.LABEL, ("not_entailment", "entailment"), Recipe(lr=1e-4, layer_decay=0.95, epochs=4)),
     "stsb": DataSet(Head.SCORE, ("score",), Recipe(lr=1e-4, layer_decay=0.95, epochs=4)),
-    "conll2003": DataSet(Head.TAGS, ENTITIES, Recipe(lr=2e-4, layer_decay=0.95, epochs=4)),
+    "conll2003": DataSet(Head.TAGS, ENTITIES, Recipe(lr=2e-4, layer_decay=0.95, epochs=2)),
     "squad": DataSet(Head.SPAN, ("start", "end"), Recipe(lr=2e-4, layer_decay=0.95, epochs=3, batch_size=16)),
 }
 
