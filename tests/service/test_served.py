@@ -1,5 +1,6 @@
 """A model that no route answers for never comes so far as to be served."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from service.served import require_served
 from service.sources import Sources
 from tests.pruning.zoo import write_model, write_task_rows
 
-UNSERVED = [Head.SCORE, Head.TAGS, Head.SPAN]
+METRICS = {Head.SCORE: "pearson", Head.TAGS: "entity_f1", Head.SPAN: "f1"}
+UNSERVED = list(METRICS)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "distilbert", "electra"])
@@ -51,3 +53,26 @@ def test_commands_that_serve_refuse_another_head_before_the_model_is_scored(
     assert result.exit_code == 2, result.output
     assert f"is a model for {head}, which no route" in " ".join(result.stderr.split())
     assert not (store / "calibration").exists()
+
+
+@pytest.mark.parametrize("head", UNSERVED)
+def test_commands_that_do_not_serve_take_every_head(
+    tmp_path: Path, head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    rows = [write_task_rows(tmp_path / f"{seed}.jsonl", head, 12, seed=seed) for seed in (0, 1)]
+    model, store = write_model(tmp_path / "model", "bert", head), tmp_path / "store"
+    place: list[object] = ["--store", store]
+    given = ["--train", rows[0], "--eval", rows[1], *place]
+    metric = METRICS[head]
+
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    levels = json.loads(run("prepare", model, *given, "--levels", "0.5", "--json"))["levels"]
+    assert [(row["metric"], row["accuracy"]) for row in levels] == [(metric, None)] * 2
+    assert json.loads(run("prune", "0.3", "--model", model, *given, "--json"))["metric"] == metric
+    assert f"{metric} (95 %)" in run("frontier", model, *place, "--plot", tmp_path / "frontier.png")
+    assert (tmp_path / "frontier.png").stat().st_size > 0
