@@ -72,9 +72,9 @@ class Settings(BaseSettings):
     levels: Annotated[tuple[float, ...], NoDecode] = DEFAULT_LEVELS
     """The ladder: sparsities built ahead and kept loaded; dense (0) is always among them."""
     scorer: str = "fisher"
-    """Importance scorer of the ladder: ``fisher``, ``taylor`` or ``magnitude``."""
+    """Importance scorer of the ladder; [Scorers](#scorers) has them all."""
     pattern: str = "structured"
-    """Sparsity pattern of the ladder: ``structured`` (smaller matrices) or ``unstructured`` (zeros, not faster)."""
+    """Sparsity pattern of the ladder: ``structured`` (smaller matrices), ``unstructured`` or ``2:4`` (zeros)."""
     precision: Precision = Precision.FLOAT32
     """Numbers of the ladder: ``float32``, ``bfloat16``, on CPUs ``int8``, on GPUs ``float16``."""
     accuracy_floor: float | None = Field(default=None, ge=0.0, le=1.0)
