@@ -3,12 +3,13 @@
 python scripts/measure_scorers.py embedded/model --train embedded/rows/calibration.jsonl
     --eval embedded/rows/evaluation.jsonl --store FRESH [--only wanda platon]
 
-Each scorer runs in a process of its own, one after the other, on a store that is calibrated already. Peak memory is
-that of the process above what it held once model and calibration were loaded.
+Each scorer runs in a process of its own, one after the other, on a store that is calibrated already. Seconds are the
+processor's, of all cores together, so that who else computes hardly matters. Peak memory is what the process held at
+most above what it held once model and calibration were loaded. Linux alone.
 """
 
 import multiprocessing
-import resource
+import re
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,9 +42,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=sorted(SCORERS), default=list(SCORERS), help="these scorers")
     options = parser.parse_args()
     places = (options.model, options.train, options.eval, options.store)
-    started = time.perf_counter()
+    started = time.process_time()
     made = Workbench.open(*places).calibrate()
-    print(f"calibration: {time.perf_counter() - started:.1f} s" if made else "calibration: from the store", flush=True)
+    print(f"calibration: {time.process_time() - started:.1f} s" if made else "calibration: from the store", flush=True)
     print("| scorer | weights, s | heads and neurons, s | curves, s | weights again, s | peak memory, MiB |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in options.only:
@@ -61,18 +62,21 @@ def measure(places: tuple[Path, Path, Path, Path], name: str) -> Reading:
     scorer = scorer_named(name)
     bench = Workbench.open(*places)
     bench.calibration  # noqa: B018, a cached property: reading it loads the file
-    before = _peak_mib()
-    moments = [time.perf_counter()]
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _mib("VmRSS")
+    moments = [time.process_time()]
     for step in (bench.weight_scores, bench.structure_scores, bench.curves, bench.weight_scores):
         step(scorer)
-        moments.append(time.perf_counter())
+        moments.append(time.process_time())
     weights_s, structures_s, curves_s, again_s = (end - start for start, end in pairwise(moments))
-    return Reading(weights_s, structures_s, curves_s, again_s, _peak_mib() - before)
+    return Reading(weights_s, structures_s, curves_s, again_s, _mib("VmHWM") - before)
 
 
-def _peak_mib() -> float:
-    """Return the most memory that this process has held so far (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _mib(what: str) -> float:
+    """Return the memory that this process holds (``VmRSS``), or the most since the peak began anew (``VmHWM``)."""
+    found = re.search(rf"^{what}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None  # every Linux has both
+    return int(found[1]) / 1024
 
 
 if __name__ == "__main__":
