@@ -25,6 +25,7 @@ from pruning.metrics import Metric, Reals, bootstrap_interval
 from pruning.records import read_records
 from pruning.tasks.base import Judgement
 from pruning.tasks.fields import require_kind, require_utf8
+from pruning.tasks.labels import random_signs
 from pruning.tokenization import Aligned, TextTokenizer
 
 MAX_ANSWER_TOKENS = 30
@@ -70,6 +71,15 @@ class Answers:
             for ends_T2, ends in zip(outputs.split(list(lengths)), labels, strict=True)
         ]
         return torch.stack(losses).sum()
+
+    def own_losses(self, outputs: Tensor, lengths: Sequence[int], generator: torch.Generator) -> list[Tensor]:
+        """Return one loss, of one answer drawn for each question: a loss for each token would be hundreds."""
+        losses = []
+        for ends_T2 in outputs.split(list(lengths)):
+            log_p_2T = functional.log_softmax(ends_T2.T, dim=1)
+            drawn_2 = torch.multinomial(log_p_2T.detach().exp(), 1, generator=generator)
+            losses.append(log_p_2T.gather(1, drawn_2).sum() * random_signs((1,), generator)[0])
+        return [torch.stack(losses).sum()]
 
     def judge(self, outputs: Tensor, reference: Tensor, rows: LabelledSet) -> Judgement:
         """Return mean F1 of the words of the best right answer, and the share of exact matches."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from pruning.data import LabelledSet
@@ -48,6 +49,14 @@ class Task(Protocol):
             outputs: of the model: [n, labels], or [T, labels] of a head that reads every token.
             labels: of these rows, as in ``LabelledSet``.
             lengths: tokens of each.
+        """
+
+    def own_losses(self, outputs: Tensor, lengths: Sequence[int], generator: torch.Generator) -> list[Tensor]:
+        """Return losses without labels, in which the model's own answers take their place.
+
+        Over rows and losses, the squares of a row's own gradients add up to the true Fisher information, ``sum_y p_y
+        (d log p_y)^2`` over the answers y that it may give: exactly, or in the mean over what ``generator`` draws. The
+        square of a whole batch's gradient does in the mean over random signs of the rows.
         """
 
     def judge(self, outputs: Tensor, reference: Tensor, rows: LabelledSet) -> Judgement:

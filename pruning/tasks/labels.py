@@ -52,6 +52,10 @@ class Labels:
         """Return the summed cross-entropy."""
         return functional.cross_entropy(outputs, labels, reduction="sum")
 
+    def own_losses(self, outputs: Tensor, lengths: Sequence[int], generator: torch.Generator) -> list[Tensor]:
+        """Return a loss for each label: exact, row by row."""
+        return own_label_losses(outputs, generator)
+
     def judge(self, outputs: Tensor, reference: Tensor, rows: LabelledSet) -> Judgement:
         """Return accuracy and Matthews correlation; of two labels also F1 of the second, as GLUE does."""
         predicted, true = outputs.argmax(1), rows.labels
@@ -66,6 +70,18 @@ class Labels:
             agreement=float((predicted == reference.argmax(1)).double().mean()),
             others=others,
         )
+
+
+def own_label_losses(logits_XC: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Return, for each label c, ``sum_x s_xc p_xc^0.5 log p_xc``: p held fixed, s random signs, x texts or tokens."""
+    log_p_XC = functional.log_softmax(logits_XC, dim=1)
+    terms_XC = random_signs(log_p_XC.shape, generator) * (log_p_XC.detach() / 2).exp() * log_p_XC
+    return list(terms_XC.sum(0))
+
+
+def random_signs(size: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return numbers that are 1 or -1."""
+    return torch.randint(0, 2, tuple(size), generator=generator) * 2 - 1
 
 
 def read_rows(path: Path, labels: Sequence[str]) -> list[LabelledRow]:

@@ -22,7 +22,7 @@ from pruning.metrics import Metric, Reals, bootstrap_interval, entities, f1
 from pruning.records import read_records
 from pruning.tasks.base import Judgement
 from pruning.tasks.fields import require_kind, require_utf8
-from pruning.tasks.labels import MAX_TOKENS, label_index
+from pruning.tasks.labels import MAX_TOKENS, label_index, own_label_losses
 from pruning.tokenization import Aligned, TextTokenizer
 
 OUTSIDE = "O"
@@ -63,6 +63,10 @@ class Tags:
         """Return the cross-entropy summed over all tokens that have a label."""
         targets_T = torch.cat([row[:length] for row, length in zip(labels, lengths, strict=True)])
         return functional.cross_entropy(outputs, targets_T, ignore_index=IGNORED, reduction="sum")
+
+    def own_losses(self, outputs: Tensor, lengths: Sequence[int], generator: torch.Generator) -> list[Tensor]:
+        """Return a loss for each label, of every token: right in the mean over its signs, as tokens share a row."""
+        return own_label_losses(outputs, generator)
 
     def judge(self, outputs: Tensor, reference: Tensor, rows: LabelledSet) -> Judgement:
         """Return F1, precision and recall of entities, and the share of words with the right tag."""

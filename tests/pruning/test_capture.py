@@ -10,10 +10,11 @@ from torch.nn import functional
 from transformers import BertForSequenceClassification
 
 from pruning.architectures.bert import LAYER_SLOTS
-from pruning.capture import BATCH_ROWS, GATED, Captured, capture
+from pruning.capture import BATCH_ROWS, Captured, capture
 from pruning.data import LabelledSet
 from pruning.encoder import PRUNABLE_SLOTS, BaseModel
 from pruning.errors import CacheError
+from pruning.gates import GATED
 from pruning.slim.bert import Site
 from pruning.slim.packed import PackedBatch
 from tests.pruning.parts import dense_model, reference_model

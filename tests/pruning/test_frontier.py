@@ -17,6 +17,7 @@ KEYS = {
     "pattern",
     "scorer",
     "recover",
+    "scope",
     "metric",
     "metric_value",
     "metric_interval",
