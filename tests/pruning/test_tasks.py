@@ -15,12 +15,13 @@ from pruning.errors import DataError
 from pruning.evaluation import evaluate
 from pruning.frontier import frontier_rows, measure_side_by_side
 from pruning.heads import Head
-from pruning.pipeline import build_variant
+from pruning.pipeline import build_variant, cut
 from pruning.prediction import judged_logits, predict_logits
 from pruning.scores import SCORERS
 from pruning.slim.bert import Site
 from pruning.slim.convert import build_slim
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.slim.quantized import multiplies_integers
+from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.tasks import TASKS
 from pruning.workbench import Workbench
 from tests.pruning.parts import dense_model, logits_of, sequences_of
@@ -64,6 +65,22 @@ def test_every_scorer_cuts_a_model_of_every_task(opened: Open, scorer: str, head
             build_slim(bench.base, bench.store.load(manifest.variant_id)[1]), bench.evaluation.sequences
         )
         assert evaluate(outputs, bench.reference(), bench.evaluation).metric == manifest.evaluation.metric
+
+
+@pytest.mark.parametrize(("head", "precision"), list(product(Head, [Precision.BFLOAT16, Precision.INT8])))
+def test_a_cut_of_any_task_in_cheaper_numbers_answers_nearly_as_in_float32(
+    opened: Open, head: Head, precision: Precision
+) -> None:
+    if precision is Precision.INT8 and not multiplies_integers():
+        pytest.skip("this processor does not multiply integers")
+    bench = opened("electra", head)
+    sequences = bench.evaluation.sequences
+    exact, cheap = (
+        predict_logits(build_slim(bench.base, cut(bench, PruneSpec(sparsity=0.3, precision=numbers))[0]), sequences)
+        for numbers in (Precision.FLOAT32, precision)
+    )
+    assert exact.shape == cheap.shape
+    assert (cheap - exact).abs().max() < 0.1 * (exact.max() - exact.min())
 
 
 @pytest.mark.parametrize(("kind", "head"), [pair for pair in product(ARCHITECTURES, Head) if pair[0] != "bert"])
