@@ -1,7 +1,7 @@
 """What a cut is: the frozen request from which a variant is built."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
@@ -27,6 +27,8 @@ class Recover(StrEnum):
     NONE = "none"
     RECONSTRUCT = "reconstruct"
     """Least squares on the cached Gram matrices; no gradients, no data."""
+    DISTILL = "distill"
+    """Trained against the dense model, from the cut that its pattern's usual recovery leaves; takes minutes."""
 
 
 class Precision(StrEnum):
@@ -86,6 +88,10 @@ class PruneSpec:
             )
         object.__setattr__(self, "recover", recover)
         object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))
+
+    def before_training(self) -> Self:
+        """Return the cut that distillation begins with: its pattern's usual recovery, in float32."""
+        return replace(self, recover=None, precision=Precision.FLOAT32)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON and digests."""

@@ -21,6 +21,7 @@ from pruning.errors import CacheError, ModelError, StoreError
 from pruning.files import digest_of, new_folder, sha256_of, write_json
 from pruning.masks.structures import CostCurve
 from pruning.prediction import predict_logits
+from pruning.recovered import RecoveredCuts
 from pruning.scores import Scorer
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
@@ -46,12 +47,14 @@ class Workbench:
     root: Path
     store: VariantStore = field(init=False)
     cache: CalibrationCache = field(init=False)
+    recovered: RecoveredCuts = field(init=False)
     _curves: dict[str, list[CostCurve]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Open the folders; nothing is written yet."""
         self.store = VariantStore(self.root)
         self.cache = CalibrationCache(self.root)
+        self.recovered = RecoveredCuts(self.root)
 
     @classmethod
     def open(cls, model: Path, train: Path, evaluation: Path, root: Path) -> "Workbench":
