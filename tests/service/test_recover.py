@@ -1,10 +1,12 @@
 """``sparsedial recover``, from the command line to a variant that the builder serves."""
 
+import io
 import json
 import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import service.recovering
@@ -122,9 +124,17 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert device_named(Device.AUTO) == device_named(Device.CUDA) == "cuda"
 
 
-def test_in_a_log_progress_is_a_line_now_and_then(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_terminal_progress_moves_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(service.training_bar, "stderr", Console(file=written, force_terminal=True, width=100))
+    with training_bar("training at 0.8") as report:
+        report(Progress(step=40, share=0.25, loss=0.5, score=0.875, seconds_left=372.4))
+    shown = written.getvalue()
+    assert "training at 0.8" in shown and " 25%" in shown
+    assert "step 40, loss 0.500, score 87.5%, 6:12 left" in shown
+
+
+def test_in_a_log_progress_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(service.training_bar, "say", said.append)
     with training_bar("training") as report:
