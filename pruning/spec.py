@@ -121,6 +121,18 @@ class PruneSpec:
         return cls(**values)
 
 
+def precisions_of(words: str) -> tuple[Precision, ...]:
+    """Return the precisions of a list such as ``float32,bfloat16``, each once, in its order.
+
+    Raises:
+        SpecError: an unknown precision, or none.
+    """
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if not names:
+        raise SpecError(f"no precision is named; known: {', '.join(Precision)}")
+    return tuple(_member(Precision, name, "precision") for name in dict.fromkeys(names))
+
+
 def way_of(cut: Mapping[str, Any]) -> str:
     """Return the name of how something was cut: all of a spec, or of a frontier row, but its sparsity."""
     parts = [cut["scorer"], cut["pattern"], cut["recover"]]

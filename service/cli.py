@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pruning.spec import Precision, PruneSpec
+from pruning.spec import PruneSpec, precisions_of
 from service.bench.command import bench
 from service.dial_commands import dial, rollback, status
 from service.options import (
@@ -31,7 +31,6 @@ from service.options import (
     Store,
     Train,
     number_of,
-    precisions_of,
     refusals,
     settings_of,
 )
@@ -176,8 +175,8 @@ def serve(
     eval: Eval = None,
     levels: Levels = None,
     precision: Annotated[
-        Precision | None,
-        typer.Option(help="Numbers of the ladder; bfloat16 and int8 are faster on many CPUs. [default: float32]"),
+        str | None,
+        typer.Option(help="One, or several such as bfloat16,int8: the first is the usual one. [default: float32]"),
     ] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Token budget of a batch. [default: 4096]")] = None,
     ingress: Annotated[

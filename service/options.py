@@ -13,7 +13,6 @@ from pydantic import SecretStr, ValidationError
 from typer.core import TyperCommand
 
 from pruning.errors import PruningError, SpecError
-from pruning.spec import Precision
 from service.admin_client import BAD_INPUT, AdminError
 from service.limits import MAX_WAIT_S
 from service.settings import ENV_PREFIX, Settings
@@ -120,22 +119,6 @@ def number_of(sparsity: str) -> float:
         return float(sparsity)
     except ValueError:
         raise SpecError(f"sparsity must be a number in [0, 1); got {sparsity!r}") from None
-
-
-def precisions_of(words: str) -> list[Precision]:
-    """Return the precisions of a list such as ``float32,bfloat16``, each once, in its order.
-
-    Raises:
-        SpecError: an unknown precision, or none.
-    """
-    names = [word.strip() for word in words.split(",") if word.strip()]
-    known = [precision.value for precision in Precision]
-    for name in names:
-        if name not in known:
-            raise SpecError(f"unknown precision {name!r}; known: {', '.join(known)}")
-    if not names:
-        raise SpecError(f"--precision names none; known: {', '.join(known)}")
-    return [Precision(name) for name in dict.fromkeys(names)]
 
 
 def settings_of(**given: Any) -> Settings:

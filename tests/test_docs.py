@@ -52,7 +52,7 @@ def setting_row(field: str) -> str:
     """The line of the settings table that the code asks for."""
     default = Settings.model_fields[field].default
     if isinstance(default, tuple):
-        default = ",".join(f"{level:g}" for level in default)
+        default = ",".join(value if isinstance(value, str) else f"{value:g}" for value in default)
     flag = FLAGS.get(field)
     shown_flag = "" if flag is None else "`MODEL`" if flag == "model" else f"`{flag}`"
     shown_default = "" if default is None else f"`{default:g}`" if isinstance(default, float) else f"`{default}`"

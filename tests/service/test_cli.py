@@ -427,7 +427,7 @@ def test_bench_reads_a_shape_with_random_weights_and_tells_it_in_words(monkeypat
         (("--shape", "bert-base", "--lengths", "513"), ("from 1 to 512", "513")),
         (("--shape", "bert-base", "--lengths", "long"), ("--lengths must be whole numbers", "'long'")),
         (("--precision", "float32,float8"), ("unknown precision 'float8'", "bfloat16")),
-        (("--precision", ","), ("--precision names none", "bfloat16")),
+        (("--precision", ","), ("no precision is named", "bfloat16")),
         (("--plot", "bench.jpg"), ("bench.png, not bench.jpg",)),
     ],
 )
