@@ -56,7 +56,7 @@ def recover(
     device: Annotated[Device, typer.Option(help="Where to train; auto takes a GPU if there is one.")] = Device.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Train a cut against the dense model, so that a deep cut stays accurate.
+    """Train a cut against the dense model, to keep deep ones accurate.
 
     The cut is made as 'prune' makes it, then learns the dense model's answers and hidden states on labelled rows. A
     tenth of the rows is held out: it is scored while the training runs, and the best weights are kept. The --eval

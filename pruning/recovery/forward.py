@@ -29,9 +29,10 @@ def batch_on(sequences: Sequence[TokenSequence], device: torch.device) -> Packed
 
 
 def outputs_of(model: SlimBert, batch: PackedBatch, tap: Tap | None = None) -> tuple[Tensor, list[Tensor]]:
-    """Return the logits [B, C] and what every layer gives: [T, D]; of the last one [B, D], first tokens alone.
+    """Return the logits [B, C] and what every layer gives: [T, D]; of the last one the tokens that the head reads.
 
-    The last layer computes nothing else. Rows that the model adds for the sake of its kernels are left out.
+    Those are the first ones, [B, D]: nothing else is computed there. Rows that the model adds for the sake of its
+    kernels are left out.
     """
     states: list[Tensor] = []
     hooks = [layer.register_forward_hook(lambda _, __, output: states.append(output)) for layer in model.layers]
@@ -40,4 +41,4 @@ def outputs_of(model: SlimBert, batch: PackedBatch, tap: Tap | None = None) -> t
     finally:
         for hook in hooks:
             hook.remove()
-    return logits, [*(state[: batch.num_tokens] for state in states[:-1]), states[-1][: batch.num_sequences]]
+    return logits, [*(state[: batch.num_tokens] for state in states[:-1]), states[-1][: logits.shape[0]]]

@@ -29,7 +29,7 @@ class Recipe:
     """Minutes of training; None: as many as the steps take. Whichever bound is nearer ends the run, and the learning
     rate has fallen to zero by then. Only a run that steps alone bound is the same every time."""
     batch_rows: int = 32
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-4
     """Highest one, reached after ``warm_up``."""
     warm_up: float = 0.1
     """Share of the run in which the learning rate rises."""

@@ -25,7 +25,7 @@ from pruning.workbench import Workbench
 from tests.pruning.parts import logits_of, mask_of, sequences_of
 from tests.pruning.recovery.conftest import CPU, HALF, SHORT, ZEROS
 
-GRADUAL = replace(SHORT, steps=10, gradual=0.5, cut_every=1, check_every=2)
+GRADUAL = replace(SHORT, steps=10, gradual=1.0, cut_every=1, check_every=2)
 
 
 def test_what_is_narrowed_twice_is_what_was_cut_at_once(base: BaseModel) -> None:
