@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from pruning.capture import Progress
 from pruning.cost import Cost, structured_cost
 from pruning.curves import CURVES_VERSION
 from pruning.encoder import BaseModel
@@ -19,12 +20,12 @@ from pruning.errors import RecoveryError
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
 from pruning.masks.structures import FILL_VERSION, is_coarse, structure_mask
-from pruning.masks.weights import mask_sparsity, unstructured_mask
+from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
 from pruning.quantization import MATRICES, QUANTIZATION_VERSION, quantize
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.recovered import RecoveredCut
-from pruning.scores import scorer_named
+from pruning.scores import Scorer, scorer_named
 from pruning.slim.convert import (
     DTYPES,
     build_slim,
@@ -36,7 +37,7 @@ from pruning.slim.convert import (
 )
 from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
 from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
@@ -59,7 +60,7 @@ def build_variant(
         CacheError: the calibration is missing, of another key, or damaged.
         RecoveryError: it is to be distilled, and was not trained.
         PrecisionError: this machine, or this model, has no such precision.
-        StoreError: the variant cannot be written, or what was trained is damaged.
+        StoreError: the variant cannot be written, or the record of its training is damaged.
     """
     variant_id = identify(bench, spec)
     if variant_id in bench.store:
@@ -67,7 +68,7 @@ def build_variant(
 
     seconds: dict[str, float] = {}
     with _timed(seconds, "cut", step):
-        layers, cost, achieved = cut(bench, spec, breath)
+        layers, cost, achieved = cut(bench, spec, breath, lambda done, total: step(f"score, {done} of {total} rows"))
     with _timed(seconds, "evaluate", step):
         model = build_slim(bench.base, layers)
         logits, screened = judged_logits(model, bench.evaluation.sequences, breath)
@@ -94,10 +95,16 @@ def build_variant(
     return bench.store.put(layers, manifest)
 
 
-def cut(bench: Workbench, spec: PruneSpec, breath: Breath = no_breath) -> tuple[dict[str, Tensor], Cost, float]:
+def cut(
+    bench: Workbench,
+    spec: PruneSpec,
+    breath: Breath = no_breath,
+    progress: Progress = lambda done, total: None,
+) -> tuple[dict[str, Tensor], Cost, float]:
     """Return (encoder layers in the spec's precision, cost, achieved sparsity) of a cut.
 
-    It comes from the cache alone, but for int8, whose ranges are those of some calibration rows in the cut.
+    It comes from the cache alone, but for int8, whose ranges are those of some calibration rows in the cut, and for
+    the first cut by a scorer with a pass of its own over the rows, which ``progress`` counts.
 
     Raises:
         SpecError, CacheError, RecoveryError, StoreError: as ``build_variant``.
@@ -105,7 +112,7 @@ def cut(bench: Workbench, spec: PruneSpec, breath: Breath = no_breath) -> tuple[
     """
     if spec.precision is Precision.INT8:
         require_integers()
-    layers, cost, achieved = _cut_in_float32(bench, spec)
+    layers, cost, achieved = _cut_in_float32(bench, spec, breath, progress)
     layers = in_precision(bench.base, layers, spec.precision, bench.train.sequences, breath)
     return layers, replace(cost, bytes=held_bytes(bench.base, layers)), achieved
 
@@ -127,7 +134,9 @@ def in_precision(
     return {name: tensor.to(DTYPES[precision]) for name, tensor in layers.items()}
 
 
-def _cut_in_float32(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
+def _cut_in_float32(
+    bench: Workbench, spec: PruneSpec, breath: Breath, progress: Progress
+) -> tuple[dict[str, Tensor], Cost, float]:
     base, shape = bench.base, bench.base.shape
     dense_heads, dense_neurons = [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers
     if spec.sparsity == 0.0:
@@ -136,16 +145,22 @@ def _cut_in_float32(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor
     if spec.recover is Recover.DISTILL:
         return _as_trained(bench, spec)
 
-    scorer, calibration = scorer_named(spec.scorer), bench.calibration
-    if spec.pattern is Pattern.UNSTRUCTURED:
-        weight_mask = unstructured_mask(scorer.weights(base, calibration), spec.sparsity)
+    scorer = scorer_named(spec.scorer)
+    if spec.pattern is not Pattern.STRUCTURED:
+        weight_mask = _weight_mask(bench.weight_scores(scorer, progress, breath), spec, scorer)
         cost = structured_cost(shape, dense_heads, dense_neurons)
         return zeroed_layers(base, weight_mask), _less_zeros(cost, weight_mask), mask_sparsity(weight_mask)
 
-    mask = structure_mask(bench.curves(scorer), shape, spec.sparsity)
-    outputs = reconstruct(base, calibration, mask) if spec.recover is Recover.RECONSTRUCT else None
+    mask = structure_mask(bench.curves(scorer, progress, breath), shape, spec.sparsity)
+    outputs = reconstruct(base, bench.calibration, mask) if spec.recover is Recover.RECONSTRUCT else None
     cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
     return slim_layers(base, mask, outputs), cost, mask.sparsity(shape)
+
+
+def _weight_mask(scores: Mapping[str, Tensor], spec: PruneSpec, scorer: Scorer) -> WeightMask:
+    if spec.pattern is Pattern.TWO_FOUR:
+        return two_four_mask(scores)
+    return unstructured_mask(scores, spec.sparsity, spec.scope or scorer.scope)
 
 
 def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
@@ -167,10 +182,11 @@ def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
     scorer_named(spec.scorer)
     found = bench.recovered.chosen(cut_id(bench, spec))
     if found is None:
+        way = f"--scorer {spec.scorer} --pattern {spec.pattern}" + (f" --scope {spec.scope}" if spec.scope else "")
         raise RecoveryError(
             f"no recovered cut of sparsity {spec.sparsity:g} ({spec.pattern}, {spec.scorer}) in "
             f"{bench.recovered.folder}; it takes minutes of training: run 'sparsedial recover MODEL --sparsity "
-            f"{spec.sparsity:g} --scorer {spec.scorer} --pattern {spec.pattern} --rows ROWS' first, with this store"
+            f"{spec.sparsity:g} {way} --rows ROWS' first, with this store"
         )
     return found
 
@@ -201,17 +217,21 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
 
 def _cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
     """Return all that the weights of a cut depend on beside base model, sparsity and precision."""
+    scorer = scorer_named(spec.scorer)
     identity: dict[str, object] = {
         "pattern": spec.pattern,
         "scorer": spec.scorer,
         "recover": spec.recover,
         "calibration": bench.key.digest,
-        "scorer_version": scorer_named(spec.scorer).version,
+        "scorer_version": scorer.version,
         "curves_version": CURVES_VERSION,
         "reconstruction_version": RECONSTRUCTION_VERSION if spec.recover is Recover.RECONSTRUCT else None,
     }
     if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
         identity["fill_version"] = FILL_VERSION
+    scope = spec.scope or scorer.scope
+    if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:
+        identity["scope"] = scope
     return identity
 
 

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from pruning.checked_tensors import read_checked
 from pruning.errors import ChecksumError, StoreError
 from pruning.files import digest_of, new_folder, sha256_of, write_json
 
@@ -113,21 +113,10 @@ class RecoveredCuts:
         """Return the layers of a recovered cut.
 
         Raises:
-            ChecksumError: they were altered, or are not finite.
+            CacheError: they were altered, or are not finite.
         """
         path = self.folder / recovered.cut / recovered.recipe_id / LAYERS
-        try:
-            if sha256_of(path) != recovered.layers_sha256:
-                raise ChecksumError(
-                    f"{path} does not match its checksum {recovered.layers_sha256[:12]}; {_remedy(path)}"
-                )
-            layers: dict[str, Tensor] = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise ChecksumError(f"{path} cannot be read: {error}; {_remedy(path)}") from error
-        for name, tensor in layers.items():
-            if not torch.isfinite(tensor).all():
-                raise ChecksumError(f"{path}: {name} has values that are not finite; {_remedy(path)}")
-        return layers
+        return dict(read_checked(path, recovered.layers_sha256, _remedy(path)))
 
     def _unwritable(self, error: Exception) -> StoreError:
         return StoreError(f"{self.folder} could not be written: {error}; free space or choose a writable --store")

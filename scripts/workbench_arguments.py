@@ -6,8 +6,8 @@ from pathlib import Path
 from pruning.workbench import Workbench
 
 
-def open_workbench(description: str | None) -> Workbench:
-    """Return the calibrated workbench that the command line names.
+def workbench_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of what a workbench is opened with.
 
     Args:
         description: the docstring of the script, which ``--help`` prints.
@@ -17,7 +17,12 @@ def open_workbench(description: str | None) -> Workbench:
     parser.add_argument("--train", type=Path, required=True, help="rows that it is scored on")
     parser.add_argument("--eval", type=Path, required=True, help="rows that judge its cuts")
     parser.add_argument("--store", type=Path, required=True, help="folder that keeps scores and variants")
-    options = parser.parse_args()
+    return parser
+
+
+def open_workbench(description: str | None) -> Workbench:
+    """Return the calibrated workbench that the command line names; ``description`` as for ``workbench_parser``."""
+    options = workbench_parser(description).parse_args()
     bench = Workbench.open(options.model, options.train, options.eval, options.store)
     bench.calibrate()
     return bench

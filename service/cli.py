@@ -26,6 +26,7 @@ from service.options import (
     PrecisionOption,
     PrecisionsOption,
     RecoverOption,
+    ScopeOption,
     Scorer,
     Sparsity,
     Store,
@@ -109,19 +110,21 @@ def prune(
     scorer: Scorer = "fisher",
     pattern: PatternOption = "structured",
     recover: RecoverOption = None,
+    scope: ScopeOption = None,
     precision: PrecisionOption = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Cut a prepared model to one sparsity and store the variant.
 
-    Takes seconds, from the scores that 'sparsedial prepare' or 'serve' has cached for the same rows before. Example:
+    Takes seconds, from the scores that 'sparsedial prepare' or 'serve' has cached for the same rows before; some
+    scorers take a pass over the rows of their own when they are first asked for, up to minutes. Example:
 
     \b
       sparsedial prune 0.55
       sparsedial prune 0.6 --model ./my-bert --train train.jsonl --eval dev.jsonl --store ./store
     """
     with refusals():
-        wish = {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision}
+        wish = {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope}
         spec = PruneSpec.from_dict({"sparsity": number_of(sparsity), **wish})
         from service.store_commands import Place, prune_model
 

@@ -13,6 +13,7 @@ from pruning.frontier import frontier_rows
 from pruning.workbench import Workbench
 from service.engine_choice import require_engine
 from service.fast_path import set_environment, socket_folder
+from service.freed_memory import give_back
 from service.ladder import Ladder, prepare_ladder, specs_of
 from service.locks import sole_service
 from service.preflight import check_floor, check_store
@@ -51,6 +52,7 @@ def _serve(settings: Settings, signals: StopSignals, as_json: bool) -> None:
         sweep_asides(sources.store)
         _, token_file = admin_token(settings, sources.store)
         ladder = _prepare(settings, sources)
+        give_back()
         set_environment(settings.ingress, folder, replicas=settings.replicas, own_cluster=settings.address is None)
         service = RayService(settings, sources, ladder)
         url = _url(settings)

@@ -42,14 +42,25 @@ Levels = Annotated[
         help="Ladder of sparsities; dense is always in it. [default: 0,0.3,...,0.8]", envvar="SPARSEDIAL_LEVELS"
     ),
 ]
-Scorer = Annotated[
-    str, typer.Option(help="Importance scorer: fisher, taylor or magnitude.", envvar="SPARSEDIAL_SCORER")
+SCORER_HELP = (
+    "Importance scorer: fisher, fisher_block, fisher_label_free, taylor, michel, grain, magnitude, sensitivity, wanda, "
+    "cam_cut, cam_cut_shift, smooth_cut, smooth_cut_absolute, smooth_cam_cut, seven, platon or random."
+)
+PATTERN_HELP = "structured (smaller matrices, faster), unstructured or 2:4 (zeros, not faster)."
+Scorer = Annotated[str, typer.Option(help=SCORER_HELP, envvar="SPARSEDIAL_SCORER")]
+ScopeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scope",
+        help="Among which single weights scores compete, if unstructured: global, layerwise or row. "
+        "Default: the scorer's own.",
+    ),
 ]
 PatternOption = Annotated[
     str,
     typer.Option(
         "--pattern",
-        help="structured (smaller matrices, faster) or unstructured (zeros, not faster).",
+        help=PATTERN_HELP,
         envvar="SPARSEDIAL_PATTERN",
     ),
 ]

@@ -73,9 +73,9 @@ class Settings(BaseSettings):
     levels: Annotated[tuple[float, ...], NoDecode] = DEFAULT_LEVELS
     """The ladder: sparsities built ahead and kept loaded; dense (0) is always among them."""
     scorer: str = "fisher"
-    """Importance scorer of the ladder: ``fisher``, ``taylor`` or ``magnitude``."""
+    """Importance scorer of the ladder; [Scorers](#scorers) has them all."""
     pattern: str = "structured"
-    """Sparsity pattern of the ladder: ``structured`` (smaller matrices) or ``unstructured`` (zeros, not faster)."""
+    """Sparsity pattern of the ladder: ``structured`` (smaller matrices), ``unstructured`` or ``2:4`` (zeros)."""
     precision: Annotated[tuple[Precision, ...], NoDecode] = (Precision.FLOAT32,)
     """Numbers of the ladder, the usual ones first: ``float32``, ``bfloat16``, ``int8`` (CPUs), ``float16`` (GPUs)."""
     accuracy_floor: float | None = Field(default=None, ge=0.0, le=1.0)

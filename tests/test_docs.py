@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from pruning.encoder import load_base_model
+from pruning.scores import SCORERS, Scorer
 from service import settings as settings_module
 from service.admin import OPEN_PATHS, build_admin_api
 from service.cli import app
@@ -124,6 +125,12 @@ def names_of(registry: CollectorRegistry) -> Iterator[str]:
 def test_every_metric_is_described_and_no_other() -> None:
     exposed = {*names_of(ReplicaMetrics("0").registry), *names_of(ControlMetrics().registry)}
     assert set(re.findall(r"^\| `((?:sparsedial|process)_\w+)`", REFERENCE, re.MULTILINE)) == exposed
+
+
+@pytest.mark.parametrize("scorer", SCORERS.values(), ids=lambda scorer: scorer.name)
+def test_every_scorer_is_described_with_its_scope(scorer: Scorer) -> None:
+    (row,) = [line for line in REFERENCE.splitlines() if line.startswith(f"| `{scorer.name}` |")]
+    assert row.endswith(f"| `{scorer.scope}` |")
 
 
 @pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]

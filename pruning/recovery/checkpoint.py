@@ -12,16 +12,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from pruning.checked_tensors import read_checked
 from pruning.errors import RecoveryError, StoreError
 from pruning.files import digest_of, new_folder, remove_folder, sha256_of, sweep_asides, write_json
 
 STATE, RECORD = "state.safetensors", "record.json"
 BEST = "best."
+REMEDY = "train without --resume"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,27 +80,23 @@ class Checkpoints:
         """Return (standing, state, best layers) of the newest checkpoint.
 
         Raises:
-            RecoveryError: there is none, or it was altered.
+            RecoveryError: there is none, or its record was altered.
+            CacheError: its tensors were.
         """
         steps = self._steps()
         if not steps:
-            raise RecoveryError(f"no checkpoint in {self.folder}; train without --resume")
+            raise RecoveryError(f"no checkpoint in {self.folder}; {REMEDY}")
         folder = self._at(steps[-1])
-        remedy = "train without --resume"
         try:
             values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             claimed, checksum = values.pop("record_sha256"), values["sha256"]
-            if digest_of(values) != claimed or sha256_of(folder / STATE) != checksum:
-                raise RecoveryError(f"{folder} does not match its checksum; {remedy}")
+            intact = digest_of(values) == claimed
             standing = Standing(**{name: value for name, value in values.items() if name != "sha256"})
-            tensors = load_file(folder / STATE)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            if isinstance(error, RecoveryError):
-                raise
-            raise RecoveryError(f"{folder} is damaged: {error}; {remedy}") from error
-        for name, tensor in tensors.items():
-            if not torch.isfinite(tensor).all():
-                raise RecoveryError(f"{folder}: {name} has values that are not finite; {remedy}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RecoveryError(f"{folder / RECORD} is damaged: {error}; {REMEDY}") from error
+        if not intact:
+            raise RecoveryError(f"{folder / RECORD} does not match its checksum; {REMEDY}")
+        tensors = read_checked(folder / STATE, checksum, REMEDY)
         best = {name.removeprefix(BEST): tensor for name, tensor in tensors.items() if name.startswith(BEST)}
         return standing, {name: tensor for name, tensor in tensors.items() if not name.startswith(BEST)}, best
 

@@ -31,7 +31,7 @@ Counts = tuple[list[int], list[int]]
 """Heads and neurons of every layer."""
 
 
-class Gates:
+class StudentGates:
     """Masks of ones, one per structure, multiplied into every output projection's input."""
 
     def __init__(self, counts: Counts, head_dim: int, device: torch.device) -> None:
@@ -71,11 +71,11 @@ class Thinning:
         """Tell whether all is gone that is to go."""
         return student.counts() == self.counts_at(1.0)
 
-    def gates(self, student: Student) -> Gates:
+    def gates(self, student: Student) -> StudentGates:
         """Return the gates that the next batch is to pass."""
-        return Gates(student.counts(), self.head_dim, self.device)
+        return StudentGates(student.counts(), self.head_dim, self.device)
 
-    def observe(self, gates: Gates, task_loss: Tensor) -> None:
+    def observe(self, gates: StudentGates, task_loss: Tensor) -> None:
         """Take note of what the loss of the labels says of every structure."""
         seen = gates.gradients(task_loss)
         if self._scores:

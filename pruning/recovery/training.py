@@ -75,7 +75,7 @@ def train(
         clock: seconds.
 
     Raises:
-        RecoveryError: a loss or gradient is not finite, or the checkpoint cannot be used.
+        RecoveryError, CacheError: a loss or gradient is not finite, or the checkpoint cannot be used.
         StoreError: no checkpoint can be written.
     """
     recipe, judged = lesson.recipe, lesson.rows.subset(held_out)

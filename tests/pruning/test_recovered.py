@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pruning.errors import ChecksumError, StoreError
+from pruning.errors import CacheError, ChecksumError, PruningError, StoreError
 from pruning.recovered import CHOSEN, LAYERS, RECORD, RecoveredCut, RecoveredCuts
 from tests.pruning.parts import everything_under, flip_byte
 
@@ -54,7 +54,7 @@ def test_a_damaged_file_is_refused_with_the_remedy(recovered: RecoveredCuts, nam
         flip_byte(path)
     else:
         path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(StoreError, match="run 'sparsedial recover' again"):
+    with pytest.raises(PruningError, match="run 'sparsedial recover' again"):
         found = recovered.chosen(CUT.cut)
         assert found is not None
         recovered.load(found)
@@ -72,7 +72,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     store.put(CUT, {"layers.0.a": torch.tensor([float("inf")])})
     found = store.find(CUT.cut, CUT.recipe_id)
     assert found is not None
-    with pytest.raises(ChecksumError, match=r"layers\.0\.a has values that are not finite"):
+    with pytest.raises(CacheError, match=r"layers\.0\.a has values that are not finite"):
         store.load(found)
 
 

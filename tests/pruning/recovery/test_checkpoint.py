@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pruning.errors import RecoveryError, StoreError
+from pruning.errors import CacheError, PruningError, RecoveryError, StoreError
 from pruning.recovery.checkpoint import RECORD, STATE, Checkpoints, Standing
 from tests.pruning.parts import everything_under, flip_byte
 
@@ -60,7 +60,7 @@ def test_a_folder_without_a_record_is_no_checkpoint(checkpoints: Checkpoints) ->
 def test_an_altered_file_is_refused(checkpoints: Checkpoints, name: str) -> None:
     path = checkpoints.folder / "00000004" / name
     flip_byte(path, path.read_bytes().rindex(b"1") if name == RECORD else -1)
-    with pytest.raises(RecoveryError, match=r"00000004.*train without --resume"):
+    with pytest.raises(PruningError, match=r"00000004.*train without --resume"):
         checkpoints.newest()
 
 
@@ -72,7 +72,7 @@ def test_a_cut_short_record_is_refused(checkpoints: Checkpoints) -> None:
 
 def test_values_that_are_not_finite_are_refused(checkpoints: Checkpoints) -> None:
     checkpoints.put(standing(8), {"weight.a": torch.tensor([float("nan")])}, BEST)
-    with pytest.raises(RecoveryError, match=r"weight\.a has values that are not finite"):
+    with pytest.raises(CacheError, match=r"weight\.a has values that are not finite"):
         checkpoints.newest()
 
 

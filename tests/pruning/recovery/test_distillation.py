@@ -9,7 +9,7 @@ import torch
 
 import pruning.recovery.distillation
 from pruning.data import LabelledSet
-from pruning.errors import ChecksumError, RecoveryError, SpecError
+from pruning.errors import CacheError, RecoveryError, SpecError
 from pruning.frontier import frontier_rows
 from pruning.pipeline import build_variant, cut, cut_id, identify
 from pruning.prediction import predict_logits
@@ -132,7 +132,7 @@ def test_an_altered_file_is_refused(bench: Workbench, rows: LabelledSet) -> None
     _, recovered = recover(bench, HALF, rows, SHORT)
     bench.store.keep_newest(0, ())
     flip_byte(bench.recovered.folder / recovered.cut / recovered.recipe_id / LAYERS)
-    with pytest.raises(ChecksumError, match="run 'sparsedial recover' again"):
+    with pytest.raises(CacheError, match="run 'sparsedial recover' again"):
         build_variant(bench, DISTILLED)
 
 

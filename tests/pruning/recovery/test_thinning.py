@@ -18,7 +18,7 @@ from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.narrowing import Kept, narrowed
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.student import Student
-from pruning.recovery.thinning import Gates, Thinning, cubic
+from pruning.recovery.thinning import StudentGates, Thinning, cubic
 from pruning.recovery.training import Progress
 from pruning.slim.convert import build_slim, dense_mask, layer_widths, slim_layers
 from pruning.workbench import Workbench
@@ -42,7 +42,7 @@ def test_what_is_narrowed_twice_is_what_was_cut_at_once(base: BaseModel) -> None
 def test_a_gates_gradient_is_that_of_the_structures_output_weights(base: BaseModel) -> None:
     """GRAIN's score: the sum over a structure's output weights of weight times gradient."""
     student = Student(base, slim_layers(base, dense_mask(base.shape)), Recipe(steps=1), device=CPU)
-    gates = Gates(student.counts(), base.shape.head_dim, CPU)
+    gates = StudentGates(student.counts(), base.shape.head_dim, CPU)
     batch = batch_on(sequences_of((5, 8, 13), vocabulary=base.shape.vocabulary), CPU)
     loss = functional.cross_entropy(outputs_of(student.model, batch, gates.tap)[0], torch.tensor([0, 1, 1]))
     seen = gates.gradients(loss)
