@@ -11,12 +11,14 @@ import torch
 from pruning.architectures import ARCHITECTURES
 from pruning.capture import capture
 from pruning.encoder import BaseModel, load_base_model
-from pruning.errors import DataError
+from pruning.errors import DataError, SpecError
 from pruning.evaluation import evaluate
 from pruning.frontier import frontier_rows, measure_side_by_side
 from pruning.heads import Head
 from pruning.pipeline import build_variant, cut
 from pruning.prediction import judged_logits, predict_logits
+from pruning.recovery.distillation import recover
+from pruning.recovery.recipe import Recipe
 from pruning.scores import SCORERS
 from pruning.slim.bert import Site
 from pruning.slim.convert import build_slim
@@ -183,3 +185,10 @@ def test_the_head_is_part_of_what_identifies_a_model(opened: Open) -> None:
     other = replace(base, shape=replace(base.shape, head=Head.SPAN))
     assert other.digest != base.digest
     assert load_base_model(base.path).digest == base.digest
+
+
+@pytest.mark.parametrize("head", [Head.SCORE, Head.TAGS, Head.SPAN])
+def test_distillation_refuses_what_picks_no_label_and_says_what_to_use(opened: Open, head: Head) -> None:
+    bench = opened("bert", head)
+    with pytest.raises(SpecError, match=f"is a model for {head}, .* use recover='reconstruct'"):
+        recover(bench, PruneSpec(sparsity=0.5), bench.train, Recipe(steps=1))
