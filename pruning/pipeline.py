@@ -16,12 +16,13 @@ from pruning.curves import CURVES_VERSION
 from pruning.encoder import BaseModel
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
-from pruning.masks.structures import FILL_VERSION, is_coarse, structure_mask
+from pruning.masks.structures import FILL_VERSION, StructureMask, is_coarse, structure_mask
 from pruning.masks.weights import mask_sparsity, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
 from pruning.quantization import QUANTIZATION_VERSION, quantize
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.scores import scorer_named
+from pruning.sequential import SEQUENTIAL_VERSION, recover_sequentially
 from pruning.slim.convert import (
     DTYPES,
     build_slim,
@@ -37,6 +38,11 @@ from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
+
+RECOVERY_VERSIONS: dict[Recover | None, int] = {
+    Recover.RECONSTRUCT: RECONSTRUCTION_VERSION,
+    Recover.SEQUENTIAL: SEQUENTIAL_VERSION,
+}
 
 Step = Callable[[str], None]
 """Called with the name of each step as it begins."""
@@ -91,7 +97,7 @@ def build_variant(
 def cut(bench: Workbench, spec: PruneSpec, breath: Breath = no_breath) -> tuple[dict[str, Tensor], Cost, float]:
     """Return (encoder layers in the spec's precision, cost, achieved sparsity) of a cut.
 
-    It comes from the cache alone, but for int8, whose ranges are those of some calibration rows in the cut.
+    It comes from the cache alone, but for what needs calibration rows in the cut: sequential recovery, and int8 ranges.
 
     Raises:
         SpecError: as ``build_variant``.
@@ -100,7 +106,7 @@ def cut(bench: Workbench, spec: PruneSpec, breath: Breath = no_breath) -> tuple[
     """
     if spec.precision is Precision.INT8:
         require_integers()
-    layers, cost, achieved = _cut_in_float32(bench, spec)
+    layers, cost, achieved = _cut_in_float32(bench, spec, breath)
     layers = in_precision(bench.base, layers, spec.precision, bench.train.sequences, breath)
     return layers, replace(cost, bytes=held_bytes(bench.base, layers)), achieved
 
@@ -122,7 +128,7 @@ def in_precision(
     return {name: tensor.to(DTYPES[precision]) for name, tensor in layers.items()}
 
 
-def _cut_in_float32(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
+def _cut_in_float32(bench: Workbench, spec: PruneSpec, breath: Breath) -> tuple[dict[str, Tensor], Cost, float]:
     base, shape = bench.base, bench.base.shape
     dense_heads, dense_neurons = [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers
     if spec.sparsity == 0.0:
@@ -135,9 +141,17 @@ def _cut_in_float32(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor
         return zeroed_layers(base, weight_mask), _less_zeros(cost, weight_mask), mask_sparsity(weight_mask)
 
     mask = structure_mask(bench.curves(scorer), shape, spec.sparsity)
-    outputs = reconstruct(base, calibration, mask) if spec.recover is Recover.RECONSTRUCT else None
     cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
-    return slim_layers(base, mask, outputs), cost, mask.sparsity(shape)
+    return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
+
+
+def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: Breath) -> dict[str, Tensor]:
+    """Return the layers that a structured mask leaves, their matrices as the spec's recovery has them."""
+    if spec.recover is Recover.RECONSTRUCT:
+        return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask))
+    if spec.recover is Recover.SEQUENTIAL:
+        return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
+    return slim_layers(bench.base, mask)
 
 
 def identify(bench: Workbench, spec: PruneSpec) -> str:
@@ -159,7 +173,7 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
             "calibration": bench.key.digest,
             "scorer_version": scorer_named(spec.scorer).version,
             "curves_version": CURVES_VERSION,
-            "reconstruction_version": RECONSTRUCTION_VERSION if spec.recover is Recover.RECONSTRUCT else None,
+            "reconstruction_version": RECOVERY_VERSIONS.get(spec.recover),
         }
         if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
             identity["fill_version"] = FILL_VERSION

@@ -27,6 +27,8 @@ class Recover(StrEnum):
     NONE = "none"
     RECONSTRUCT = "reconstruct"
     """Least squares on the cached Gram matrices; no gradients, no data."""
+    SEQUENTIAL = "sequential"
+    """Least squares matrix by matrix on the cut model's own inputs: a pass over the calibration rows for every cut."""
 
 
 class Precision(StrEnum):
@@ -80,9 +82,10 @@ class PruneSpec:
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
         usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
         recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
-        if self.pattern is Pattern.UNSTRUCTURED and recover is Recover.RECONSTRUCT:
+        if self.pattern is Pattern.UNSTRUCTURED and recover is not Recover.NONE:
             raise SpecError(
-                "recover='reconstruct' works on whole heads and neurons; with pattern='unstructured' use recover='none'"
+                f"recover={recover.value!r} works on whole heads and neurons; with pattern='unstructured' use "
+                "recover='none'"
             )
         object.__setattr__(self, "recover", recover)
         object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))

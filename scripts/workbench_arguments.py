@@ -6,8 +6,8 @@ from pathlib import Path
 from pruning.workbench import Workbench
 
 
-def open_workbench(description: str | None) -> Workbench:
-    """Return the calibrated workbench that the command line names.
+def workbench_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that name a workbench.
 
     Args:
         description: the docstring of the script, which ``--help`` prints.
@@ -17,7 +17,16 @@ def open_workbench(description: str | None) -> Workbench:
     parser.add_argument("--train", type=Path, required=True, help="rows that it is scored on")
     parser.add_argument("--eval", type=Path, required=True, help="rows that judge its cuts")
     parser.add_argument("--store", type=Path, required=True, help="folder that keeps scores and variants")
-    options = parser.parse_args()
+    return parser
+
+
+def open_workbench(description: str | None) -> Workbench:
+    """Return the calibrated workbench that the command line names; ``description`` as in ``workbench_parser``."""
+    return calibrated_workbench(workbench_parser(description).parse_args())
+
+
+def calibrated_workbench(options: argparse.Namespace) -> Workbench:
+    """Return the workbench that parsed arguments name."""
     bench = Workbench.open(options.model, options.train, options.eval, options.store)
     bench.calibrate()
     return bench

@@ -14,7 +14,7 @@ from service.terminal import print_json, spinner
 
 def dial(
     sparsity: Sparsity,
-    scorer: Annotated[str | None, typer.Option(help="Importance scorer: fisher, taylor or magnitude.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="Importance scorer: fisher, obs, taylor or magnitude.")] = None,
     pattern: Annotated[str | None, typer.Option(help="structured or unstructured.")] = None,
     recover: RecoverOption = None,
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8.")] = None,

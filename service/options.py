@@ -44,7 +44,7 @@ Levels = Annotated[
     ),
 ]
 Scorer = Annotated[
-    str, typer.Option(help="Importance scorer: fisher, taylor or magnitude.", envvar="SPARSEDIAL_SCORER")
+    str, typer.Option(help="Importance scorer: fisher, obs, taylor or magnitude.", envvar="SPARSEDIAL_SCORER")
 ]
 PatternOption = Annotated[
     str,
@@ -56,7 +56,10 @@ PatternOption = Annotated[
 ]
 RecoverOption = Annotated[
     str | None,
-    typer.Option("--recover", help="reconstruct or none. Default: reconstruct if structured, none if unstructured."),
+    typer.Option(
+        "--recover",
+        help="reconstruct, sequential (better, slower) or none. Default: reconstruct if structured, else none.",
+    ),
 ]
 PrecisionOption = Annotated[
     str,

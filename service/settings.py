@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     levels: Annotated[tuple[float, ...], NoDecode] = DEFAULT_LEVELS
     """The ladder: sparsities built ahead and kept loaded; dense (0) is always among them."""
     scorer: str = "fisher"
-    """Importance scorer of the ladder: ``fisher``, ``taylor`` or ``magnitude``."""
+    """Importance scorer of the ladder: ``fisher``, ``obs``, ``taylor`` or ``magnitude``."""
     pattern: str = "structured"
     """Sparsity pattern of the ladder: ``structured`` (smaller matrices) or ``unstructured`` (zeros, not faster)."""
     precision: Precision = Precision.FLOAT32

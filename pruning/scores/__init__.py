@@ -4,9 +4,10 @@ from pruning.errors import SpecError
 from pruning.scores.base import Scorer, StructureScores
 from pruning.scores.fisher import Fisher
 from pruning.scores.magnitude import Magnitude
+from pruning.scores.obs import Obs
 from pruning.scores.taylor import Taylor
 
-SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (Fisher(), Taylor(), Magnitude())}
+SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (Fisher(), Obs(), Taylor(), Magnitude())}
 
 
 def scorer_named(name: str) -> Scorer:
@@ -20,4 +21,4 @@ def scorer_named(name: str) -> Scorer:
     return SCORERS[name]
 
 
-__all__ = ["SCORERS", "Fisher", "Magnitude", "Scorer", "StructureScores", "Taylor", "scorer_named"]
+__all__ = ["SCORERS", "Fisher", "Magnitude", "Obs", "Scorer", "StructureScores", "Taylor", "scorer_named"]

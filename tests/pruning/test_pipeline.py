@@ -140,7 +140,7 @@ def kept_units(base: BaseModel, layers: Mapping[str, Tensor]) -> tuple[list[list
     return heads, [places(layer, "ffn_out", 1) for layer in range(base.shape.num_layers)]
 
 
-@pytest.mark.parametrize("scorer", sorted(pruning.scores.SCORERS))
+@pytest.mark.parametrize("scorer", sorted(set(pruning.scores.SCORERS) - {"obs"}))
 @pytest.mark.parametrize("sparsity", [0.25, 0.5, 0.9])
 def test_an_unstructured_variant_has_exactly_the_zeros_asked_for(
     bench: Workbench, scorer: str, sparsity: float
@@ -240,7 +240,7 @@ def test_reconstruction_brings_the_output_closer_to_the_dense_one(bench: Workben
         layers, _, _ = cut(bench, PruneSpec(sparsity=0.5, recover=recover))
         logits = logits_of(build_slim(bench.base, layers), bench.train.sequences)
         distance[recover] = float((logits - dense).square().mean())
-    assert distance[Recover.RECONSTRUCT] < distance[Recover.NONE]
+    assert distance[Recover.SEQUENTIAL] < distance[Recover.RECONSTRUCT] < distance[Recover.NONE]
 
 
 def test_the_manifest_says_what_it_is_of(bench: Workbench) -> None:

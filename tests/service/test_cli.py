@@ -182,7 +182,7 @@ def test_an_option_s_negative_value_and_a_misspelt_option_are_told_apart(tiny_mo
 @pytest.mark.parametrize(
     ("option", "value", "known"),
     [
-        ("--scorer", "psychic", "fisher, magnitude, taylor"),
+        ("--scorer", "psychic", "fisher, magnitude, obs, taylor"),
         ("--pattern", "plaid", "structured, unstructured"),
         ("--recover", "magic", "none, reconstruct"),
     ],

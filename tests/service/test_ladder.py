@@ -24,7 +24,7 @@ def test_dense_is_on_every_ladder() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (([0.5], "psychic", "structured", None), "unknown scorer 'psychic'; known: fisher, magnitude, taylor"),
+        (([0.5], "psychic", "structured", None), "unknown scorer 'psychic'; known: fisher, magnitude, obs, taylor"),
         (([0.5], "fisher", "plaid", None), "unknown pattern 'plaid'; known: structured, unstructured"),
         (([0.5], "fisher", "structured", "magic"), "unknown recover 'magic'; known: none, reconstruct"),
         (([0.5], "fisher", "unstructured", "reconstruct"), "recover='none'"),

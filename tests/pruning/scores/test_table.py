@@ -23,8 +23,8 @@ def test_every_scorer_gives_one_finite_score_to_every_structure(base: BaseModel,
     assert torch.isfinite(scores.neurons_LF).all()
 
 
-@pytest.mark.parametrize("name", SCORERS)
-def test_every_scorer_gives_one_finite_score_to_every_prunable_weight(base: BaseModel, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(SCORERS) - {"obs"}))
+def test_every_other_scorer_gives_one_finite_score_to_every_prunable_weight(base: BaseModel, name: str) -> None:
     scores = scorer_named(name).weights(base, random_calibration(base))
     shapes = {tensor: weight.shape for tensor, weight in base.prunable_weights().items()}
     assert {tensor: part.shape for tensor, part in scores.items()} == shapes
