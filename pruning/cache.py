@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pruning.calibration import Calibration, CalibrationKey
 from pruning.capture import Captured
+from pruning.checked_tensors import read_checked
 from pruning.errors import CacheError
 from pruning.files import new_folder, sha256_of, write_json
 from pruning.slim.bert import Site
@@ -80,7 +81,8 @@ class CalibrationCache:
             raise CacheError(
                 f"{folder / KEY} is damaged ({'; '.join(key.differences(stored))}); delete {folder} and prepare again"
             )
-        tensors = _read(folder / GRADIENTS, checksums[GRADIENTS])
+        remedy = f"delete {folder} and prepare again"
+        tensors = read_checked(folder / GRADIENTS, checksums[GRADIENTS], remedy)
         return Calibration(
             key=key,
             head_gradients_MLN=tensors["head_gradients_MLN"],
@@ -88,7 +90,7 @@ class CalibrationCache:
             grams=_per_site("gram", tensors),
             sensitivity=_per_site("sensitivity", tensors),
             tokens_L=tensors["tokens_L"],
-            load_weight_gradients=partial(_read, folder / WEIGHT_GRADIENTS, checksums[WEIGHT_GRADIENTS]),
+            load_weight_gradients=partial(read_checked, folder / WEIGHT_GRADIENTS, checksums[WEIGHT_GRADIENTS], remedy),
         )
 
     def _absent(self, key: CalibrationKey) -> str:
@@ -121,19 +123,3 @@ def _per_site(what: str, tensors: Mapping[str, Tensor]) -> dict[tuple[int, Site]
         if kind == what:
             found[int(place[0]), Site(place[1])] = tensor
     return found
-
-
-def _read(path: Path, checksum: str) -> Mapping[str, Tensor]:
-    """Return the tensors of a file whose bytes are the ones written, every value finite."""
-    try:
-        if sha256_of(path) != checksum:
-            raise CacheError(
-                f"{path} does not match its checksum {checksum[:12]}; delete {path.parent} and prepare again"
-            )
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CacheError(f"{path} cannot be read: {error}; delete {path.parent} and prepare again") from error
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise CacheError(f"{path}: {name} has values that are not finite; delete {path.parent} and prepare again")
-    return tensors

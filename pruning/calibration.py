@@ -13,7 +13,7 @@ from pruning.files import digest_of
 from pruning.slim.bert import Site
 
 CAPTURE_VERSION = 2
-"""Raised whenever the pass itself changes what it collects."""
+"""Raised whenever this pass, or the one for streamed scorers (``pruning.weight_pass``), changes what it shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,8 @@ class Calibration:
     """Tokens that each layer computed."""
     load_weight_gradients: Callable[[], Mapping[str, Tensor]]
     """Reads ``mean.<tensor>`` and ``square.<tensor>``: mean gradient of a row, mean square of a batch's."""
+    load_sums: Callable[[], Mapping[str, Tensor]] = dict
+    """Reads what the scorer's own pass left behind, or makes it now; empty for a scorer without one."""
 
     def weight_gradient_means(self) -> dict[str, Tensor]:
         """Return the mean gradient of every prunable weight, by tensor name."""

@@ -4,7 +4,7 @@ The model is frozen and in eval mode; sums are float32. Padding never enters, si
 only the first token of each sequence does, since nothing else is computed there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruning.cost import Shape
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError
+from pruning.gates import GATED, Gates
 from pruning.slim.bert import Site, SlimBert
-from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.slim.convert import build_slim, dense_mask, slim_layers, told_apart
 from pruning.slim.packed import PackedBatch
 
 Progress = Callable[[int, int], None]
@@ -26,7 +26,6 @@ Progress = Callable[[int, int], None]
 BATCH_ROWS = 32
 
 
-GATED = (Site.ATTENTION, Site.FFN)
 INPUT_OF = {Site.ATTENTION_OUTPUT: Site.ATTENTION, Site.FFN_OUTPUT: Site.FFN}
 
 
@@ -46,16 +45,13 @@ class Captured:
     weight_squares: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Gates:
-    """Masks of ones, one per sequence and structure, multiplied into every output projection's input."""
+class Capturing:
+    """The tap of one batch: what passes by is added to the sums of ``captured``, and goes on through the gates."""
 
-    def __init__(self, shape: Shape, num_sequences: int, captured: Captured) -> None:
-        """Make the gates of one batch; Gram matrices and output gradients are added to ``captured`` in place."""
-        self._head_dim = shape.head_dim
+    def __init__(self, captured: Captured, gates: Gates) -> None:
+        """Use both; Gram matrices and output gradients are added to ``captured`` in place."""
         self._captured = captured
-        layers = range(shape.num_layers)
-        self.heads_LBN = [torch.ones(num_sequences, shape.num_heads, requires_grad=True) for _ in layers]
-        self.neurons_LBF = [torch.ones(num_sequences, shape.ffn, requires_grad=True) for _ in layers]
+        self._gates = gates
 
     def tap(self, layer: int, site: Site, values_RW: Tensor, sequence_R: Tensor) -> Tensor:
         """Add to the sums of this site, and pass inputs of output projections through the gates of their sequences."""
@@ -67,22 +63,12 @@ class Gates:
         gram.addmm_(seen.T, seen)
         if site is Site.FFN:
             self._captured.tokens[layer] = self._captured.tokens.get(layer, 0) + seen.shape[0]
-            return values_RW * self.neurons_LBF[layer][sequence_R]
-        return values_RW * self.heads_LBN[layer][sequence_R].repeat_interleave(self._head_dim, dim=1)
+        return self._gates.through(layer, site, values_RW, sequence_R)
 
     def _add_output_gradient(self, layer: int, site: Site, gradient_RD: Tensor) -> None:
         sums = self._captured.output_gradient_squares
         total = sums.setdefault((layer, site), torch.zeros((), dtype=torch.float64))
         total += gradient_RD.double().square().sum()
-
-    def gradients(self, micro_batch: int) -> tuple[Tensor, Tensor]:
-        """Return head gradients [m, L, N] and neuron gradients [m, L, F], summed over micro-batches of rows."""
-
-        def summed(gates_LBU: list[Tensor]) -> Tensor:
-            gradients = torch.stack([gate.grad for gate in gates_LBU if gate.grad is not None], dim=1)
-            return torch.stack([part.sum(0) for part in gradients.split(micro_batch)])
-
-        return summed(self.heads_LBN), summed(self.neurons_LBF)
 
 
 def capture(base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: Progress) -> Captured:
@@ -99,10 +85,10 @@ def capture(base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: P
     trained = _require_weight_gradients(model)
     for start in range(0, len(rows), BATCH_ROWS):
         stop = min(start + BATCH_ROWS, len(rows))
-        gates = Gates(base.shape, stop - start, captured)
-        logits = model(PackedBatch.from_sequences(rows.sequences[start:stop]), gates.tap)
+        gates = Gates(base.shape, stop - start)
+        logits = model(PackedBatch.from_sequences(rows.sequences[start:stop]), Capturing(captured, gates).tap)
         functional.cross_entropy(logits, rows.labels[start:stop], reduction="sum").backward()
-        heads_mLN, neurons_mLF = gates.gradients(micro_batch)
+        heads_mLN, neurons_mLF = gates.take_gradients(micro_batch)
         _check_finite(heads_mLN, neurons_mLF, start, stop)
         captured.head_gradients_LN += list(heads_mLN)
         captured.neuron_gradients_LF += list(neurons_mLF)
@@ -125,15 +111,11 @@ def _require_weight_gradients(model: SlimBert) -> dict[str, Tensor]:
     return trained
 
 
-def _add_weight_gradients(captured: Captured, trained: dict[str, Tensor]) -> None:
-    """Add each weight's batch gradient and its square; the fused Q, K, V matrix is told apart."""
+def _add_weight_gradients(captured: Captured, trained: Mapping[str, Tensor]) -> None:
+    """Add each weight's batch gradient and its square."""
     for name, parameter in trained.items():
         assert parameter.grad is not None  # every prunable weight takes part in the loss
-        parts = {name: parameter.grad}
-        if ".qkv." in name:
-            slots = ("query", "key", "value")
-            parts = {name.replace("qkv", slot): part for slot, part in zip(slots, parameter.grad.chunk(3), strict=True)}
-        for part_name, gradient in parts.items():
+        for part_name, gradient in told_apart(name, parameter.grad).items():
             for sums, term in ((captured.weight_means, gradient), (captured.weight_squares, gradient.square())):
                 sums[part_name] = sums[part_name].add_(term) if part_name in sums else term.clone()
         parameter.grad = None

@@ -128,6 +128,7 @@ def frontier_rows(
             "pattern": manifest.spec.as_dict()["pattern"],
             "scorer": manifest.spec.scorer,
             "recover": manifest.spec.as_dict()["recover"],
+            "scope": manifest.spec.as_dict().get("scope"),
             "precision": manifest.spec.precision.value,
             "accuracy": evaluation.accuracy,
             "accuracy_interval": [evaluation.accuracy_low, evaluation.accuracy_high],

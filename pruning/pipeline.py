@@ -11,17 +11,18 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from pruning.capture import Progress
 from pruning.cost import Cost, structured_cost
 from pruning.curves import CURVES_VERSION
 from pruning.encoder import BaseModel
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
 from pruning.masks.structures import FILL_VERSION, StructureMask, is_coarse, structure_mask
-from pruning.masks.weights import mask_sparsity, unstructured_mask
+from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
 from pruning.quantization import QUANTIZATION_VERSION, quantize
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
-from pruning.scores import scorer_named
+from pruning.scores import Scorer, scorer_named
 from pruning.sequential import SEQUENTIAL_VERSION, recover_sequentially
 from pruning.slim.convert import (
     DTYPES,
@@ -34,7 +35,7 @@ from pruning.slim.convert import (
 )
 from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
 from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
@@ -67,7 +68,7 @@ def build_variant(
 
     seconds: dict[str, float] = {}
     with _timed(seconds, "cut", step):
-        layers, cost, achieved = cut(bench, spec, breath)
+        layers, cost, achieved = cut(bench, spec, breath, lambda done, total: step(f"score, {done} of {total} rows"))
     with _timed(seconds, "evaluate", step):
         model = build_slim(bench.base, layers)
         logits, screened = judged_logits(model, bench.evaluation.sequences, breath)
@@ -94,10 +95,16 @@ def build_variant(
     return bench.store.put(layers, manifest)
 
 
-def cut(bench: Workbench, spec: PruneSpec, breath: Breath = no_breath) -> tuple[dict[str, Tensor], Cost, float]:
+def cut(
+    bench: Workbench,
+    spec: PruneSpec,
+    breath: Breath = no_breath,
+    progress: Progress = lambda done, total: None,
+) -> tuple[dict[str, Tensor], Cost, float]:
     """Return (encoder layers in the spec's precision, cost, achieved sparsity) of a cut.
 
-    It comes from the cache alone, but for what needs calibration rows in the cut: sequential recovery, and int8 ranges.
+    It comes from the cache alone, but for what needs calibration rows in the cut, sequential recovery and int8 ranges,
+    and for the first cut by a scorer with a pass of its own over the rows, which ``progress`` counts.
 
     Raises:
         SpecError: as ``build_variant``.
@@ -106,7 +113,7 @@ def cut(bench: Workbench, spec: PruneSpec, breath: Breath = no_breath) -> tuple[
     """
     if spec.precision is Precision.INT8:
         require_integers()
-    layers, cost, achieved = _cut_in_float32(bench, spec, breath)
+    layers, cost, achieved = _cut_in_float32(bench, spec, breath, progress)
     layers = in_precision(bench.base, layers, spec.precision, bench.train.sequences, breath)
     return layers, replace(cost, bytes=held_bytes(bench.base, layers)), achieved
 
@@ -128,19 +135,21 @@ def in_precision(
     return {name: tensor.to(DTYPES[precision]) for name, tensor in layers.items()}
 
 
-def _cut_in_float32(bench: Workbench, spec: PruneSpec, breath: Breath) -> tuple[dict[str, Tensor], Cost, float]:
+def _cut_in_float32(
+    bench: Workbench, spec: PruneSpec, breath: Breath, progress: Progress
+) -> tuple[dict[str, Tensor], Cost, float]:
     base, shape = bench.base, bench.base.shape
     dense_heads, dense_neurons = [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers
     if spec.sparsity == 0.0:
         return slim_layers(base, dense_mask(shape)), structured_cost(shape, dense_heads, dense_neurons), 0.0
 
-    scorer, calibration = scorer_named(spec.scorer), bench.calibration
-    if spec.pattern is Pattern.UNSTRUCTURED:
-        weight_mask = unstructured_mask(scorer.weights(base, calibration), spec.sparsity)
+    scorer = scorer_named(spec.scorer)
+    if spec.pattern is not Pattern.STRUCTURED:
+        weight_mask = _weight_mask(bench.weight_scores(scorer, progress, breath), spec, scorer)
         cost = structured_cost(shape, dense_heads, dense_neurons)
         return zeroed_layers(base, weight_mask), _less_zeros(cost, weight_mask), mask_sparsity(weight_mask)
 
-    mask = structure_mask(bench.curves(scorer), shape, spec.sparsity)
+    mask = structure_mask(bench.curves(scorer, progress, breath), shape, spec.sparsity)
     cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
     return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
 
@@ -152,6 +161,12 @@ def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: B
     if spec.recover is Recover.SEQUENTIAL:
         return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
     return slim_layers(bench.base, mask)
+
+
+def _weight_mask(scores: Mapping[str, Tensor], spec: PruneSpec, scorer: Scorer) -> WeightMask:
+    if spec.pattern is Pattern.TWO_FOUR:
+        return two_four_mask(scores)
+    return unstructured_mask(scores, spec.sparsity, spec.scope or scorer.scope)
 
 
 def identify(bench: Workbench, spec: PruneSpec) -> str:
@@ -166,17 +181,21 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
     if spec.precision is Precision.INT8:
         identity |= {"quantization_version": QUANTIZATION_VERSION, "calibration": bench.key.digest}
     if spec.sparsity > 0.0:
+        scorer = scorer_named(spec.scorer)
         identity |= {
             "pattern": spec.pattern,
             "scorer": spec.scorer,
             "recover": spec.recover,
             "calibration": bench.key.digest,
-            "scorer_version": scorer_named(spec.scorer).version,
+            "scorer_version": scorer.version,
             "curves_version": CURVES_VERSION,
             "reconstruction_version": RECOVERY_VERSIONS.get(spec.recover),
         }
         if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
             identity["fill_version"] = FILL_VERSION
+        scope = spec.scope or scorer.scope
+        if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:
+            identity["scope"] = scope
     return digest_of(identity)[:16]
 
 

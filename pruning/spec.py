@@ -9,7 +9,10 @@ from pruning.errors import SpecError
 
 E = TypeVar("E", bound=StrEnum)
 
-KEYS = ("sparsity", "pattern", "scorer", "recover", "precision")
+TWO_FOUR_SPARSITY = 0.5
+"""The share of weights that the 2:4 pattern removes: it has no other."""
+
+KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope")
 
 
 class Pattern(StrEnum):
@@ -19,6 +22,19 @@ class Pattern(StrEnum):
     """Whole attention heads and FFN neurons: really smaller matrices."""
     UNSTRUCTURED = "unstructured"
     """Single weights: same shapes with zeros, no faster on dense kernels."""
+    TWO_FOUR = "2:4"
+    """Two of every four consecutive inputs of an output: same shapes with zeros, as sparse tensor cores want them."""
+
+
+class Scope(StrEnum):
+    """Among which single weights scores are compared."""
+
+    GLOBAL = "global"
+    """All prunable weights: a tensor keeps more or less than its share."""
+    LAYERWISE = "layerwise"
+    """Those of one tensor, each of which keeps the same share."""
+    ROW = "row"
+    """Those of one output of one tensor, each of which keeps the same share of its inputs."""
 
 
 class Recover(StrEnum):
@@ -56,8 +72,8 @@ class PruneSpec:
     """One cut of one model. A value that cannot be valid cannot be built.
 
     Raises:
-        SpecError: a sparsity outside [0, 1), a scorer that is no name, an unknown pattern, recovery or precision, or
-            two that exclude each other.
+        SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name, an unknown pattern,
+            recovery, precision or scope, or two that exclude each other.
     """
 
     sparsity: float
@@ -68,6 +84,8 @@ class PruneSpec:
     recover: Recover | None = None
     """``None`` means the pattern's usual one: reconstruct for structured, none for unstructured."""
     precision: Precision = Precision.FLOAT32
+    scope: Scope | None = None
+    """Among which single weights scores are compared; ``None`` means the scorer's usual one. Unstructured alone."""
 
     def __post_init__(self) -> None:
         """Check and normalise."""
@@ -82,24 +100,40 @@ class PruneSpec:
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
         usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
         recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
-        if self.pattern is Pattern.UNSTRUCTURED and recover is not Recover.NONE:
+        if self.pattern is not Pattern.STRUCTURED and recover is not Recover.NONE:
             raise SpecError(
-                f"recover={recover.value!r} works on whole heads and neurons; with pattern='unstructured' use "
-                "recover='none'"
+                f"recover={recover.value!r} works on whole heads and neurons; "
+                f"with pattern={self.pattern.value!r} use recover='none'"
             )
         object.__setattr__(self, "recover", recover)
         object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))
+        if self.scope is not None:
+            object.__setattr__(self, "scope", _member(Scope, self.scope, "scope"))
+        self._check_pattern()
+
+    def _check_pattern(self) -> None:
+        if self.scope is not None and self.pattern is not Pattern.UNSTRUCTURED:
+            raise SpecError(
+                f"scope={self.scope.value!r} says which single weights compete; with pattern={self.pattern.value!r} "
+                "leave it out, or use pattern='unstructured'"
+            )
+        if self.pattern is Pattern.TWO_FOUR and self.sparsity not in (0.0, TWO_FOUR_SPARSITY):
+            raise SpecError(
+                f"pattern='2:4' keeps exactly two of every four weights; got sparsity={self.sparsity}: use "
+                f"{TWO_FOUR_SPARSITY}, or 0 for the dense model, or pattern='unstructured'"
+            )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON and digests."""
+        """Return plain values, for JSON and digests; the scope only where it is not the scorer's usual one."""
         assert self.recover is not None  # set by __post_init__
-        return {
+        values: dict[str, Any] = {
             "sparsity": self.sparsity,
             "pattern": self.pattern.value,
             "scorer": self.scorer,
             "recover": self.recover.value,
             "precision": self.precision.value,
         }
+        return values if self.scope is None else values | {"scope": self.scope.value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -118,9 +152,23 @@ class PruneSpec:
         return cls(**values)
 
 
+def precisions_of(words: str) -> tuple[Precision, ...]:
+    """Return the precisions of a list such as ``float32,bfloat16``, each once, in its order.
+
+    Raises:
+        SpecError: an unknown precision, or none.
+    """
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if not names:
+        raise SpecError(f"no precision is named; known: {', '.join(Precision)}")
+    return tuple(_member(Precision, name, "precision") for name in dict.fromkeys(names))
+
+
 def way_of(cut: Mapping[str, Any]) -> str:
     """Return the name of how something was cut: all of a spec, or of a frontier row, but its sparsity."""
     parts = [cut["scorer"], cut["pattern"], cut["recover"]]
+    if cut.get("scope") is not None:
+        parts.append(cut["scope"])
     return ", ".join(parts if cut["precision"] == Precision.FLOAT32 else [*parts, cut["precision"]])
 
 

@@ -2,8 +2,9 @@
 
 import json
 import logging
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,12 +21,14 @@ from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import CacheError, ModelError, StoreError
 from pruning.files import digest_of, new_folder, sha256_of, write_json
 from pruning.masks.structures import CostCurve
-from pruning.prediction import predict_logits
-from pruning.scores import Scorer
+from pruning.prediction import Breath, no_breath, predict_logits
+from pruning.score_cache import ScoreCache, ScoreKey
+from pruning.scores import Scorer, Streamed, StructureScores
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
+from pruning.weight_pass import weight_pass
 
 CALIBRATION_ROWS = 2048
 MICRO_BATCH = 4
@@ -100,15 +103,45 @@ class Workbench:
         """
         return self.cache.get(self.key)
 
-    def curves(self, scorer: Scorer) -> list[CostCurve]:
-        """Return the cost curves along a scorer's order: kept in memory, else on disk, else solved now (seconds)."""
+    def curves(
+        self, scorer: Scorer, progress: Progress = lambda done, total: None, breath: Breath = no_breath
+    ) -> list[CostCurve]:
+        """Return the cost curves along a scorer's order: kept in memory, else on disk, else solved now (seconds).
+
+        A scorer with a pass of its own takes it now if it never did: ``progress`` counts its rows, and ``breath`` is
+        called after every batch.
+        """
         if scorer.name not in self._curves:
             self._curves[scorer.name] = CurveCache(self.root).get_or_solve(
                 self.key.digest,
                 scorer,
-                lambda: cost_curves(self.base, self.calibration, scorer.structures(self.base, self.calibration)),
+                lambda: cost_curves(self.base, self.calibration, self.structure_scores(scorer, progress, breath)),
             )
         return self._curves[scorer.name]
+
+    def structure_scores(
+        self, scorer: Scorer, progress: Progress = lambda done, total: None, breath: Breath = no_breath
+    ) -> StructureScores:
+        """Return the importance of every head and neuron; ``progress`` and ``breath`` as for ``curves``."""
+        return scorer.structures(self.base, self._evidence(scorer, progress, breath))
+
+    def weight_scores(
+        self, scorer: Scorer, progress: Progress = lambda done, total: None, breath: Breath = no_breath
+    ) -> Mapping[str, Tensor]:
+        """Return the importance of every prunable weight; ``progress`` and ``breath`` as for ``curves``."""
+        return scorer.weights(self.base, self._evidence(scorer, progress, breath))
+
+    def _evidence(self, scorer: Scorer, progress: Progress, breath: Breath) -> Calibration:
+        """Return the calibration; for a streamed scorer with its sums, which are read or made when it asks for them."""
+        if not isinstance(scorer, Streamed):
+            return self.calibration
+        key = ScoreKey(calibration=self.key.digest, scorer=scorer.name, scorer_version=scorer.version)
+
+        def make() -> Mapping[str, Tensor]:
+            accumulator = scorer.accumulator(self.base)
+            return weight_pass(self.base, self.train, scorer.plan, accumulator, progress=progress, breath=breath)
+
+        return replace(self.calibration, load_sums=partial(ScoreCache(self.root).get_or_make, key, make))
 
     def calibrate(self, progress: Progress = lambda done, total: None) -> bool:
         """Make the calibration unless it is cached; return whether it was made now."""

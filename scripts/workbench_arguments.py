@@ -7,7 +7,7 @@ from pruning.workbench import Workbench
 
 
 def workbench_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of the arguments that name a workbench.
+    """Return a parser of what a workbench is opened with.
 
     Args:
         description: the docstring of the script, which ``--help`` prints.
@@ -21,7 +21,7 @@ def workbench_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def open_workbench(description: str | None) -> Workbench:
-    """Return the calibrated workbench that the command line names; ``description`` as in ``workbench_parser``."""
+    """Return the calibrated workbench that the command line names; ``description`` as for ``workbench_parser``."""
     return calibrated_workbench(workbench_parser(description).parse_args())
 
 

@@ -13,9 +13,10 @@ from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
 from service.cluster import cluster_gpus
-from service.control import Control, Ladder
+from service.control import Control
 from service.engine_choice import require_engine
 from service.info import MAX_CONCURRENT_REQUESTS
+from service.ladder import Ladder
 from service.replica import ModelReplica
 from service.settings import Device, Settings
 from service.sources import Sources, resolve

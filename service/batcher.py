@@ -1,7 +1,8 @@
 """A token-budget batcher that pulls when a lane is idle.
 
-There is no waiting timer: while batches run, requests gather; when one is done, the oldest ones that fit the token
-budget run together. An idle engine therefore answers a lone request at once, and a busy one gets full batches.
+While batches run, requests gather; when one is done, the oldest ones that fit the token budget run together. An idle
+engine therefore answers a lone request at once, and a busy one gets full batches. The only wait is for clients that
+were answered a moment ago and are known to come back (``gathering.py``).
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from service.deadlines import Deadline
 from service.drain_rate import DrainRate
 from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
+from service.gathering import Gathering
 from service.lanes import Lanes
 from service.level_paces import LevelPaces
 from service.schedule import Lane, Schedule
@@ -83,7 +85,7 @@ class TokenBatcher(Generic[S, T]):
         max_queue_tokens: int,
         max_queue_s: float,
         lanes: Lanes,
-        observe: Callable[[int, int], None] = lambda texts, tokens: None,
+        observe: Callable[[S, Lane, Sequence[T]], None] = lambda snapshot, lane, sequences: None,
     ) -> None:
         """Prepare; nothing runs before ``start``.
 
@@ -98,7 +100,7 @@ class TokenBatcher(Generic[S, T]):
             max_queue_s: its bound in seconds, at the rate at which it was seen to drain. One batch may always wait, for
                 the rate seen under little load is less than what full batches reach.
             lanes: where batches run.
-            observe: told the number of texts and of tokens of each batch.
+            observe: told what each batch ran on, where, and its sequences.
         """
         self._snapshot = snapshot
         self._run = run
@@ -112,6 +114,7 @@ class TokenBatcher(Generic[S, T]):
         self._queue: TokenQueue[_Item[S, T]] = TokenQueue()
         self._rate = DrainRate()
         self._paces = LevelPaces(max_batch_s)
+        self._gathering = Gathering()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -162,20 +165,26 @@ class TokenBatcher(Generic[S, T]):
             InferenceFailed: the engine cannot answer this request.
         """
         tokens = sum(len(sequence.ids) for sequence in sequences)
-        self._admit(tokens)
-        item = _Item[S, T](sequences, tokens, deadline, asyncio.get_running_loop().create_future())
-        with self._queued(item):
-            return await item.future
-
-    def _admit(self, tokens: int) -> None:
-        if self._draining:
-            raise NotReady("This replica is stopping; send the request again.", retry_after_s=1)
         if tokens > self._max_queue_tokens:
             raise TooLarge(
                 f"The request has {tokens} tokens; at most {self._max_queue_tokens} can wait. Send fewer texts.",
                 tokens=tokens,
                 limit_tokens=self._max_queue_tokens,
             )
+        self.check_room(tokens)
+        item = _Item[S, T](sequences, tokens, deadline, asyncio.get_running_loop().create_future())
+        with self._queued(item):
+            return await item.future
+
+    def check_room(self, tokens: int = 0) -> None:
+        """Return if a request of ``tokens`` could wait now; of 0, if a small one could.
+
+        Raises:
+            NotReady: the service is draining.
+            Overloaded: there is no room for it now; says when to come back.
+        """
+        if self._draining:
+            raise NotReady("This replica is stopping; send the request again.", retry_after_s=1)
         # The wait is that of what stands before it, however large it is itself.
         limit = self.queue_limit_tokens
         if self._queue.tokens >= limit or self._queue.tokens + tokens > self._max_queue_tokens:
@@ -187,6 +196,7 @@ class TokenBatcher(Generic[S, T]):
     @contextmanager
     def _queued(self, item: _Item[S, T]) -> Iterator[None]:
         """Hold ``item`` in the queue until it is taken for a batch or given up."""
+        self._gathering.arrived()
         self._queue.add(item)
         self._idle.clear()
         self._work.set()
@@ -202,10 +212,21 @@ class TokenBatcher(Generic[S, T]):
                 await self._work.wait()
                 self._work.clear()
                 while (lane := self._schedule.next_lane(len(self._queue), self._queue.tokens)) is not None:
+                    if self._waits_for_more():
+                        break
                     if batch := self._form_batch(lane):
                         tokens = sum(item.tokens for item in batch)
                         self._schedule.begin(lane, tokens)
                         batches.create_task(self._occupy(lane, batch, tokens))
+
+    def _waits_for_more(self) -> bool:
+        """Tell whether the next batch should wait for requests that are expected back; it is asked for again then."""
+        if self._queue.tokens >= self._schedule.enough_tokens:
+            return False
+        left_s = self._gathering.seconds_left(time.perf_counter())
+        if left_s > 0:
+            asyncio.get_running_loop().call_later(left_s, self._work.set)
+        return left_s > 0
 
     def _form_batch(self, lane: Lane) -> list[_Item[S, T]]:
         """Take from the queue what ``lane`` should run next."""
@@ -253,7 +274,8 @@ class TokenBatcher(Generic[S, T]):
         tokens = sum(item.tokens for item in batch)
         self._rate.record(tokens, started, ended)
         self._paces.record(level, lane, tokens, ended - started)
-        self._observe(len(sequences), tokens)
+        self._observe(snapshot, lane, sequences)
+        self._gathering.answered(len(batch), ended - started, ended)
         stops = itertools.accumulate(len(item.sequences) for item in batch)
         for item, stop in zip(batch, stops, strict=True):
             if not item.future.done():

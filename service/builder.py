@@ -15,6 +15,7 @@ from pruning.prediction import SCREEN_SEQUENCES, judged_logits
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
+from service.freed_memory import give_back
 from service.operations import Cause
 from service.pace import Pace
 from service.protocol import Refusal
@@ -73,6 +74,8 @@ class VariantBuilder:
         except OSError as error:
             words = f"the variant could not be built: {error}; check the disk of {self._bench.root}"
             return Refusal(message=words, cause=Cause.STORAGE)
+        finally:
+            give_back()
         if in_use is not None:
             self._make_room(manifest.variant_id, in_use)
         return manifest

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pruning.spec import Precision, PruneSpec
+from pruning.spec import PruneSpec, precisions_of
 from service.bench.command import bench
 from service.dial_commands import dial, rollback, status
 from service.options import (
@@ -26,12 +26,12 @@ from service.options import (
     PrecisionOption,
     PrecisionsOption,
     RecoverOption,
+    ScopeOption,
     Scorer,
     Sparsity,
     Store,
     Train,
     number_of,
-    precisions_of,
     refusals,
     settings_of,
 )
@@ -109,19 +109,21 @@ def prune(
     scorer: Scorer = "fisher",
     pattern: PatternOption = "structured",
     recover: RecoverOption = None,
+    scope: ScopeOption = None,
     precision: PrecisionOption = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Cut a prepared model to one sparsity and store the variant.
 
-    Takes seconds, from the scores that 'sparsedial prepare' or 'serve' has cached for the same rows before. Example:
+    Takes seconds, from the scores that 'sparsedial prepare' or 'serve' has cached for the same rows before; some
+    scorers take a pass over the rows of their own when they are first asked for, up to minutes. Example:
 
     \b
       sparsedial prune 0.55
       sparsedial prune 0.6 --model ./my-bert --train train.jsonl --eval dev.jsonl --store ./store
     """
     with refusals():
-        wish = {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision}
+        wish = {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope}
         spec = PruneSpec.from_dict({"sparsity": number_of(sparsity), **wish})
         from service.store_commands import Place, prune_model
 
@@ -175,8 +177,8 @@ def serve(
     eval: Eval = None,
     levels: Levels = None,
     precision: Annotated[
-        Precision | None,
-        typer.Option(help="Numbers of the ladder; bfloat16 and int8 are faster on many CPUs. [default: float32]"),
+        str | None,
+        typer.Option(help="One, or several such as bfloat16,int8: the first is the usual one. [default: float32]"),
     ] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Token budget of a batch. [default: 4096]")] = None,
     ingress: Annotated[

@@ -1,7 +1,5 @@
 """The control deployment: the controller, its admin routes and its metrics page in one process without a GPU."""
 
-from dataclasses import dataclass
-
 from fastapi import FastAPI
 
 from pruning.frontier import frontier_rows
@@ -14,7 +12,7 @@ from service.control_metrics import ControlMetrics
 from service.controller import VariantController
 from service.errors import NotReady
 from service.floor import accuracy_floor
-from service.ladder import ladder_specs
+from service.ladder import Ladder, specs_of
 from service.limits import ControlLimits
 from service.metrics import serve_metrics
 from service.protocol import Desired, ReplicaReport
@@ -22,16 +20,6 @@ from service.settings import Settings
 from service.sources import Sources, admin_token
 from service.state import STATE, StateFile
 from service.tenure import Tenure
-
-
-@dataclass(frozen=True, slots=True)
-class Ladder:
-    """The variants prepared ahead."""
-
-    variant_ids: tuple[str, ...]
-    """Dense first."""
-    initial: str
-    """Committed where nothing ever was."""
 
 
 class Control:
@@ -47,9 +35,9 @@ class Control:
         """
         self._builder = builder = RayBuilder(sources, threads, settings.keep_variants)
         launched = ladder is not None
-        if ladder is None:
-            ladder = await self._prepare(builder, settings)
         store = VariantStore(sources.store)
+        if ladder is None:
+            ladder = Ladder.of(await builder.prepare(specs_of(settings)), store, settings)
         dense = store.manifest(ladder.variant_ids[0])
         metrics = ControlMetrics()
         self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
@@ -76,18 +64,9 @@ class Control:
             token,
             frontier=lambda: frontier_rows(store, dense.base_digest),
             scorers=SCORERS,
-            usual={"scorer": settings.scorer, "pattern": settings.pattern, "precision": settings.precision.value},
+            usual={"scorer": settings.scorer, "pattern": settings.pattern, "precision": settings.precision[0].value},
         )
         self._api.add_middleware(IdLeftToServer)
-
-    @staticmethod
-    async def _prepare(builder: RayBuilder, settings: Settings) -> Ladder:
-        specs = ladder_specs(
-            (*settings.levels, settings.sparsity), settings.scorer, settings.pattern, precision=settings.precision
-        )
-        manifests = await builder.prepare(specs)
-        initial = next(m for m in manifests if m.spec.sparsity == settings.sparsity)
-        return Ladder(tuple(manifest.variant_id for manifest in manifests), initial.variant_id)
 
     def _in_charge(self) -> VariantController:
         """Return the controller.

@@ -7,16 +7,29 @@ import typer
 
 from pruning.spec import PruneSpec
 from service.admin_client import DEFAULT_URL, AdminClient
-from service.options import AsJson, RecoverOption, Sparsity, Token, Url, Wait, number_of, refusals
+from service.options import (
+    PATTERN_HELP,
+    SCORER_HELP,
+    AsJson,
+    RecoverOption,
+    ScopeOption,
+    Sparsity,
+    Token,
+    Url,
+    Wait,
+    number_of,
+    refusals,
+)
 from service.running import find_service
 from service.terminal import print_json, spinner
 
 
 def dial(
     sparsity: Sparsity,
-    scorer: Annotated[str | None, typer.Option(help="Importance scorer: fisher, obs, taylor or magnitude.")] = None,
-    pattern: Annotated[str | None, typer.Option(help="structured or unstructured.")] = None,
+    scorer: Annotated[str | None, typer.Option(help=SCORER_HELP)] = None,
+    pattern: Annotated[str | None, typer.Option(help=PATTERN_HELP)] = None,
     recover: RecoverOption = None,
+    scope: ScopeOption = None,
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -33,7 +46,7 @@ def dial(
       sparsedial dial 0 --url http://10.0.0.7:8000 --token "$(cat admin.token)"
     """
     with refusals(as_json=as_json):
-        wish = {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision}
+        wish = {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope}
         change = {"sparsity": number_of(sparsity), **{name: value for name, value in wish.items() if value is not None}}
         PruneSpec.from_dict(change)  # refused here in the same words, and NaN could not even be sent
         _change(lambda client: client.dial(change, wait), url, token, as_json)

@@ -10,6 +10,7 @@ from torch import Tensor
 from pruning.slim.packed import TokenSequence
 from pruning.tokenization import Encoded
 from pruning.variants import Manifest
+from service.schedule import Lane
 
 DEFAULT_BATCH_TOKENS = 4096
 WARM_UP_LENGTHS = (4, 16, 128)
@@ -70,6 +71,13 @@ class Engine(Protocol):
 
     def warm_up(self) -> None:
         """Run fixed sequences of several lengths, alone and together: weights are laid out, a broken model shows.
+
+        Raises:
+            NonFiniteLogits: the model answers with a NaN or an infinity.
+        """
+
+    def rehearse(self, lane: Lane, lengths: Sequence[int]) -> None:
+        """Run fixed sequences of these lengths as a batch on ``lane``, so that kernels of their shapes are there.
 
         Raises:
             NonFiniteLogits: the model answers with a NaN or an infinity.

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.answer_headers import AnswerHeaders
 from service.bodies import read_json
 from service.deadlines import HEADER, LONGEST_MS, Deadline, deadline_of
-from service.errors import DeadlineExceeded, Unauthorized
+from service.errors import DeadlineExceeded, ServiceError, Unauthorized
 from service.info import ModelCard, info
-from service.problems import install_problem_handlers
+from service.problems import install_problem_handlers, send_problem
 from service.runtime import InferenceRuntime
 from service.schemas import HubRequest, LabelScore, TeiRequest, parse
 from service.settings import Settings
@@ -51,7 +51,6 @@ def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: Model
     routes = APIRouter(tags=["inference"])
 
     async def classify(request: Request, schema: type[HubRequest] | type[TeiRequest]) -> Response:
-        runtime.check_ready()
         deadline = deadline_of(request.headers, request.state.arrived_at, settings.request_timeout_s)
         body = await _read_in_time(request, settings, deadline)
         answer = await runtime.classify(parse(schema, body).query(), deadline)
@@ -162,7 +161,11 @@ class _BearerKey:
 
 
 class _Tracked:
-    """Follows inference requests to the end of their answers."""
+    """Follows inference requests to the end of their answers.
+
+    Those that find no room are refused here, before anything is read of them: a refusal must cost far less than an
+    answer, or refusing is what an overloaded service spends its time on.
+    """
 
     def __init__(self, app: ASGIApp, runtime: InferenceRuntime) -> None:
         self._app = app
@@ -180,4 +183,9 @@ class _Tracked:
                     exchange.status = message["status"]
                 await send(message)
 
+            try:
+                self._runtime.check_room()
+            except ServiceError as error:
+                await send_problem(error, scope, receive, watched_send)
+                return
             await self._app(scope, receive, watched_send)

@@ -1,15 +1,57 @@
 """The ladder: the levels that are built ahead and kept loaded."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
-from pruning.frontier import measure_side_by_side, unmeasured
+from pruning.frontier import frontier_rows, measure_side_by_side, unmeasured
+from pruning.pareto import left_out
 from pruning.pipeline import build_variant
 from pruning.scores import scorer_named
 from pruning.spec import PruneSpec
-from pruning.variants import Manifest
+from pruning.variants import Manifest, VariantStore
 from pruning.workbench import Workbench
+from service.settings import Settings
 from service.terminal import progress_bar, spinner
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The variants prepared ahead and kept loaded."""
+
+    variant_ids: tuple[str, ...]
+    """Dense in the usual precision first."""
+    initial: str
+    """Committed where nothing ever was."""
+
+    @classmethod
+    def of(cls, manifests: Sequence[Manifest], store: VariantStore, settings: Settings) -> Self:
+        """Return what to keep loaded of the variants of ``specs_of(settings)``, which ``manifests`` are.
+
+        Every level in the usual precision, for it was asked for by name; of further precisions what is worth having.
+        """
+        rows = frontier_rows(store, only=[manifest.variant_id for manifest in manifests])
+        dominated = {row["variant"] for row, _ in left_out(rows)}
+        usual = settings.precision[0]
+        return cls(
+            tuple(m.variant_id for m in manifests if m.spec.precision is usual or m.variant_id not in dominated),
+            next(m.variant_id for m in manifests if m.spec.sparsity == settings.sparsity),
+        )
+
+
+def specs_of(settings: Settings) -> list[PruneSpec]:
+    """Return the ladder of a service: its levels in each of its precisions, the usual one first.
+
+    Raises:
+        SpecError: as ``ladder_specs``.
+    """
+    levels = (*settings.levels, settings.sparsity)
+    return [
+        spec
+        for precision in settings.precision
+        for spec in ladder_specs(levels, settings.scorer, settings.pattern, precision=precision)
+    ]
 
 
 def ladder_specs(

@@ -13,7 +13,8 @@ from pruning.frontier import frontier_rows
 from pruning.workbench import Workbench
 from service.engine_choice import require_engine
 from service.fast_path import set_environment, socket_folder
-from service.ladder import ladder_specs, prepare_ladder
+from service.freed_memory import give_back
+from service.ladder import Ladder, prepare_ladder, specs_of
 from service.locks import sole_service
 from service.preflight import check_floor, check_store
 from service.ray_service import RayService
@@ -50,9 +51,10 @@ def _serve(settings: Settings, signals: StopSignals, as_json: bool) -> None:
     with sole_service(sources.store), socket_folder() as folder:
         sweep_asides(sources.store)
         _, token_file = admin_token(settings, sources.store)
-        ladder_ids, initial = _prepare(settings, sources)
+        ladder = _prepare(settings, sources)
+        give_back()
         set_environment(settings.ingress, folder, replicas=settings.replicas, own_cluster=settings.address is None)
-        service = RayService(settings, sources, ladder_ids, initial)
+        service = RayService(settings, sources, ladder)
         url = _url(settings)
         try:
             try:
@@ -85,22 +87,19 @@ def _try_note(act: Callable[..., None], *arguments: Any) -> None:
         )
 
 
-def _prepare(settings: Settings, sources: Sources) -> tuple[tuple[str, ...], str]:
-    """Return (ladder's variant ids, dense first; the initial one), with a table of what they cost and buy."""
+def _prepare(settings: Settings, sources: Sources) -> Ladder:
+    """Return the ladder, with a table of what its levels cost and buy."""
     bench = Workbench.open(sources.model, sources.train, sources.evaluation, sources.store)
-    specs = ladder_specs(
-        (*settings.levels, settings.sparsity), settings.scorer, settings.pattern, precision=settings.precision
-    )
-    manifests = prepare_ladder(bench, specs)
-    ids = tuple(manifest.variant_id for manifest in manifests)
-    initial = next(m.variant_id for m in manifests if m.spec.sparsity == settings.sparsity)
+    manifests = prepare_ladder(bench, specs_of(settings))
+    built = tuple(manifest.variant_id for manifest in manifests)
+    ladder = Ladder.of(manifests, bench.store, settings)
     state_file = StateFile(sources.store / STATE)
-    check_store(bench, ids, state_file)
-    warnings = check_floor(bench.store, ids, initial, settings.accuracy_floor, state_file)
-    print_frontier(frontier_rows(bench.store, bench.base.digest, only=ids), stderr)
+    check_store(bench, built, state_file)
+    warnings = check_floor(bench.store, ladder.variant_ids, ladder.initial, settings.accuracy_floor, state_file)
+    print_frontier(frontier_rows(bench.store, bench.base.digest, only=built), stderr)
     for warning in warnings:
         stderr.print(f"warning: {warning}", markup=False)
-    return ids, initial
+    return ladder
 
 
 def _check_port(host: str, port: int) -> None:

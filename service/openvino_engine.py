@@ -15,15 +15,39 @@ from torch import Tensor
 from pruning.encoder import BaseModel
 from pruning.errors import PrecisionError
 from pruning.slim.linear import rounded_rows
-from pruning.slim.packed import TokenSequence
+from pruning.slim.packed import TokenSequence, positions_of
 from pruning.spec import Precision
 from pruning.variants import Manifest, VariantStore
-from service.engine import DEFAULT_BATCH_TOKENS, Predict, Reading, predict_in_chunks, run_probes
+from service.engine import DEFAULT_BATCH_TOKENS, Predict, Reading, predict_in_chunks, probe, run_probes
 from service.engine_errors import EngineError
-from service.openvino_graph import BIAS, NOTHING, build_graph
+from service.openvino_graph import BIAS, EMBEDDED, NOTHING, build_graph
+from service.schedule import Lane
 
 HINTS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
 """Precisions that it computes, and OpenVINO's names of them."""
+
+
+TABLES = ("word", "position", "token_type")
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The tables of a base model, shared by all its variants."""
+
+    word_VD: Tensor
+    position_PD: Tensor
+    token_type_YD: Tensor
+
+    def rows(self, sequences: Sequence[TokenSequence]) -> NDArray[np.float32]:
+        """Return the sum of every token's embeddings [T, D], and zeros after them that round up their number."""
+        ids_T = torch.tensor([token for sequence in sequences for token in sequence.ids])
+        types_T = torch.tensor([kind for sequence in sequences for kind in sequence.type_ids])
+        positions_T = torch.from_numpy(positions_of([len(sequence.ids) for sequence in sequences]))
+        rows_TD = torch.zeros(rounded_rows(len(ids_T)), self.word_VD.shape[1])
+        sums_TD = torch.index_select(self.word_VD, 0, ids_T, out=rows_TD[: len(ids_T)])
+        sums_TD += self.position_PD[positions_T]
+        sums_TD += self.token_type_YD[types_T]
+        return rows_TD.numpy()
 
 
 class OpenVinoBert:
@@ -35,7 +59,9 @@ class OpenVinoBert:
 
     def __init__(self, base: BaseModel, layers: Mapping[str, Tensor], precision: Precision, threads: int) -> None:
         """Compile the graph for ``threads`` cores. Raises what OpenVINO raises."""
+        self._embeddings = Embeddings(*(base.tensors[f"embeddings.{name}.weight"] for name in TABLES))
         graph = build_graph(base, layers)
+        self.narrow_requests = threads
         self._wide = _requests(graph, precision, threads, streams=1)
         self._narrow = self._wide if threads == 1 else _requests(graph, precision, threads, streams=threads)
 
@@ -52,7 +78,7 @@ class OpenVinoBert:
         return self._ask(self._narrow, sequences)
 
     def _ask(self, idle: queue.SimpleQueue[openvino.InferRequest], sequences: Sequence[TokenSequence]) -> Tensor:
-        inputs = rectangle(sequences)
+        inputs = {EMBEDDED: self._embeddings.rows(sequences), **rectangle(sequences)}
         request = idle.get()
         try:
             logits = request.infer(inputs, share_inputs=True)[0]
@@ -165,6 +191,12 @@ class OpenVinoEngine:
         for forward in (self.model.wide, self.model.narrow):
             run_probes(partial(self._predict, forward), self.max_length, self.vocabulary)
 
+    def rehearse(self, lane: Lane, lengths: Sequence[int]) -> None:
+        """Run the batch on all cores, or on one as often as there are such requests: each has kernels of its own."""
+        forward, times = (self.model.wide, 1) if lane is Lane.WIDE else (self.model.narrow, self.model.narrow_requests)
+        for _ in range(times):
+            self._predict(forward, [probe(length, self.vocabulary) for length in lengths])
+
     def predict(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Return logits [n, C] in the order of ``sequences``; raises what ``predict_in_chunks`` raises."""
         return self._predict(self.model, sequences)
@@ -183,7 +215,7 @@ class OpenVinoEngine:
 
 
 def rectangle(sequences: Sequence[TokenSequence]) -> dict[str, NDArray[Any]]:
-    """Return the graph's inputs for these sequences, at least one, none of them empty.
+    """Return where these sequences lie, at least one, none of them empty: all inputs of the graph but the embeddings.
 
     Rows, sequences and slots are each rounded up, so that few shapes need a kernel; what is added repeats the first
     row, and its answers are cut off.
@@ -194,15 +226,7 @@ def rectangle(sequences: Sequence[TokenSequence]) -> dict[str, NDArray[Any]]:
     first[:count] = np.cumsum(lengths) - lengths
     slots = np.arange(rounded_rows(longest), dtype=np.int32)
     kept = slots < np.concatenate([lengths, np.ones(len(first) - count, np.int64)])[:, None]
-    rows = rounded_rows(tokens)
-    places = {"slot": np.flatnonzero(kept[:count]), "positions": np.nonzero(kept[:count])[1]}
-    values = {
-        "ids": [token for sequence in sequences for token in sequence.ids],
-        "type_ids": [kind for sequence in sequences for kind in sequence.type_ids],
-    }
-    inputs: dict[str, NDArray[Any]] = {"first": first, "source": first[:, None] + np.where(kept, slots, 0)}
-    for name, given in (places | values).items():
-        inputs[name] = np.zeros(rows, np.int32)
-        inputs[name][:tokens] = given
-    inputs[BIAS] = np.where(kept, np.float32(0), np.float32(NOTHING))
-    return inputs
+    slot = np.zeros(rounded_rows(tokens), np.int32)
+    slot[:tokens] = np.flatnonzero(kept[:count])
+    bias = np.where(kept, np.float32(0), np.float32(NOTHING))
+    return {"first": first, "source": first[:, None] + np.where(kept, slots, 0), "slot": slot, BIAS: bias}

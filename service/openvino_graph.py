@@ -2,7 +2,8 @@
 
 It computes what ``pruning/slim/bert.py`` computes: tokens packed without padding, every layer with its own width, of
 the last layer only the first token of each sequence, a sublayer of no width as the residual and the output bias.
-Attention alone sees a rectangle of the sequences; no query looks at what fills the shorter ones up.
+Attention alone sees a rectangle of the sequences; no query looks at what fills the shorter ones up. Embeddings are
+looked up outside: every compiled graph would hold a copy of the tables.
 
 Letters: T rows of tokens, B sequences, S slots of each, D hidden, W = heads * head dimension of a layer.
 """
@@ -18,16 +19,11 @@ from torch import Tensor
 from pruning.encoder import BaseModel
 from pruning.slim.convert import SHARED
 
-INPUTS = {
-    "ids": 1,
-    "type_ids": 1,
-    "positions": 1,
-    "first": 1,
-    "source": 2,
-    "slot": 1,
-}
-"""Inputs of 32-bit integers and their ranks: of each row its token, type and position [T]; first row of each sequence
-[B]; row that each slot reads [B, S]; slot of each row [T]."""
+INDICES = {"first": 1, "source": 2, "slot": 1}
+"""Inputs of 32-bit integers and their ranks: first row of each sequence [B]; row that each slot reads [B, S]; slot of
+each row [T]."""
+EMBEDDED = "embedded"
+"""Input of real numbers, the sum of each row's embeddings [T, D]."""
 BIAS = "bias"
 """Input of real numbers, what is added to the score of every slot [B, S]: 0, or ``NOTHING`` where it has no token."""
 NOTHING = -1e9
@@ -51,23 +47,19 @@ class _Graph:
     def __init__(self, base: BaseModel, layers: Mapping[str, Tensor]) -> None:
         self._base = base
         self._tensors = {name: base.tensors[slot] for name, slot in SHARED.items()} | dict(layers)
-        self._inputs = {name: ops.parameter([-1] * rank, Type.i32, name) for name, rank in INPUTS.items()}
+        self._inputs = {name: ops.parameter([-1] * rank, Type.i32, name) for name, rank in INDICES.items()}
+        self._inputs[EMBEDDED] = ops.parameter([-1, base.shape.hidden], Type.f32, EMBEDDED)
         self._inputs[BIAS] = ops.parameter([-1, -1], Type.f32, BIAS)
         for name, parameter in self._inputs.items():
             parameter.output(0).set_names({name})
 
     def model(self) -> Model:
-        hidden = self._norm(self._embeddings(), "embedding_norm")
+        hidden = self._norm(self._inputs[EMBEDDED], "embedding_norm")
         last = self._base.shape.num_layers - 1
         for layer in range(last + 1):
             hidden = self._layer(hidden, f"layers.{layer}", first_only=layer == last)
         logits = self._linear(ops.tanh(self._linear(hidden, "pooler")), "classifier")
         return Model([logits], list(self._inputs.values()), "sparsedial")
-
-    def _embeddings(self) -> Any:
-        word = self._rows(self._constant("word.weight"), "ids")
-        position = self._rows(self._constant("position.weight"), "positions")
-        return ops.add(ops.add(word, position), self._rows(self._constant("token_type.weight"), "type_ids"))
 
     def _layer(self, hidden_TD: Any, name: str, *, first_only: bool) -> Any:
         rows_RD = self._rows(hidden_TD, "first") if first_only else hidden_TD

@@ -13,7 +13,6 @@ from pydantic import SecretStr, ValidationError
 from typer.core import TyperCommand
 
 from pruning.errors import PruningError, SpecError
-from pruning.spec import Precision
 from service.admin_client import BAD_INPUT, AdminError
 from service.limits import MAX_WAIT_S
 from service.settings import ENV_PREFIX, Settings
@@ -43,14 +42,25 @@ Levels = Annotated[
         help="Ladder of sparsities; dense is always in it. [default: 0,0.3,...,0.8]", envvar="SPARSEDIAL_LEVELS"
     ),
 ]
-Scorer = Annotated[
-    str, typer.Option(help="Importance scorer: fisher, obs, taylor or magnitude.", envvar="SPARSEDIAL_SCORER")
+SCORER_HELP = (
+    "Importance scorer: fisher, fisher_block, fisher_label_free, obs, taylor, michel, grain, magnitude, sensitivity, "
+    "wanda, cam_cut, cam_cut_shift, smooth_cut, smooth_cut_absolute, smooth_cam_cut, seven, platon or random."
+)
+PATTERN_HELP = "structured (smaller matrices, faster), unstructured or 2:4 (zeros, not faster)."
+Scorer = Annotated[str, typer.Option(help=SCORER_HELP, envvar="SPARSEDIAL_SCORER")]
+ScopeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scope",
+        help="Among which single weights scores compete, if unstructured: global, layerwise or row. "
+        "Default: the scorer's own.",
+    ),
 ]
 PatternOption = Annotated[
     str,
     typer.Option(
         "--pattern",
-        help="structured (smaller matrices, faster) or unstructured (zeros, not faster).",
+        help=PATTERN_HELP,
         envvar="SPARSEDIAL_PATTERN",
     ),
 ]
@@ -119,22 +129,6 @@ def number_of(sparsity: str) -> float:
         return float(sparsity)
     except ValueError:
         raise SpecError(f"sparsity must be a number in [0, 1); got {sparsity!r}") from None
-
-
-def precisions_of(words: str) -> list[Precision]:
-    """Return the precisions of a list such as ``float32,bfloat16``, each once, in its order.
-
-    Raises:
-        SpecError: an unknown precision, or none.
-    """
-    names = [word.strip() for word in words.split(",") if word.strip()]
-    known = [precision.value for precision in Precision]
-    for name in names:
-        if name not in known:
-            raise SpecError(f"unknown precision {name!r}; known: {', '.join(known)}")
-    if not names:
-        raise SpecError(f"--precision names none; known: {', '.join(known)}")
-    return [Precision(name) for name in dict.fromkeys(names)]
 
 
 def settings_of(**given: Any) -> Settings:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from pruning.errors import PruningError
+from service.ladder import Ladder
 from service.limits import MAX_WAIT_S
 from service.ray_output import ending
 from service.settings import Settings
@@ -31,12 +32,11 @@ JOIN_LIMIT_S = 5.0
 class RayService:
     """One running service on a cluster of its own, or on one that was there."""
 
-    def __init__(self, settings: Settings, sources: Sources, ladder_ids: tuple[str, ...], initial: str) -> None:
+    def __init__(self, settings: Settings, sources: Sources, ladder: Ladder) -> None:
         """Keep what to serve; nothing is started."""
         self._settings = settings
         self._sources = sources
-        self._ladder_ids = ladder_ids
-        self._initial = initial
+        self._ladder = ladder
         self._deployed = False
         self._serving = False
 
@@ -84,7 +84,6 @@ class RayService:
 
         from service.app import control_application, model_application
         from service.cluster import CONTROL_APP, MODEL_APP
-        from service.control import Ladder
 
         settings = self._settings
         serve.start(
@@ -98,7 +97,7 @@ class RayService:
             _refuse_taken_names(str(settings.address), serve.status().applications)
         total = ray.cluster_resources().get("GPU", 0)
         num_gpus = gpu_share(settings, total, total if self._own_cluster else ray.available_resources().get("GPU", 0))
-        control = control_application(settings, self._sources, Ladder(self._ladder_ids, self._initial))
+        control = control_application(settings, self._sources, self._ladder)
         model = model_application(settings, self._sources, num_gpus=num_gpus)
         self._deployed = True
         try:
@@ -186,7 +185,7 @@ def gpu_share(settings: Settings, total: float, free: float) -> float:
     needed = math.ceil(settings.replicas / on_one)
     if free < needed:
         raise PruningError(
-            f"--device {settings.device.value} with precision {settings.precision} needs {needed} GPUs for "
+            f"--device {settings.device.value} with precision {', '.join(settings.precision)} needs {needed} GPUs for "
             f"{settings.replicas} replicas, {on_one} on each, and of the {total:g} that Ray sees {free:g} are free; "
             "lower --replicas, use --device cpu with float32 or bfloat16, or add GPUs to the cluster"
         )

@@ -27,6 +27,7 @@ from service.lanes import Lanes
 from service.metrics import ReplicaMetrics
 from service.metrics_merge import PeerPages, merge_pages
 from service.protocol import Peer
+from service.schedule import Lane
 from service.schemas import Query
 from service.settings import Settings
 from service.shelf import EngineShelf
@@ -112,6 +113,16 @@ class InferenceRuntime:
         if not self._batcher.alive:
             raise NotReady("This replica is not serving batches yet.", retry_after_s=1)
 
+    def check_room(self) -> None:
+        """Return if a new request would be taken now, whatever it asks.
+
+        Raises:
+            NotReady: the replica is starting, or draining before a stop.
+            Overloaded: the queue is full; says when to come back.
+        """
+        self.check_ready()
+        self._batcher.check_room()
+
     def track(self, route: str) -> AbstractContextManager[Exchange]:
         """Count a request as in flight until its answer is sent, then record how it ended."""
         return self._inflight.track(route)
@@ -175,13 +186,16 @@ class InferenceRuntime:
             "x-compute-tokens": str(sum(len(sequence.ids) for sequence in sequences)),
         }
 
-    def _observe_batch(self, texts: int, tokens: int) -> None:
-        self._metrics.batch_texts.observe(texts)
-        self._metrics.batch_tokens.observe(tokens)
+    def _observe_batch(self, live: Live, lane: Lane, sequences: Sequence[Encoded]) -> None:
+        lengths = [len(sequence.ids) for sequence in sequences]
+        self._metrics.batch_texts.observe(len(lengths))
+        self._metrics.batch_tokens.observe(sum(lengths))
+        self._shelf.rehearsals.ran(live.engine, lane, lengths)
 
     def start(self) -> None:
         """Begin to answer, on the running event loop."""
         self._batcher.start()
+        self._shelf.start()
 
     def start_draining(self) -> None:
         """Refuse new requests; those in flight are answered."""

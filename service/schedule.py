@@ -36,6 +36,11 @@ class Schedule:
     wide: bool = False
     """Whether the one that runs is on the wide lane."""
 
+    @property
+    def enough_tokens(self) -> int:
+        """Waiting tokens with which a batch is worth its while."""
+        return max(1, self.narrow_lanes) * self.worth_a_core
+
     def next_lane(self, waiting: int, waiting_tokens: int) -> Lane | None:
         """Return the lane that may take a batch now, where ``waiting`` requests wait; None if all are taken.
 

@@ -7,7 +7,8 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from pruning.spec import Precision
+from pruning.errors import SpecError
+from pruning.spec import Precision, precisions_of
 
 ENV_PREFIX = "SPARSEDIAL_"
 DEFAULT_LEVELS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -72,11 +73,11 @@ class Settings(BaseSettings):
     levels: Annotated[tuple[float, ...], NoDecode] = DEFAULT_LEVELS
     """The ladder: sparsities built ahead and kept loaded; dense (0) is always among them."""
     scorer: str = "fisher"
-    """Importance scorer of the ladder: ``fisher``, ``obs``, ``taylor`` or ``magnitude``."""
+    """Importance scorer of the ladder; [Scorers](#scorers) has them all."""
     pattern: str = "structured"
-    """Sparsity pattern of the ladder: ``structured`` (smaller matrices) or ``unstructured`` (zeros, not faster)."""
-    precision: Precision = Precision.FLOAT32
-    """Numbers of the ladder: ``float32``, ``bfloat16``, on CPUs ``int8``, on GPUs ``float16``."""
+    """Sparsity pattern of the ladder: ``structured`` (smaller matrices), ``unstructured`` or ``2:4`` (zeros)."""
+    precision: Annotated[tuple[Precision, ...], NoDecode] = (Precision.FLOAT32,)
+    """Numbers of the ladder, the usual ones first: ``float32``, ``bfloat16``, ``int8`` (CPUs), ``float16`` (GPUs)."""
     accuracy_floor: float | None = Field(default=None, ge=0.0, le=1.0)
     """Accuracy below which nothing is promoted. Default: dense accuracy less 0.05."""
     max_batch_tokens: int = Field(default=4096, ge=1)
@@ -126,6 +127,18 @@ class Settings(BaseSettings):
             raise ValueError(f"levels must lie in [0, 1); got {sorted(numbers)}")
         return tuple(sorted(numbers))
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _split_precisions(cls, value: object) -> object:
+        """Accept ``float32,int8``: each once, the usual one first."""
+        words = (
+            value if isinstance(value, str) else ",".join(map(str, value)) if isinstance(value, (list, tuple)) else ""
+        )
+        try:
+            return precisions_of(words)
+        except SpecError as error:
+            raise ValueError(str(error)) from None
+
     @field_validator("admin_token", "api_key", mode="before")
     @classmethod
     def _strip(cls, value: object) -> object:
@@ -134,12 +147,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_precision(self) -> Self:
-        """Refuse a precision that the device does not answer in."""
-        only = self.precision.only_on
-        if only is not None and self.device not in (Device.AUTO, only):
-            raise ValueError(
-                f"only {only} answers in precision {self.precision}; use device {only}, or float32 or bfloat16"
-            )
+        """Refuse one that the device does not answer in, and two that no device answers in."""
+        for precision in self.precision:
+            only = precision.only_on
+            if only is not None and self.device not in (Device.AUTO, only):
+                raise ValueError(
+                    f"only {only} answers in precision {precision}; use device {only}, or float32 or bfloat16"
+                )
+        if len(self._only_on) > 1:
+            raise ValueError("no device answers in int8 and in float16; take one of them out of precision")
         return self
 
     @model_validator(mode="after")
@@ -147,8 +163,9 @@ class Settings(BaseSettings):
         """Refuse what OpenVINO does not compute here."""
         if self.engine is EngineName.OPENVINO and self.device is Device.CUDA:
             raise ValueError("engine openvino computes on CPUs alone; use device cpu, or engine torch")
-        if self.engine is EngineName.OPENVINO and self.precision.only_on is not None:
-            raise ValueError(f"precision {self.precision} is computed by torch alone; use engine torch or auto")
+        for precision in self.precision:
+            if self.engine is EngineName.OPENVINO and precision.only_on is not None:
+                raise ValueError(f"precision {precision} is computed by torch alone; use engine torch or auto")
         return self
 
     @model_validator(mode="after")
@@ -160,6 +177,11 @@ class Settings(BaseSettings):
 
     def wants_gpu(self, gpus: float) -> bool:
         """Tell whether replicas compute on GPUs where there are ``gpus``: if told to, or if they can and may choose."""
-        if self.device is Device.AUTO and self.precision.only_on is None:
+        if self.device is Device.AUTO and not self._only_on:
             return gpus >= 1 and self.engine is not EngineName.OPENVINO
-        return Device.CUDA in (self.device, self.precision.only_on)
+        return Device.CUDA in {self.device, *self._only_on}
+
+    @property
+    def _only_on(self) -> set[str]:
+        """The devices without which one of the precisions cannot be answered in."""
+        return {precision.only_on for precision in self.precision if precision.only_on is not None}

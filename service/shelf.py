@@ -6,20 +6,25 @@ import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 from service.compute_threads import compute_alone
 from service.engine import Engine, Live
+from service.rehearsals import Rehearsals
 
 logger = logging.getLogger(__name__)
 
 LOADER_NICENESS = 5
-RECLAIM_DELAY_S = 2.0
-"""Seconds given to batches in flight to let go of an engine before the garbage collector is asked to."""
+LET_GO_DELAY_S = 2.0
+"""Seconds given to batches in flight to be done with an engine that nothing else holds."""
+REHEARSAL_S = 2.0
+"""Seconds that rehearsals may keep a staged variant from being ready."""
+BETWEEN_REHEARSALS_S = 0.1
+"""Seconds between two rehearsals of loaded engines, which have time."""
 
 
 class EngineShelf:
@@ -34,6 +39,12 @@ class EngineShelf:
         self._resident: dict[str, Engine] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="engine-loader", initializer=_yield_to_traffic)
         self._reclaims: set[asyncio.Task[None]] = set()
+        self._rehearsing: asyncio.Task[None] | None = None
+        self.rehearsals = Rehearsals()
+
+    def start(self) -> None:
+        """Begin to rehearse with loaded engines what traffic brings, on the running event loop."""
+        self._rehearsing = asyncio.get_running_loop().create_task(self._keep_rehearsed(), name="rehearsals")
 
     @property
     def live(self) -> Live:
@@ -47,8 +58,11 @@ class EngineShelf:
         return {engine.manifest.variant_id: engine for engine in held if engine is not None}
 
     async def stage(self, variant_id: str) -> None:
-        """Hold a variant ready beside the live one; raises what loading, warm-up or probe raise."""
+        """Hold a variant ready beside the live one; raises what loading, warm-up or rehearsals raise."""
         staged = await self._get(variant_id)
+        until_s = time.monotonic() + REHEARSAL_S
+        while time.monotonic() < until_s and await self._rehearse_one(staged):
+            pass
         dropped, self._staged = self._staged, staged
         self._release([dropped])
 
@@ -94,6 +108,8 @@ class EngineShelf:
 
     def close(self) -> None:
         """End the loader's thread once it is idle."""
+        if self._rehearsing is not None:
+            self._rehearsing.cancel()
         self._loader.shutdown(wait=False, cancel_futures=True)
 
     async def _get(self, variant_id: str) -> Engine:
@@ -103,24 +119,53 @@ class EngineShelf:
             return held
         return await asyncio.get_running_loop().run_in_executor(self._loader, self._load, variant_id)
 
+    async def _rehearse_one(self, engine: Engine) -> bool:
+        """Have ``engine`` run a batch of a kind that it has not met, in the loader's thread; tell if there was one.
+
+        Then stay away for as long as that took, for the sake of traffic.
+        """
+        missing = self.rehearsals.missing(engine)
+        if not missing:
+            return False
+        kind, lengths = missing[0]
+        self.rehearsals.met(engine, kind)
+        started_s = time.monotonic()
+        await asyncio.get_running_loop().run_in_executor(self._loader, engine.rehearse, kind.lane, lengths)
+        await asyncio.sleep(time.monotonic() - started_s)
+        return True
+
+    async def _keep_rehearsed(self) -> None:
+        """Prepare whatever is loaded for what traffic brings, so that a swap to it finds it warm."""
+        while True:
+            for engine in self.loaded.values():
+                try:
+                    if engine is not self._live.engine:
+                        await self._rehearse_one(engine)
+                except Exception:  # whoever asks for this variant will hear of it
+                    logger.warning("variant=%s failed in a rehearsal", engine.manifest.variant_id, exc_info=True)
+                await asyncio.sleep(BETWEEN_REHEARSALS_S)
+
     def _release(self, engines: Iterable[Engine | None]) -> None:
         """See to it that the models of engines which nothing holds any more give their memory back."""
         held = self.loaded.values()
-        dropped = [weakref.ref(engine.model) for engine in engines if engine is not None and engine not in held]
+        dropped = [engine for engine in engines if engine is not None and engine not in held]
         if dropped:
-            task = asyncio.get_running_loop().create_task(_reclaim(dropped), name="reclaim-engines")
+            task = asyncio.get_running_loop().create_task(_let_go(dropped), name="let-go-engines")
             self._reclaims.add(task)
             task.add_done_callback(self._reclaims.discard)
 
 
-async def _reclaim(dropped: list[weakref.ref[Any]]) -> None:
-    """Collect garbage only if counting references did not free the models.
+async def _let_go(dropped: list[Engine]) -> None:
+    """Free the engines of a list that is the last to hold them, in a thread: it takes up to a tenth of a second.
 
-    A full collection stops every thread for as long as it takes, and Ray freezes what the constructor made, so
-    that the collector would not even look at a first model caught in a reference cycle.
+    Collect garbage only if counting references did not free the models: a full collection stops every thread for as
+    long as it takes, and Ray freezes what the constructor made, so that the collector would not even look at a first
+    model caught in a reference cycle.
     """
-    await asyncio.sleep(RECLAIM_DELAY_S)
-    if any(reference() is not None for reference in dropped):
+    models = [weakref.ref(engine.model) for engine in dropped]
+    await asyncio.sleep(LET_GO_DELAY_S)
+    await asyncio.to_thread(dropped.clear)
+    if any(model() is not None for model in models):
         logger.warning("a model that was let go is still in memory; collecting garbage")
         await asyncio.to_thread(_collect_frozen)
 

@@ -15,7 +15,8 @@ from pruning.slim.packed import PackedBatch, TokenSequence
 from pruning.slim.spans import computes_spans
 from pruning.spec import Precision
 from pruning.variants import Manifest, VariantStore
-from service.engine import DEFAULT_BATCH_TOKENS, Reading, predict_in_chunks, run_probes
+from service.engine import DEFAULT_BATCH_TOKENS, Reading, predict_in_chunks, probe, run_probes
+from service.schedule import Lane
 
 if TYPE_CHECKING:
     from pruning.encoder import BaseModel
@@ -110,6 +111,11 @@ class TorchEngine:
     def warm_up(self) -> None:
         """Run fixed sequences; raises what ``run_probes`` raises."""
         run_probes(self.predict, self.max_length, self.model.word.num_embeddings)
+
+    def rehearse(self, lane: Lane, lengths: Sequence[int]) -> None:
+        """Run the batch if this thread has the lane's cores: kernels are for so many. A GPU's graphs are all there."""
+        if self.device.type == "cpu" and (lane is Lane.NARROW) == (torch.get_num_threads() == 1):
+            self.predict([probe(length, self.model.word.num_embeddings) for length in lengths])
 
     @torch.inference_mode()
     def predict(self, sequences: Sequence[TokenSequence]) -> Tensor:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from pruning.encoder import load_base_model
+from pruning.scores import SCORERS, Scorer
 from service import settings as settings_module
 from service.admin import OPEN_PATHS, build_admin_api
 from service.cli import app
@@ -52,7 +53,7 @@ def setting_row(field: str) -> str:
     """The line of the settings table that the code asks for."""
     default = Settings.model_fields[field].default
     if isinstance(default, tuple):
-        default = ",".join(f"{level:g}" for level in default)
+        default = ",".join(value if isinstance(value, str) else f"{value:g}" for value in default)
     flag = FLAGS.get(field)
     shown_flag = "" if flag is None else "`MODEL`" if flag == "model" else f"`{flag}`"
     shown_default = "" if default is None else f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
@@ -124,6 +125,12 @@ def names_of(registry: CollectorRegistry) -> Iterator[str]:
 def test_every_metric_is_described_and_no_other() -> None:
     exposed = {*names_of(ReplicaMetrics("0").registry), *names_of(ControlMetrics().registry)}
     assert set(re.findall(r"^\| `((?:sparsedial|process)_\w+)`", REFERENCE, re.MULTILINE)) == exposed
+
+
+@pytest.mark.parametrize("scorer", SCORERS.values(), ids=lambda scorer: scorer.name)
+def test_every_scorer_is_described_with_its_scope(scorer: Scorer) -> None:
+    (row,) = [line for line in REFERENCE.splitlines() if line.startswith(f"| `{scorer.name}` |")]
+    assert row.endswith(f"| `{scorer.scope}` |")
 
 
 @pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]

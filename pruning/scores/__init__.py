@@ -2,12 +2,47 @@
 
 from pruning.errors import SpecError
 from pruning.scores.base import Scorer, StructureScores
+from pruning.scores.cam_cut import CamCut, CamCutShift
 from pruning.scores.fisher import Fisher
+from pruning.scores.fisher_block import FisherBlock
+from pruning.scores.fisher_label_free import FisherLabelFree
+from pruning.scores.grain import Grain
 from pruning.scores.magnitude import Magnitude
+from pruning.scores.michel import Michel
 from pruning.scores.obs import Obs
+from pruning.scores.platon import Platon
+from pruning.scores.random import Random
+from pruning.scores.sensitivity import Sensitivity
+from pruning.scores.seven import Seven
+from pruning.scores.smooth_cam_cut import SmoothCamCut
+from pruning.scores.smooth_cut import SmoothCut, SmoothCutAbsolute
+from pruning.scores.streamed import Streamed
 from pruning.scores.taylor import Taylor
+from pruning.scores.wanda import Wanda
 
-SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (Fisher(), Obs(), Taylor(), Magnitude())}
+SCORERS: dict[str, Scorer] = {
+    scorer.name: scorer
+    for scorer in (
+        Fisher(),
+        FisherBlock(),
+        FisherLabelFree(),
+        Obs(),
+        Taylor(),
+        Michel(),
+        Grain(),
+        Magnitude(),
+        Sensitivity(),
+        Wanda(),
+        CamCut(),
+        CamCutShift(),
+        SmoothCut(),
+        SmoothCutAbsolute(),
+        SmoothCamCut(),
+        Seven(),
+        Platon(),
+        Random(),
+    )
+}
 
 
 def scorer_named(name: str) -> Scorer:
@@ -21,4 +56,28 @@ def scorer_named(name: str) -> Scorer:
     return SCORERS[name]
 
 
-__all__ = ["SCORERS", "Fisher", "Magnitude", "Obs", "Scorer", "StructureScores", "Taylor", "scorer_named"]
+__all__ = [
+    "SCORERS",
+    "CamCut",
+    "CamCutShift",
+    "Fisher",
+    "FisherBlock",
+    "FisherLabelFree",
+    "Grain",
+    "Magnitude",
+    "Michel",
+    "Obs",
+    "Platon",
+    "Random",
+    "Scorer",
+    "Sensitivity",
+    "Seven",
+    "SmoothCamCut",
+    "SmoothCut",
+    "SmoothCutAbsolute",
+    "Streamed",
+    "StructureScores",
+    "Taylor",
+    "Wanda",
+    "scorer_named",
+]

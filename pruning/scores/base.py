@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pruning.calibration import Calibration
 from pruning.encoder import BaseModel
+from pruning.spec import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Scorer(Protocol):
     name: ClassVar[str]
     version: ClassVar[int]
     """Raised whenever the scores change; part of every variant's identity."""
+    scope: ClassVar[Scope]
+    """Among which single weights its authors compare scores; a spec may say another one."""
 
     def structures(self, base: BaseModel, calibration: Calibration) -> StructureScores:
         """Return the importance of every head and neuron."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from pruning.calibration import Calibration
 from pruning.encoder import BaseModel
 from pruning.scores.base import StructureScores
+from pruning.spec import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Fisher:
 
     name: ClassVar[str] = "fisher"
     version: ClassVar[int] = 1
+    scope: ClassVar[Scope] = Scope.GLOBAL
 
     def structures(self, base: BaseModel, calibration: Calibration) -> StructureScores:
         """Return the mean squared mask gradient of every head and neuron."""

@@ -13,6 +13,7 @@ from pruning.errors import SpecError
 from pruning.removal import removal_order
 from pruning.scores.base import StructureScores
 from pruning.slim.bert import Site
+from pruning.spec import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Obs:
 
     name: ClassVar[str] = "obs"
     version: ClassVar[int] = 1
+    scope: ClassVar[Scope] = Scope.ROW
 
     def structures(self, base: BaseModel, calibration: Calibration) -> StructureScores:
         """Return the error after the removal of every head and neuron, float64: rounding must not make ties."""

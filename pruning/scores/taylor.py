@@ -9,6 +9,7 @@ from torch import Tensor
 from pruning.calibration import Calibration
 from pruning.encoder import BaseModel
 from pruning.scores.base import StructureScores
+from pruning.spec import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Taylor:
 
     name: ClassVar[str] = "taylor"
     version: ClassVar[int] = 1
+    scope: ClassVar[Scope] = Scope.GLOBAL
 
     def structures(self, base: BaseModel, calibration: Calibration) -> StructureScores:
         """Return ``|mean_x dL/dm|`` of every head and neuron."""

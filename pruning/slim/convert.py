@@ -39,6 +39,9 @@ DTYPES = {
 A_NORM = "layers.0.ffn_norm.weight"
 """A tensor of every model that is in its precision, quantized or not."""
 
+FUSED = ("query", "key", "value")
+"""Slots whose matrices the model holds as one, ``qkv``, from top to bottom."""
+
 OutputWeights = Mapping[tuple[int, str], Tensor]
 """(layer, ``attention_output`` or ``ffn_out``) -> reconstructed weight over the kept inputs."""
 
@@ -64,8 +67,8 @@ def slim_layers(base: BaseModel, mask: StructureMask, outputs: OutputWeights | N
         source = {slot: base.tensors[f"layers.{layer}.{slot}.weight"] for slot in PRUNABLE_SLOTS}
         bias = {slot: base.tensors[f"layers.{layer}.{slot}.bias"] for slot in PRUNABLE_SLOTS}
         name = f"layers.{layer}"
-        layers[f"{name}.qkv.weight"] = torch.cat([source[slot][dims] for slot in ("query", "key", "value")])
-        layers[f"{name}.qkv.bias"] = torch.cat([bias[slot][dims] for slot in ("query", "key", "value")])
+        layers[f"{name}.qkv.weight"] = torch.cat([source[slot][dims] for slot in FUSED])
+        layers[f"{name}.qkv.bias"] = torch.cat([bias[slot][dims] for slot in FUSED])
         layers[f"{name}.ffn_in.weight"] = source["ffn_in"][neurons]
         layers[f"{name}.ffn_in.bias"] = bias["ffn_in"][neurons]
         for slot, kept in (("attention_output", dims), ("ffn_out", neurons)):
@@ -76,6 +79,13 @@ def slim_layers(base: BaseModel, mask: StructureMask, outputs: OutputWeights | N
             for part in ("weight", "bias"):
                 layers[f"{name}.{norm}.{part}"] = base.tensors[f"layers.{layer}.{norm}.{part}"]
     return layers
+
+
+def told_apart(name: str, rows: Tensor) -> dict[str, Tensor]:
+    """Return a tensor of a full-width model by slot names: a fused one as its parts, any other as it is."""
+    if ".qkv." not in name:
+        return {name: rows}
+    return {name.replace("qkv", slot): part for slot, part in zip(FUSED, rows.chunk(3), strict=True)}
 
 
 def zeroed_layers(base: BaseModel, mask: WeightMask) -> dict[str, Tensor]:

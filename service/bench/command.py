@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from pruning.errors import SpecError
-from service.options import AsJson, Eval, Levels, Model, Store, Train, precisions_of, refusals, settings_of
+from pruning.spec import precisions_of
+from service.options import AsJson, Eval, Levels, Model, Store, Train, refusals, settings_of
 from service.terminal import print_json, print_table, say
 
 SECONDS = 2.0

@@ -1,6 +1,7 @@
 """Small builders that the tests of the core share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,12 +10,16 @@ from transformers import BertForSequenceClassification
 
 from pruning.calibration import Calibration, CalibrationKey
 from pruning.cost import Shape
+from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.masks.structures import StructureMask
+from pruning.scores import Streamed
 from pruning.slim.bert import Site, SlimBert, Tap
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.slim.packed import PackedBatch
 from pruning.tokenization import Encoded
+from pruning.watched import Sightings
+from pruning.weight_pass import Plan, Reading, weight_pass
 
 
 def sequences_of(lengths: Iterable[int], *, vocabulary: int, seed: int = 0, pairs: bool = False) -> list[Encoded]:
@@ -74,6 +79,48 @@ def flip_byte(path: Path, position: int = -1) -> None:
 def everything_under(folder: Path) -> list[str]:
     """Return every file and folder below ``folder``, hidden ones too, by relative name."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+class Recorder:
+    """An accumulator that keeps every reading, for a test to look at."""
+
+    def __init__(self) -> None:
+        self.readings: list[Reading] = []
+
+    def add(self, reading: Reading) -> None:
+        self.readings.append(reading)
+
+    def finish(self) -> dict[str, Tensor]:
+        return {}
+
+
+def readings_of(base: BaseModel, rows: LabelledSet, plan: Plan | None = None, *, batch_rows: int = 8) -> list[Reading]:
+    """Return the readings of one pass, batch by batch in the order that they were visited."""
+    recorder = Recorder()
+    weight_pass(base, rows, plan or Plan(), recorder, batch_rows=batch_rows)
+    return recorder.readings
+
+
+def scored(base: BaseModel, rows: LabelledSet, scorer: Streamed, *, batch_rows: int = 8) -> dict[str, Tensor]:
+    """Return the sums of a streamed scorer's pass."""
+    return weight_pass(base, rows, scorer.plan, scorer.accumulator(base), batch_rows=batch_rows)
+
+
+def with_sums(calibration: Calibration, sums: Mapping[str, Tensor]) -> Calibration:
+    """Return the calibration as a streamed scorer gets it."""
+    return replace(calibration, load_sums=lambda: sums)
+
+
+def gradients_reading(gradients: Mapping[str, Tensor]) -> Reading:
+    """Return a reading of one row that shows these gradients and nothing else."""
+    nothing = torch.zeros(0)
+    return Reading(
+        gradients=gradients,
+        head_gradients_BLN=nothing,
+        neuron_gradients_BLF=nothing,
+        sightings=Sightings(),
+        num_rows=1,
+    )
 
 
 def random_calibration(base: BaseModel, *, micro_batches: int = 3, seed: int = 0) -> Calibration:

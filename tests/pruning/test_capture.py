@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertForSequenceClassification
 
-from pruning.capture import BATCH_ROWS, GATED, Captured, capture
+from pruning.capture import BATCH_ROWS, Captured, capture
 from pruning.data import LabelledSet
 from pruning.encoder import LAYER_SLOTS, PRUNABLE_SLOTS, BaseModel
 from pruning.errors import CacheError
+from pruning.gates import GATED
 from pruning.slim.bert import Site
 from pruning.slim.packed import PackedBatch
 from tests.pruning.parts import dense_model, reference_model

@@ -17,6 +17,7 @@ KEYS = {
     "pattern",
     "scorer",
     "recover",
+    "scope",
     "accuracy",
     "accuracy_interval",
     "accuracy_rows",

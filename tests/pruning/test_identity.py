@@ -7,7 +7,7 @@ import pytest
 import pruning.pipeline
 from pruning.pipeline import identify
 from pruning.scores import Fisher
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
 from pruning.workbench import Workbench
 
 UNSTRUCTURED = Pattern.UNSTRUCTURED
@@ -18,6 +18,10 @@ SPECS = [
     PruneSpec(sparsity=0.5, scorer="taylor"),
     PruneSpec(sparsity=0.5, scorer="magnitude"),
     PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED),
+    PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, scope=Scope.LAYERWISE),
+    PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, scope=Scope.ROW),
+    PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR),
+    PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, scorer="wanda"),
     PruneSpec(sparsity=0.6),
     PruneSpec(sparsity=0.0, precision=Precision.BFLOAT16),
     PruneSpec(sparsity=0.5, precision=Precision.BFLOAT16),
@@ -36,8 +40,23 @@ def test_all_specs_of_sparsity_zero_are_the_dense_variant(bench: Workbench) -> N
         PruneSpec(sparsity=0.0),
         PruneSpec(sparsity=0, scorer="taylor"),
         PruneSpec(sparsity=0, pattern=UNSTRUCTURED),
+        PruneSpec(sparsity=0, pattern=UNSTRUCTURED, scope=Scope.ROW),
+        PruneSpec(sparsity=0, pattern=Pattern.TWO_FOUR),
     ]
     assert len({identify(bench, spec) for spec in specs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("scorer", "usual"), [("fisher", Scope.GLOBAL), ("cam_cut", Scope.LAYERWISE), ("wanda", Scope.ROW)]
+)
+def test_the_scorers_own_scope_is_the_same_variant_asked_for_or_not(
+    bench: Workbench, scorer: str, usual: Scope
+) -> None:
+    silent, told = (
+        identify(bench, PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, scorer=scorer, scope=scope))
+        for scope in (None, usual)
+    )
+    assert silent == told
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5])

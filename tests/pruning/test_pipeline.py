@@ -16,6 +16,7 @@ import pruning.pipeline
 import pruning.prediction
 import pruning.scores
 import pruning.slim.quantized
+import pruning.workbench
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError, ChecksumError, PrecisionError, SpecError, StoreError
@@ -26,7 +27,7 @@ from pruning.quantization import quantize
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
 from pruning.slim.quantized import multiplies_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
 from pruning.variants import WEIGHTS, Manifest, VariantStore
 from pruning.workbench import Workbench
 from tests.pruning.parts import dense_model, flip_byte, logits_of, mask_of, masking
@@ -39,6 +40,9 @@ SPECS = [
     PruneSpec(sparsity=0.5, scorer="taylor"),
     PruneSpec(sparsity=0.5, scorer="magnitude"),
     PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED),
+    PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, scope=Scope.ROW),
+    PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR, scorer="wanda"),
+    PruneSpec(sparsity=0.5, scorer="platon"),
     PruneSpec(sparsity=0.6),
 ]
 
@@ -140,6 +144,63 @@ def kept_units(base: BaseModel, layers: Mapping[str, Tensor]) -> tuple[list[list
     return heads, [places(layer, "ffn_out", 1) for layer in range(base.shape.num_layers)]
 
 
+def zeros_of(base: BaseModel, scope: Scope, sparsity: float) -> int:
+    """Return how many weights go: each scope rounds its own number."""
+    weights = base.prunable_weights().values()
+    sizes = {
+        Scope.GLOBAL: [base.shape.prunable_weights],
+        Scope.LAYERWISE: [weight.numel() for weight in weights],
+        Scope.ROW: [weight.shape[1] for weight in weights for _ in range(weight.shape[0])],
+    }[scope]
+    return sum(size - round((1 - sparsity) * size) for size in sizes)
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_spec_may_say_another_scope_than_the_scorers(bench: Workbench, scope: Scope) -> None:
+    layers, _, achieved = cut(bench, PruneSpec(sparsity=0.7, pattern=UNSTRUCTURED, scorer="magnitude", scope=scope))
+    assert achieved == pytest.approx(zeros_of(bench.base, scope, 0.7) / bench.base.shape.prunable_weights, abs=1e-12)
+    rows = (layers["layers.0.ffn_in.weight"] != 0).sum(1)
+    assert (rows.unique().tolist() == [round(0.3 * 32)]) == (scope is Scope.ROW)
+
+
+@pytest.mark.parametrize("scorer", ["fisher", "wanda"])
+def test_a_2_4_variant_keeps_two_of_every_four_inputs(bench: Workbench, scorer: str) -> None:
+    manifest = build_variant(bench, PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR, scorer=scorer))
+    _, layers = bench.store.load(manifest.variant_id)
+    for name, part in layers.items():
+        if part.ndim == 2:
+            assert ((part.view(-1, 4) != 0).sum(1) == 2).all(), name
+    assert manifest.achieved_sparsity == 0.5
+    assert manifest.cost.macs == build_variant(bench, PruneSpec(sparsity=0.0)).cost.macs
+
+
+def test_a_scorer_with_a_pass_takes_it_once_and_the_next_cut_reads(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    breaths: list[None] = []
+    build_variant(bench, PruneSpec(sparsity=0.5, scorer="platon"), steps.append, lambda: breaths.append(None))
+    assert steps == ["cut", "score, 32 of 40 rows", "score, 40 of 40 rows", "evaluate", "time", "write"] or (
+        steps == ["cut", "score, 8 of 40 rows", "score, 40 of 40 rows", "evaluate", "time", "write"]
+    )
+    assert len(breaths) > 2
+    monkeypatch.setattr(pruning.workbench, "weight_pass", refuse)
+    for spec in (
+        PruneSpec(sparsity=0.4, scorer="platon"),
+        PruneSpec(sparsity=0.6, scorer="platon", pattern=UNSTRUCTURED),
+        PruneSpec(sparsity=0.5, scorer="platon", pattern=Pattern.TWO_FOUR),
+    ):
+        build_variant(Workbench(bench.base, bench.train, bench.evaluation, bench.root), spec)
+
+
+def test_altered_scores_are_refused_and_never_made_again_silently(bench: Workbench) -> None:
+    bench.weight_scores(pruning.scores.scorer_named("seven"))
+    (path,) = (bench.root / "scores").rglob("*.safetensors")
+    flip_byte(path)
+    with pytest.raises(CacheError, match=r"does not match its checksum .* the next cut by seven scores again"):
+        cut(bench, PruneSpec(sparsity=0.5, scorer="seven"))
+
+
 @pytest.mark.parametrize("scorer", sorted(set(pruning.scores.SCORERS) - {"obs"}))
 @pytest.mark.parametrize("sparsity", [0.25, 0.5, 0.9])
 def test_an_unstructured_variant_has_exactly_the_zeros_asked_for(
@@ -149,7 +210,7 @@ def test_an_unstructured_variant_has_exactly_the_zeros_asked_for(
     _, layers = bench.store.load(manifest.variant_id)
     total = bench.base.shape.prunable_weights
     zeros = sum(int((part == 0).sum()) for part in layers.values() if part.ndim == 2)
-    assert zeros == total - round((1 - sparsity) * total)
+    assert zeros == zeros_of(bench.base, pruning.scores.scorer_named(scorer).scope, sparsity)
     assert manifest.achieved_sparsity == pytest.approx(zeros / total, abs=1e-12)
     assert manifest.cost.prunable_parameters == total - zeros
 

@@ -8,15 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.errors import SpecError
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import TWO_FOUR_SPARSITY, Pattern, Precision, PruneSpec, Recover, Scope, way_of
 
-specs = st.builds(
-    PruneSpec,
-    sparsity=st.floats(min_value=0, max_value=1, exclude_max=True),
-    pattern=st.sampled_from(Pattern),
-    scorer=st.sampled_from(["fisher", "taylor", "magnitude"]),
-    recover=st.sampled_from([None, Recover.NONE]),
-    precision=st.sampled_from(Precision),
+any_sparsity = st.floats(min_value=0, max_value=1, exclude_max=True)
+common = {
+    "scorer": st.sampled_from(["fisher", "taylor", "magnitude"]),
+    "recover": st.sampled_from([None, Recover.NONE]),
+    "precision": st.sampled_from(Precision),
+}
+specs = st.one_of(
+    st.builds(PruneSpec, sparsity=any_sparsity, pattern=st.just(Pattern.STRUCTURED), **common),
+    st.builds(
+        PruneSpec,
+        sparsity=any_sparsity,
+        pattern=st.just(Pattern.UNSTRUCTURED),
+        scope=st.sampled_from([None, *Scope]),
+        **common,
+    ),
+    st.builds(PruneSpec, sparsity=st.sampled_from([0.0, 0.5]), pattern=st.just(Pattern.TWO_FOUR), **common),
 )
 
 
@@ -41,7 +50,7 @@ def test_a_scorer_that_is_no_name_is_refused_naming_what_was_given(scorer: Any) 
         PruneSpec.from_dict({"sparsity": 0.5, "scorer": scorer})
 
 
-@pytest.mark.parametrize("field", ["pattern", "recover", "precision"])
+@pytest.mark.parametrize("field", ["pattern", "recover", "precision", "scope"])
 @pytest.mark.parametrize("value", [["structured"], {}, 7])
 def test_a_choice_that_is_no_name_is_refused_naming_what_was_given(field: str, value: Any) -> None:
     with pytest.raises(SpecError, match=re.escape(f"unknown {field} {value!r}; known: ")):
@@ -60,20 +69,52 @@ def test_keys_that_are_no_names_are_refused_too() -> None:
         PruneSpec.from_dict(keys)
 
 
-@pytest.mark.parametrize("field", ["pattern", "recover", "precision"])
+@pytest.mark.parametrize("field", ["pattern", "recover", "precision", "scope"])
 def test_an_unknown_choice_is_refused_naming_the_known_ones(field: str) -> None:
     choices: dict[str, Any] = {field: "diagonal"}
-    with pytest.raises(SpecError, match=f"unknown {field} 'diagonal'; known: .*(unstructured|reconstruct|bfloat16)"):
+    with pytest.raises(
+        SpecError, match=f"unknown {field} 'diagonal'; known: .*(unstructured|reconstruct|bfloat16|layerwise)"
+    ):
         PruneSpec(sparsity=0.5, **choices)
 
 
 def test_reconstruction_of_single_weights_is_refused_with_the_remedy() -> None:
-    with pytest.raises(SpecError, match="use recover='none'"):
-        PruneSpec(sparsity=0.5, pattern=Pattern.UNSTRUCTURED, recover=Recover.RECONSTRUCT)
+    for pattern in (Pattern.UNSTRUCTURED, Pattern.TWO_FOUR):
+        with pytest.raises(SpecError, match=f"with pattern='{pattern}' use recover='none'"):
+            PruneSpec(sparsity=0.5, pattern=pattern, recover=Recover.RECONSTRUCT)
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.49, 0.51, 0.9])
+def test_two_of_four_is_a_half_and_any_other_sparsity_is_refused_with_the_remedy(sparsity: float) -> None:
+    assert TWO_FOUR_SPARSITY == 0.5
+    with pytest.raises(SpecError, match=rf"pattern='2:4' .* got sparsity={sparsity}: use 0\.5, .*unstructured"):
+        PruneSpec(sparsity=sparsity, pattern=Pattern.TWO_FOUR)
+
+
+@pytest.mark.parametrize("pattern", [Pattern.STRUCTURED, Pattern.TWO_FOUR])
+def test_a_scope_is_refused_where_no_single_weights_compete(pattern: Pattern) -> None:
+    with pytest.raises(SpecError, match=f"with pattern='{pattern}' leave it out, or use pattern='unstructured'"):
+        PruneSpec(sparsity=0.5, pattern=pattern, scope=Scope.ROW)
+
+
+def test_a_scope_is_told_only_where_it_was_asked_for() -> None:
+    plain = PruneSpec(sparsity=0.5, pattern=Pattern.UNSTRUCTURED)
+    by_row = PruneSpec.from_dict(plain.as_dict() | {"scope": "row"})
+    assert "scope" not in plain.as_dict()
+    assert by_row.as_dict() == plain.as_dict() | {"scope": "row"}
+    assert (way_of(plain.as_dict()), way_of(by_row.as_dict())) == (
+        "fisher, unstructured, none",
+        "fisher, unstructured, none, row",
+    )
 
 
 @pytest.mark.parametrize(
-    ("pattern", "usual"), [(Pattern.STRUCTURED, Recover.RECONSTRUCT), (Pattern.UNSTRUCTURED, Recover.NONE)]
+    ("pattern", "usual"),
+    [
+        (Pattern.STRUCTURED, Recover.RECONSTRUCT),
+        (Pattern.UNSTRUCTURED, Recover.NONE),
+        (Pattern.TWO_FOUR, Recover.NONE),
+    ],
 )
 def test_recovery_left_open_becomes_the_usual_one_of_the_pattern(pattern: Pattern, usual: Recover) -> None:
     assert PruneSpec(sparsity=0.5, pattern=pattern).recover is usual

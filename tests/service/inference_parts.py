@@ -1,5 +1,6 @@
 """Parts of an inference replica, small and real: a tiny model, its variants, and a runtime around them."""
 
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -101,6 +102,22 @@ class BrokenModel(torch.nn.Module):
         if self.nan:
             return logits * float("nan")
         raise RuntimeError("a kernel failed")
+
+
+class HeldModel(torch.nn.Module):
+    """Computes nothing until it is let go."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.inner = model
+        self.word = model.word
+        self.entered = threading.Event()
+        self.let_go = threading.Event()
+
+    def forward(self, batch: Any) -> Tensor:
+        self.entered.set()
+        assert self.let_go.wait(30)
+        return cast(Tensor, self.inner(batch))
 
 
 def breaking_on(base: BaseModel, word: str, *, nan: bool) -> TorchEngine:

@@ -14,10 +14,10 @@ from service.engine_errors import EngineError
 
 @pytest.mark.parametrize(
     ("device", "in_cluster", "wanted"),
-    [("cpu", 4.0, 0), ("cuda", 0.0, 1), ("cuda", 4.0, 1), ("auto", 4.0, 1), ("auto", 0.0, 0), ("auto", 0.5, 0)],
+    [("cpu", 4.0, 0), ("cuda", 0.0, 0.5), ("cuda", 4.0, 0.5), ("auto", 4.0, 0.5), ("auto", 0.0, 0), ("auto", 0.5, 0)],
 )
-def test_a_config_asks_ray_for_the_gpus_that_its_device_means(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, in_cluster: float, wanted: int
+def test_a_config_asks_ray_for_the_share_of_a_gpu_that_its_settings_mean(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, in_cluster: float, wanted: float
 ) -> None:
     monkeypatch.setattr(service.app, "cluster_gpus", lambda: in_cluster)
     asked: list[float] = []
@@ -26,7 +26,7 @@ def test_a_config_asks_ray_for_the_gpus_that_its_device_means(
         asked.append(num_gpus)
 
     monkeypatch.setattr(service.app, "model_application", application)
-    build_model({"store": str(tmp_path), "device": device})
+    build_model({"store": str(tmp_path), "device": device, "gpus_per_replica": 0.5})
     assert asked == [wanted]
 
 

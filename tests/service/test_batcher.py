@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import service.gathering
 from service.batcher import Answered, TokenBatcher
 from service.deadlines import Deadline
 from service.drain_rate import DrainRate
 from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
+from service.gathering import Gathering
 from service.lanes import Lanes
 from service.schedule import Lane
 
@@ -156,6 +158,68 @@ async def test_an_idle_engine_answers_a_lone_request_at_once() -> None:
         assert answered.inference_s >= 0
 
 
+@dataclass
+class Patient(Gathering):
+    """Waits as after a batch of ``batch_s`` seconds."""
+
+    batch_s: float = 60.0
+
+    def answered(self, requests: int, seconds: float, now_s: float) -> None:
+        Gathering.answered(self, requests, self.batch_s, now_s)
+
+
+async def test_a_batch_waits_for_those_who_were_answered_a_moment_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.gathering, "LONGEST_S", 30.0)
+    async with bench() as b:
+        b.batcher._gathering, b.batcher._schedule.worth_a_core = Patient(), BUDGET
+        first = b.send(0, 1)
+        await settle()
+        second = b.send(1, 1)
+        await settle()
+        b.executor.step()
+        await first
+        await settle()
+        assert not b.executor.waiting
+        again = b.send(0, 1)
+        await settle()
+        b.executor.step()
+        await asyncio.gather(second, again)
+        assert [requests_of(batch) for batch in b.model.batches] == [[0], [1, 0]]
+
+
+@pytest.mark.parametrize(("enough", "batch_s"), [(1, 60.0), (BUDGET, 0.0)])
+async def test_a_batch_does_not_wait_where_enough_waits_or_where_the_last_one_took_no_time(
+    enough: int, batch_s: float
+) -> None:
+    async with bench() as b:
+        b.batcher._gathering, b.batcher._schedule.worth_a_core = Patient(batch_s=batch_s), enough
+        first = b.send(0, 1)
+        await settle()
+        second = b.send(1, 1)
+        await settle()
+        b.executor.step()
+        await first
+        await settle()
+        b.executor.step()
+        await second
+
+
+async def test_a_wait_ends_by_itself() -> None:
+    async with bench() as b:
+        b.batcher._gathering, b.batcher._schedule.worth_a_core = Patient(), BUDGET
+        first = b.send(0, 1)
+        await settle()
+        second = b.send(1, 1)
+        await settle()
+        b.executor.step()
+        await first
+        async with asyncio.timeout(10):
+            while not b.executor.waiting:
+                await asyncio.sleep(0.001)
+        b.executor.step()
+        await second
+
+
 async def test_a_request_whose_deadline_passed_in_the_queue_is_left_out_of_the_batch() -> None:
     async with bench() as b:
         b.send(0, 1)
@@ -271,6 +335,21 @@ async def test_a_full_queue_is_refused_with_the_time_it_takes_to_drain() -> None
         assert refused.value.retry_after_s == 5
         await b.run_out()
         await asyncio.gather(busy, *waiting)
+
+
+async def test_room_for_a_small_request_is_known_without_one() -> None:
+    async with bench(queue_s=2.0) as b:
+        b.batcher._rate.record(tokens=10, start=0.0, end=1.0)
+        b.batcher.check_room()
+        busy = b.send(0, 1)
+        await settle()
+        waiting = b.send(1, 20)
+        await settle()
+        with pytest.raises(Overloaded, match="20 of 20 tokens wait"):
+            b.batcher.check_room()
+        await b.run_out()
+        await asyncio.gather(busy, waiting)
+        b.batcher.check_room()
 
 
 async def test_no_more_may_wait_than_drains_in_time_but_always_a_batch() -> None:

@@ -13,8 +13,10 @@ from typer.testing import CliRunner, Result
 from pruning.cache import CalibrationCache
 from pruning.encoder import BaseModel, load_base_model
 from pruning.random_model import SHAPES
+from pruning.scores import SCORERS
 from pruning.variants import VariantStore
 from service.cli import app
+from service.options import SCORER_HELP
 from service.running import leave_note
 from service.settings import Settings
 from service.version import VERSION
@@ -179,11 +181,22 @@ def test_an_option_s_negative_value_and_a_misspelt_option_are_told_apart(tiny_mo
     assert refused(run("prune", "--scorre", "fisher", "0.5"), 2, "--scorre")
 
 
+def test_the_help_names_every_scorer() -> None:
+    named = SCORER_HELP.removeprefix("Importance scorer: ").removesuffix(".").replace(" or ", ", ").split(", ")
+    assert sorted(named) == sorted(SCORERS)
+
+
+def test_a_scope_is_an_option_of_prune_and_an_unknown_one_is_refused(tiny_model_dir: Path, given: list[object]) -> None:
+    options = ("prune", "0.5", "--model", tiny_model_dir, *given, "--pattern", "unstructured", "--scope")
+    assert refused(run(*options, "column"), 2, "'column'", "global, layerwise, row")
+    assert refused(run("prune", "0.5", "--scope", "row"), 2, "pattern='unstructured'")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "known"),
     [
-        ("--scorer", "psychic", "fisher, magnitude, obs, taylor"),
-        ("--pattern", "plaid", "structured, unstructured"),
+        ("--scorer", "psychic", f"known: {', '.join(sorted(SCORERS))}"),
+        ("--pattern", "plaid", "structured, unstructured, 2:4"),
         ("--recover", "magic", "none, reconstruct"),
     ],
 )
@@ -427,7 +440,7 @@ def test_bench_reads_a_shape_with_random_weights_and_tells_it_in_words(monkeypat
         (("--shape", "bert-base", "--lengths", "513"), ("from 1 to 512", "513")),
         (("--shape", "bert-base", "--lengths", "long"), ("--lengths must be whole numbers", "'long'")),
         (("--precision", "float32,float8"), ("unknown precision 'float8'", "bfloat16")),
-        (("--precision", ","), ("--precision names none", "bfloat16")),
+        (("--precision", ","), ("no precision is named", "bfloat16")),
         (("--plot", "bench.jpg"), ("bench.png, not bench.jpg",)),
     ],
 )

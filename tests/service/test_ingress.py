@@ -14,7 +14,7 @@ from pruning.encoder import BaseModel, load_base_model
 from service.ingress import build_inference_api
 from service.runtime import InferenceRuntime
 from service.settings import Settings
-from tests.service.inference_parts import CARD, breaking_on, client_of, engine_of, runtime_of
+from tests.service.inference_parts import CARD, HeldModel, breaking_on, client_of, engine_of, runtime_of
 
 ON_ALL = ["x-request-id", "x-generation", "x-variant", "x-sparsity", "x-total-time"]
 PROMISED = [
@@ -203,6 +203,34 @@ async def test_a_full_queue_is_a_429_with_retry_after(base: BaseModel, tiny_mode
     assert {answer.status_code for answer in refused} == {429}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
     assert all(set(ON_ALL) <= set(answer.headers) for answer in refused)
+
+
+async def test_a_full_queue_refuses_before_the_body_is_read(base: BaseModel, tiny_model_dir: Path) -> None:
+    held = HeldModel(engine_of(base).model)
+    settings = Settings(max_queue_tokens=4)
+    runtime = runtime_of(engine_of(base, model=held), tiny_model_dir, settings)
+
+    async def unread() -> AsyncIterator[bytes]:
+        pytest.fail("the body was read")
+        yield b""
+
+    async with client_of(runtime, settings) as client:
+        running = asyncio.create_task(client.post("/", json={"inputs": "good"}))
+        assert await asyncio.to_thread(held.entered.wait, 10)
+        waiting = asyncio.create_task(client.post("/", json={"inputs": "good film"}))
+        async with asyncio.timeout(10):
+            while 'sparsedial_queue_tokens{replica="r1"} 4.0' not in await runtime.metrics_page():
+                await asyncio.sleep(0.001)
+        refused = await client.post("/", content=unread(), headers=JSON)
+        held.let_go.set()
+        assert [(await running).status_code, (await waiting).status_code] == [200, 200]
+        page = (await client.get("/metrics")).text
+    assert refused.status_code == 429
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.json()["request_id"] == refused.headers["x-request-id"]
+    assert set(ON_ALL) <= set(refused.headers)
+    assert 'sparsedial_requests_total{replica="r1",outcome="overloaded",route="/"} 1.0' in page
 
 
 async def test_no_answer_in_time_is_a_504(base: BaseModel, tiny_model_dir: Path) -> None:

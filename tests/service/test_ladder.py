@@ -3,10 +3,13 @@ from pathlib import Path
 import pytest
 
 from pruning.errors import SpecError, StoreError
-from pruning.spec import Pattern, PruneSpec, Recover
-from pruning.speeds import SPEEDS, read_runs
+from pruning.files import write_json
+from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.speeds import SPEEDS, Run, document_of, read_runs
+from pruning.timing import Speed
 from pruning.workbench import Workbench
-from service.ladder import ladder_specs, prepare_ladder
+from service.ladder import Ladder, ladder_specs, prepare_ladder, specs_of
+from service.settings import Settings
 
 
 def test_a_ladder_begins_dense_and_goes_up_one_level_at_a_time() -> None:
@@ -24,8 +27,8 @@ def test_dense_is_on_every_ladder() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (([0.5], "psychic", "structured", None), "unknown scorer 'psychic'; known: fisher, magnitude, obs, taylor"),
-        (([0.5], "fisher", "plaid", None), "unknown pattern 'plaid'; known: structured, unstructured"),
+        (([0.5], "psychic", "structured", None), "unknown scorer 'psychic'; known: cam_cut, .*fisher, .*wanda"),
+        (([0.5], "fisher", "plaid", None), "unknown pattern 'plaid'; known: structured, unstructured, 2:4"),
         (([0.5], "fisher", "structured", "magic"), "unknown recover 'magic'; known: none, reconstruct"),
         (([0.5], "fisher", "unstructured", "reconstruct"), "recover='none'"),
         (([1.0], "fisher", "structured", None), r"\[0, 1\)"),
@@ -94,3 +97,18 @@ def test_damaged_speeds_are_refused_with_the_remedy(bench: Workbench) -> None:
     (bench.root / SPEEDS).write_text("{")
     with pytest.raises(StoreError, match=r"speeds\.json is damaged .*delete it"):
         prepare_ladder(bench, specs)
+
+
+def test_a_service_keeps_every_usual_level_and_of_other_precisions_what_nothing_dominates(bench: Workbench) -> None:
+    settings = Settings(levels=(0.0, 0.3), precision=(Precision.FLOAT32, Precision.BFLOAT16), sparsity=0.3)
+    specs = specs_of(settings)
+    assert [(spec.precision, spec.sparsity) for spec in specs] == [
+        *((Precision.FLOAT32, level) for level in (0.0, 0.3)),
+        *((Precision.BFLOAT16, level) for level in (0.0, 0.3)),
+    ]
+    dense, usual, slow, fast = (manifest.variant_id for manifest in prepare_ladder(bench, specs))
+    rates = {dense: 100.0, usual: 50.0, slow: 90.0, fast: 900.0}
+    run = Run.now({name: Speed(latency_p50_ms=1.0, items_per_s=rate) for name, rate in rates.items()})
+    write_json(bench.root / SPEEDS, document_of(read_runs(bench.root / SPEEDS), run))
+    ladder = Ladder.of([bench.store.manifest(name) for name in rates], bench.store, settings)
+    assert ladder == Ladder((dense, usual, fast), usual)

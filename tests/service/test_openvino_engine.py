@@ -22,6 +22,7 @@ from pruning.variants import VariantStore
 from service.compute_threads import compute_on
 from service.engine import NonFiniteLogits
 from service.engine_errors import EngineError
+from service.schedule import Lane
 from service.torch_engine import TorchEngine
 from tests.service.inference_parts import CPU, engine_of, layers_of, manifest_of, put_variant, sequence, sequences
 
@@ -249,3 +250,11 @@ def test_a_pass_takes_the_cores_of_the_thread_that_asks(
     with ThreadPoolExecutor(1, initializer=compute_on, initargs=(cores,)) as thread:
         thread.submit(engine.predict, sequences([4, 9], base.shape.vocabulary)).result()
     assert asked == [expected]
+
+
+@pytest.mark.parametrize(("lane", "expected"), [(Lane.WIDE, ["wide"]), (Lane.NARROW, ["narrow", "narrow"])])
+def test_a_rehearsal_runs_once_in_every_request_of_its_lane(
+    base: BaseModel, asked: list[str], lane: Lane, expected: list[str]
+) -> None:
+    engine_of_two_cores(base).rehearse(lane, [4, 9])
+    assert asked == expected

@@ -10,6 +10,7 @@ from pruning.errors import PruningError
 from pruning.spec import Precision
 from service.cluster import CONTROL_APP, MODEL_APP
 from service.fast_path import free_ports
+from service.ladder import Ladder
 from service.limits import MAX_WAIT_S
 from service.ray_service import RayService, _join, _refuse_taken_names, gpu_share, serve_limit_s
 from service.settings import Device, Settings
@@ -55,7 +56,7 @@ def test_too_few_free_gpus_are_refused_at_once(
 
 def test_float16_without_a_gpu_is_refused_at_once() -> None:
     with pytest.raises(PruningError, match=r"precision float16 needs 1 GPUs .* use --device cpu with float32"):
-        gpu_share(Settings(precision=Precision.FLOAT16), 0, 0)
+        gpu_share(Settings(precision=(Precision.FLOAT16,)), 0, 0)
 
 
 @pytest.mark.parametrize("name", [CONTROL_APP, MODEL_APP])
@@ -128,7 +129,7 @@ class FakeServe:
 
 def end(drain_s: float, *, address: str | None = None, deployed: bool = True, serving: bool = True) -> None:
     sources = Sources(*[Path("nowhere")] * 4)
-    service = RayService(Settings(address=address), sources, (), "")
+    service = RayService(Settings(address=address), sources, Ladder((), ""))
     service._deployed, service._serving = deployed, serving
     asyncio.run(service._drain_then_end(drain_s))
 

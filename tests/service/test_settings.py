@@ -25,7 +25,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "levels": ("0.5, 0.2", (0.0, 0.2, 0.5)),
     "scorer": ("taylor", "taylor"),
     "pattern": ("unstructured", "unstructured"),
-    "precision": ("bfloat16", "bfloat16"),
+    "precision": ("int8, bfloat16", (Precision.INT8, Precision.BFLOAT16)),
     "accuracy_floor": ("0.9", 0.9),
     "max_batch_tokens": ("8", 8),
     "max_batch_ms": ("7.5", 7.5),
@@ -172,14 +172,23 @@ def test_a_precision_that_the_device_does_not_answer_in_is_refused_with_what_to_
     device: Device, precision: Precision, only: str
 ) -> None:
     with pytest.raises(ValidationError, match=f"only {only} answers in precision {precision}; use device {only}, or"):
-        Settings(device=device, precision=precision)
+        Settings(device=device, precision=(Precision.FLOAT32, precision))
+
+
+def test_precisions_are_at_least_one_and_all_for_one_device() -> None:
+    with pytest.raises(ValidationError, match="no precision is named; known: float32, float16, bfloat16, int8"):
+        Settings(precision=())
+    with pytest.raises(ValidationError, match="no device answers in int8 and in float16"):
+        Settings(precision=(Precision.INT8, Precision.FLOAT16))
+    with pytest.raises(ValidationError, match="unknown precision 'float99'; known: float32, float16"):
+        Settings.model_validate({"precision": "float32,float99"})
 
 
 def test_openvino_is_refused_where_it_does_not_compute() -> None:
     with pytest.raises(ValidationError, match="openvino computes on CPUs alone; use device cpu, or engine torch"):
         Settings(engine=EngineName.OPENVINO, device=Device.CUDA)
     with pytest.raises(ValidationError, match="int8 is computed by torch alone; use engine torch or auto"):
-        Settings(engine=EngineName.OPENVINO, precision=Precision.INT8)
+        Settings(engine=EngineName.OPENVINO, precision=(Precision.FLOAT32, Precision.INT8))
     with pytest.raises(ValidationError, match="'auto', 'torch' or 'openvino'"):
         Settings.model_validate({"engine": "onnx"})
     assert not Settings(engine=EngineName.OPENVINO).wants_gpu(1)
@@ -200,4 +209,4 @@ def test_openvino_is_refused_where_it_does_not_compute() -> None:
 def test_gpus_are_wanted_where_told_or_where_the_ladder_is_computed_there(
     device: Device, precision: Precision, gpus: float, expected: bool
 ) -> None:
-    assert Settings(device=device, precision=precision).wants_gpu(gpus) is expected
+    assert Settings(device=device, precision=(precision,)).wants_gpu(gpus) is expected

@@ -2,7 +2,8 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import service.shelf
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import StoreError
 from pruning.variants import VariantStore
-from service.engine import Engine, Live
+from service.engine import Engine, Live, NonFiniteLogits
+from service.schedule import Lane
 from service.shelf import EngineShelf
 from service.torch_engine import SharedBase, TorchEngine
 from tests.service.inference_parts import CPU, engine_of, put_variant, sequences
@@ -138,10 +140,28 @@ async def test_a_rung_that_cannot_be_loaded_keeps_no_other_from_it(shelf: Engine
     assert set(shelf.loaded) == {"first", "second"}
 
 
+async def test_an_engine_that_is_let_go_is_freed_beside_the_event_loop(
+    shelf: EngineShelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.shelf, "LET_GO_DELAY_S", 0.01)
+    freed_in: list[threading.Thread] = []
+    for generation, variant in enumerate(("second", "third", "fourth"), start=2):
+        await shelf.stage(variant)
+        if variant == "second":
+            model = shelf.loaded[variant].model
+            weakref.finalize(model, lambda: freed_in.append(threading.current_thread()))
+            del model
+        shelf.commit(generation, variant)
+    async with asyncio.timeout(10):
+        while not freed_in:
+            await asyncio.sleep(0.001)
+    assert freed_in[0] is not threading.current_thread()
+
+
 async def test_a_dropped_engine_in_a_frozen_cycle_gives_its_memory_back(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.shelf, "RECLAIM_DELAY_S", 0.0)
+    monkeypatch.setattr(service.shelf, "LET_GO_DELAY_S", 0.0)
     engine = engine_of(base, "cyclic")
     engine.model.me = engine.model
     freed = asyncio.Event()
@@ -201,3 +221,70 @@ async def test_variants_from_the_store_are_swapped_on_their_device(
         assert set(shelf.loaded) == {first, second, third}
     finally:
         shelf.close()
+
+
+class Rehearsed:
+    """Engines that remember on what they rehearsed and in which thread; ``bad`` fails."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.base = base
+        self.batches: list[tuple[str, Lane, tuple[int, ...]]] = []
+        self.threads: set[str] = set()
+
+    def __call__(self, variant_id: str) -> Engine:
+        outer = self
+
+        class Remembering(TorchEngine):
+            def rehearse(self, lane: Lane, lengths: Sequence[int]) -> None:
+                outer.threads.add(threading.current_thread().name)
+                outer.batches.append((variant_id, lane, tuple(lengths)))
+                if variant_id == "bad":
+                    raise NonFiniteLogits("not finite")
+
+        made = engine_of(self.base, variant_id)
+        return Remembering(**{field.name: getattr(made, field.name) for field in fields(made)})
+
+
+@pytest.fixture
+async def rehearsed(base: BaseModel) -> AsyncIterator[tuple[EngineShelf, Rehearsed]]:
+    loader = Rehearsed(base)
+    made = EngineShelf(loader, Live(1, loader("first")))
+    for lengths in ((3,), (5, 5)):
+        made.rehearsals.ran(made.live.engine, Lane.NARROW, lengths)
+    yield made, loader
+    made.close()
+
+
+async def test_a_staged_variant_has_met_what_traffic_brings_once(rehearsed: tuple[EngineShelf, Rehearsed]) -> None:
+    shelf, loader = rehearsed
+    await shelf.stage("second")
+    assert loader.batches == [("second", Lane.NARROW, (3,)), ("second", Lane.NARROW, (5, 5))]
+    assert loader.threads == {"engine-loader_0"}
+    await shelf.stage("second")
+    assert len(loader.batches) == 2
+    with pytest.raises(NonFiniteLogits):
+        await shelf.stage("bad")
+
+
+async def test_rehearsals_keep_no_variant_waiting_for_long(
+    rehearsed: tuple[EngineShelf, Rehearsed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, loader = rehearsed
+    monkeypatch.setattr(service.shelf, "REHEARSAL_S", 0.0)
+    await shelf.stage("second")
+    assert loader.batches == []
+
+
+async def test_what_is_loaded_rehearses_in_the_background_and_a_failure_stops_nothing(
+    rehearsed: tuple[EngineShelf, Rehearsed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, loader = rehearsed
+    monkeypatch.setattr(service.shelf, "BETWEEN_REHEARSALS_S", 0.0)
+    await shelf.keep_resident(("bad", "good"))
+    shelf.start()
+    async with asyncio.timeout(10):
+        while len(loader.batches) < 4:
+            await asyncio.sleep(0.001)
+    assert set(loader.batches) == {
+        (name, Lane.NARROW, lengths) for name in ("bad", "good") for lengths in ((3,), (5, 5))
+    }

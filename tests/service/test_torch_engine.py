@@ -15,7 +15,9 @@ from pruning.errors import ChecksumError, DeviceMemoryError, PrecisionError, Sto
 from pruning.slim.packed import PackedBatch
 from pruning.spec import Precision
 from pruning.variants import WEIGHTS, VariantStore
+from service.compute_threads import compute_on
 from service.engine import NonFiniteLogits
+from service.schedule import Lane
 from service.torch_engine import SharedBase, TorchEngine
 from tests.service.inference_parts import CPU, BrokenModel, engine_of, put_variant, sequence, sequences
 
@@ -240,3 +242,16 @@ def test_a_variant_beyond_the_memory_of_the_device_is_refused_with_a_remedy(
     put_variant(base, store, "a" * 16, 0.0)
     with pytest.raises(DeviceMemoryError, match=r"does not fit into the memory of cpu .*2 GiB; keep fewer --levels"):
         TorchEngine.load(SharedBase(base, CPU), store, "a" * 16)
+
+
+@pytest.mark.parametrize(
+    ("lane", "cores", "expected"), [(Lane.NARROW, 1, [[4, 9]]), (Lane.WIDE, 1, []), (Lane.WIDE, 2, [[4, 9]])]
+)
+def test_a_rehearsal_runs_on_the_cores_of_its_lane_or_not_at_all(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch, lane: Lane, cores: int, expected: list[list[int]]
+) -> None:
+    ran: list[list[int]] = []
+    monkeypatch.setattr(TorchEngine, "predict", lambda self, batch: ran.append([len(one.ids) for one in batch]))
+    with ThreadPoolExecutor(1, initializer=compute_on, initargs=(cores,)) as thread:
+        thread.submit(engine_of(base).rehearse, lane, [4, 9]).result()
+    assert ran == expected

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pruning.masks.weights import mask_sparsity, unstructured_mask
+from pruning.errors import SpecError
+from pruning.masks.weights import mask_sparsity, two_four_mask, unstructured_mask
+from pruning.spec import Scope
 
 SIZES = {"first": (3, 4), "second": (5,), "third": (2, 2)}
 TOTAL = 21
@@ -80,3 +82,70 @@ def test_tensors_compete_with_each_other() -> None:
     mask = unstructured_mask(scores, 0.5)
     assert not mask["weak"].any()
     assert mask["strong"].all()
+
+
+def test_by_layer_every_tensor_keeps_its_own_share() -> None:
+    scores = {"weak": torch.tensor([1.0, 2.0, 0.0, 0.0]), "strong": torch.tensor([3.0, 4.0])}
+    mask = unstructured_mask(scores, 0.5, Scope.LAYERWISE)
+    assert mask["weak"].tolist() == [True, True, False, False]
+    assert mask["strong"].tolist() == [False, True]
+
+
+def test_by_row_every_output_keeps_its_own_share() -> None:
+    scores = {"one": torch.tensor([[1.0, 2.0, 3.0, 4.0], [90.0, 80.0, 70.0, 60.0]])}
+    mask = unstructured_mask(scores, 0.75, Scope.ROW)["one"]
+    assert mask.tolist() == [[False, False, False, True], [True, False, False, False]]
+
+
+matrices = st.tuples(st.integers(1, 5), st.integers(1, 9)).flatmap(
+    lambda size: st.lists(
+        st.lists(st.integers(0, 3), min_size=size[1], max_size=size[1]), min_size=size[0], max_size=size[0]
+    )
+)
+
+
+@given(rows=matrices, sparsity=sparsities, scope=st.sampled_from(Scope))
+def test_every_scope_keeps_exactly_its_share_the_best_and_of_equal_ones_the_lower(
+    rows: list[list[int]], sparsity: float, scope: Scope
+) -> None:
+    scores = {"one": torch.tensor(rows, dtype=torch.float32), "two": torch.tensor(rows[::-1], dtype=torch.float32)}
+    mask = unstructured_mask(scores, sparsity, scope)
+    if scope is Scope.ROW:
+        groups = [(s, m) for name in scores for s, m in zip(scores[name], mask[name], strict=True)]
+    elif scope is Scope.LAYERWISE:
+        groups = [(scores[name].flatten(), mask[name].flatten()) for name in scores]
+    else:
+        groups = [(torch.cat([s.flatten() for s in scores.values()]), torch.cat([m.flatten() for m in mask.values()]))]
+    for values, kept in groups:
+        best = sorted(range(len(values)), key=lambda index: (-float(values[index]), index))
+        assert kept.nonzero().flatten().tolist() == sorted(best[: round((1 - sparsity) * len(values))])
+
+
+@given(rows=matrices, some=st.lists(sparsities, min_size=2, max_size=4), scope=st.sampled_from(Scope))
+def test_in_every_scope_a_sparser_mask_is_a_part_of_the_denser_one(
+    rows: list[list[int]], some: list[float], scope: Scope
+) -> None:
+    scores = {"one": torch.tensor(rows, dtype=torch.float32)}
+    masks = [unstructured_mask(scores, sparsity, scope)["one"] for sparsity in sorted(some)]
+    assert all((sparser <= denser).all() for denser, sparser in pairwise(masks))
+
+
+@given(
+    values=st.lists(st.integers(0, 2), min_size=24, max_size=24),
+    shape=st.sampled_from([(6, 4), (3, 8), (2, 12), (1, 24)]),
+)
+def test_two_of_every_four_consecutive_inputs_are_kept_the_better_ones(
+    values: list[int], shape: tuple[int, int]
+) -> None:
+    scores = torch.tensor(values, dtype=torch.float32).view(shape)
+    mask = two_four_mask({"one": scores})["one"]
+    assert mask.shape == scores.shape
+    assert mask_sparsity({"one": mask}) == 0.5
+    for group, kept in zip(scores.view(-1, 4).tolist(), mask.view(-1, 4).tolist(), strict=True):
+        best = sorted(range(4), key=lambda index: (-group[index], index))[:2]
+        assert [index for index in range(4) if kept[index]] == sorted(best)
+
+
+def test_inputs_that_make_no_groups_of_four_are_refused_by_name() -> None:
+    with pytest.raises(SpecError, match=r"layers\.0\.odd has 6: use pattern='unstructured'"):
+        two_four_mask({"layers.0.even": torch.ones(2, 8), "layers.0.odd": torch.ones(2, 6)})

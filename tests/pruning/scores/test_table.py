@@ -3,10 +3,9 @@ from typing import Any
 import pytest
 import torch
 
-from pruning.encoder import BaseModel
 from pruning.errors import SpecError
 from pruning.scores import SCORERS, scorer_named
-from tests.pruning.parts import random_calibration
+from pruning.workbench import Workbench
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -15,8 +14,8 @@ def test_every_scorer_is_found_under_its_own_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_every_scorer_gives_one_finite_score_to_every_structure(base: BaseModel, name: str) -> None:
-    scores = scorer_named(name).structures(base, random_calibration(base))
+def test_every_scorer_gives_one_finite_score_to_every_structure(bench: Workbench, name: str) -> None:
+    scores = bench.structure_scores(scorer_named(name))
     assert tuple(scores.heads_LN.shape) == (2, 4)
     assert tuple(scores.neurons_LF.shape) == (2, 64)
     assert torch.isfinite(scores.heads_LN).all()
@@ -24,9 +23,9 @@ def test_every_scorer_gives_one_finite_score_to_every_structure(base: BaseModel,
 
 
 @pytest.mark.parametrize("name", sorted(set(SCORERS) - {"obs"}))
-def test_every_other_scorer_gives_one_finite_score_to_every_prunable_weight(base: BaseModel, name: str) -> None:
-    scores = scorer_named(name).weights(base, random_calibration(base))
-    shapes = {tensor: weight.shape for tensor, weight in base.prunable_weights().items()}
+def test_every_other_scorer_gives_one_finite_score_to_every_prunable_weight(bench: Workbench, name: str) -> None:
+    scores = bench.weight_scores(scorer_named(name))
+    shapes = {tensor: weight.shape for tensor, weight in bench.base.prunable_weights().items()}
     assert {tensor: part.shape for tensor, part in scores.items()} == shapes
     assert all(torch.isfinite(part).all() for part in scores.values())
 

@@ -1,0 +1,200 @@
+"""One streaming pass over the calibration rows for criteria on single weights: each brings its own small sums.
+
+The model is frozen and in eval mode, everything is float32, and the loss of a batch is a sum over its rows, so that a
+row's gradient does not depend on who shares its batch. Padding never enters, since there is none; of the last layer
+only the first token of each sequence is computed (with the keys and values of all), since a head reads nothing else.
+What is held is the model, one batch's gradients, and the sums.
+
+Letters: B rows of a batch, C labels, L layers, N heads, F FFN neurons, I inputs and O outputs of a linear layer.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pruning.capture import BATCH_ROWS, Progress
+from pruning.data import LabelledSet
+from pruning.encoder import BaseModel
+from pruning.errors import CacheError, DataError
+from pruning.files import digest_of
+from pruning.gates import Gates
+from pruning.prediction import Breath, no_breath
+from pruning.slim.packed import PackedBatch
+from pruning.tokenization import Encoded
+from pruning.watched import Noise, Sightings, WatchedBert
+
+ORDER_SEED = 0
+
+
+class Loss(StrEnum):
+    """What is differentiated."""
+
+    NOTHING = "nothing"
+    """No gradients: inputs and outputs alone."""
+    LABELS = "labels"
+    """Summed cross-entropy with the rows' labels."""
+    OWN = "own"
+    """Without labels: for each label c, ``sum_x s_xc p_xc^0.5 log p_xc``, p held fixed, s random signs.
+
+    Over rows and labels the squares of a row's own gradients add up to the true Fisher information,
+    ``sum_x sum_c p_xc (d log p_xc)^2``; the square of a whole batch's does in the mean over the signs.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a pass shows."""
+
+    loss: Loss = Loss.LABELS
+    noise: Noise | None = None
+    """With noise, gradients are means over noisy passes; inputs and outputs are always those without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One differentiated loss of one batch (or, without a loss, one batch), by tensor name."""
+
+    gradients: Mapping[str, Tensor]
+    """Gradient of the batch's loss for every prunable weight [O, I] and its bias [O]; empty without a loss."""
+    head_gradients_BLN: Tensor
+    """Gradient for a mask of ones on each head, row by row."""
+    neuron_gradients_BLF: Tensor
+    """The same for each FFN neuron."""
+    sightings: Sightings
+    num_rows: int
+
+
+class Accumulator(Protocol):
+    """The sums of one criterion."""
+
+    def add(self, reading: Reading) -> None:
+        """Take one reading in; nothing of it may be kept."""
+
+    def finish(self) -> dict[str, Tensor]:
+        """Return what the scores are made of."""
+
+
+def weight_pass(
+    base: BaseModel,
+    rows: LabelledSet,
+    plan: Plan,
+    accumulator: Accumulator,
+    *,
+    batch_rows: int = BATCH_ROWS,
+    progress: Progress = lambda done, total: None,
+    breath: Breath = no_breath,
+) -> dict[str, Tensor]:
+    """Return what ``accumulator`` makes of the readings of all batches.
+
+    Batches are visited in an order that was shuffled once and for all: rows are sorted by length, and sums that weigh
+    the latest batches most would otherwise be those of the longest rows. Noise and signs depend on a batch's token ids
+    alone, not on when it is visited. ``breath`` is called after every batch.
+
+    Raises:
+        DataError: the loss needs labels, and a row has none; the row is named.
+        CacheError: a gradient is not finite; the rows and the layer are named.
+    """
+    if plan.loss is Loss.LABELS:
+        _require_labels(rows, base.shape.labels)
+    model = WatchedBert(base)
+    starts = range(0, len(rows), batch_rows)
+    order = torch.randperm(len(starts), generator=torch.Generator().manual_seed(ORDER_SEED)).tolist()
+    done = 0
+    for start in (starts[index] for index in order):
+        part = slice(start, start + batch_rows)
+        for reading in _readings(base, model, rows.sequences[part], rows.labels[part], plan):
+            _check_finite(reading, start)
+            accumulator.add(reading)
+        done += len(rows.sequences[part])
+        progress(done, len(rows))
+        breath()
+    return accumulator.finish()
+
+
+def _readings(
+    base: BaseModel, model: WatchedBert, sequences: Sequence[Encoded], labels_B: Tensor, plan: Plan
+) -> Iterator[Reading]:
+    batch, gates, sightings = PackedBatch.from_sequences(sequences), Gates(base.shape, len(sequences)), Sightings()
+    generator = torch.Generator().manual_seed(seed_of(sequences))
+
+    def taken(backward_passes: int) -> Reading:
+        heads_BLN, neurons_BLF = gates.take_gradients()
+        return Reading(
+            gradients={name: gradient / backward_passes for name, gradient in model.take_gradients().items()},
+            head_gradients_BLN=heads_BLN / backward_passes,
+            neuron_gradients_BLF=neurons_BLF / backward_passes,
+            sightings=sightings,
+            num_rows=len(sequences),
+        )
+
+    if plan.loss is not Loss.NOTHING and plan.noise is None:
+        losses = _losses(plan.loss, model.logits(batch, sightings.watch, gates.through), labels_B, generator)
+        for number, loss in enumerate(losses, start=1):
+            loss.backward(retain_graph=number < len(losses))
+            yield taken(1)
+        return
+    with torch.no_grad():
+        model.logits(batch, sightings.watch, gates.through)
+    if plan.noise is None:
+        yield _without_gradients(base, sightings, len(sequences))
+        return
+    watch = plan.noise.watch(sightings.output_deviations, generator)
+    for _ in range(plan.noise.draws):
+        for loss in _losses(plan.loss, model.logits(batch, watch, gates.through), labels_B, generator):
+            loss.backward()
+    yield taken(plan.noise.draws)
+
+
+def _without_gradients(base: BaseModel, sightings: Sightings, num_rows: int) -> Reading:
+    return Reading(
+        gradients={},
+        head_gradients_BLN=torch.zeros(0, base.shape.num_layers, base.shape.num_heads),
+        neuron_gradients_BLF=torch.zeros(0, base.shape.num_layers, base.shape.ffn),
+        sightings=sightings,
+        num_rows=num_rows,
+    )
+
+
+def _losses(loss: Loss, logits_BC: Tensor, labels_B: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Return what is differentiated, one after the other."""
+    if loss is Loss.LABELS:
+        return [functional.cross_entropy(logits_BC, labels_B, reduction="sum")]
+    log_p_BC = functional.log_softmax(logits_BC, dim=1)
+    signs_BC = torch.randint(0, 2, log_p_BC.shape, generator=generator) * 2 - 1
+    terms_BC = signs_BC * (log_p_BC.detach() / 2).exp() * log_p_BC
+    return list(terms_BC.sum(0))
+
+
+def seed_of(sequences: Sequence[Encoded]) -> int:
+    """Return the seed of a batch's noise and signs: it follows from its tokens alone."""
+    return int(digest_of([[list(sequence.ids), list(sequence.type_ids)] for sequence in sequences])[:15], 16)
+
+
+def _require_labels(rows: LabelledSet, num_labels: int) -> None:
+    if rows.labels.shape != (len(rows),):
+        raise DataError(
+            f"{len(rows)} rows have {rows.labels.numel()} labels; give every row one, or take a scorer "
+            "that needs none, such as wanda or fisher_label_free"
+        )
+    missing = ((rows.labels < 0) | (rows.labels >= num_labels)).nonzero().flatten().tolist()
+    if missing:
+        raise DataError(
+            f"calibration row {missing[0]} has no label of this model ({int(rows.labels[missing[0]])}, not 0 to "
+            f"{num_labels - 1}); label it, or take a scorer that needs none, such as wanda or fisher_label_free"
+        )
+
+
+def _check_finite(reading: Reading, start: int) -> None:
+    """Refuse what is not finite; of several layers the first is named."""
+    shown = (*reading.gradients.items(), *reading.sightings.input_squares.items())
+    bad = {int(name.split(".")[1]) for name, tensor in shown if "layers." in name and not torch.isfinite(tensor).all()}
+    if bad:
+        raise CacheError(
+            f"the gradients or inputs of calibration rows {start} to {start + reading.num_rows - 1} are not finite in "
+            f"layer {min(bad)}; check these rows and the checkpoint"
+        )

@@ -1,0 +1,25 @@
+from dataclasses import replace
+
+import torch
+
+from pruning.encoder import BaseModel
+from pruning.scores import Random
+from tests.pruning.parts import random_calibration
+
+
+def test_one_model_always_has_the_same_scores_and_another_has_others(base: BaseModel) -> None:
+    other = replace(base, weights_digest="other")
+    one, again, changed = (
+        Random().structures(model, random_calibration(base, seed=seed))
+        for seed, model in enumerate((base, base, other))
+    )
+    assert torch.equal(one.neurons_LF, again.neurons_LF) and torch.equal(one.heads_LN, again.heads_LN)
+    assert not torch.equal(one.neurons_LF, changed.neurons_LF)
+    weights, same, others = (Random().weights(model, random_calibration(base)) for model in (base, base, other))
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert not any(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_no_two_tensors_have_the_same_numbers(base: BaseModel) -> None:
+    sums = {float(part.sum()) for part in Random().weights(base, random_calibration(base)).values()}
+    assert len(sums) == len(base.prunable_weights())

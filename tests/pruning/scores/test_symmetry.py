@@ -1,0 +1,74 @@
+"""Laws of every streamed scorer: what a name or a place should not matter to."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pruning.data import LabelledSet
+from pruning.encoder import BaseModel
+from pruning.scores import SCORERS, Streamed, StructureScores
+from tests.pruning.parts import random_calibration, scored, with_sums
+
+STREAMED = {name: scorer for name, scorer in SCORERS.items() if isinstance(scorer, Streamed)}
+NOISY = {name for name, scorer in STREAMED.items() if scorer.plan.noise is not None}
+EXACT = sorted(STREAMED.keys() - NOISY - {"michel"})
+"""Not those with noise, which is drawn unit by unit; nor Michel, whose structures are the calibration's."""
+TRAJECTORIES = {"seven", "platon", "grain"}
+"""Those that weigh the latest batches most."""
+
+
+def structures_of(base: BaseModel, rows: LabelledSet, name: str) -> StructureScores:
+    scorer = STREAMED[name]
+    return scorer.structures(base, with_sums(random_calibration(base), scored(base, rows, scorer)))
+
+
+def moved(base: BaseModel, layer: int, outer: Tensor, *, heads: bool) -> BaseModel:
+    """Return the same model with the dimensions of a layer's heads, or its neurons, in another order."""
+    tensors = dict(base.tensors)
+    for slot in ("query", "key", "value") if heads else ("ffn_in",):
+        for part in ("weight", "bias"):
+            tensors[f"layers.{layer}.{slot}.{part}"] = tensors[f"layers.{layer}.{slot}.{part}"][outer]
+    slot = "attention_output" if heads else "ffn_out"
+    tensors[f"layers.{layer}.{slot}.weight"] = tensors[f"layers.{layer}.{slot}.weight"][:, outer]
+    return replace(base, tensors=tensors)
+
+
+def same(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=2e-3, atol=1e-5 * float(other.max()))
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("layer", [0, 1])
+def test_permuting_neurons_permutes_their_scores(base: BaseModel, train: LabelledSet, name: str, layer: int) -> None:
+    order = torch.randperm(base.shape.ffn, generator=torch.Generator().manual_seed(3))
+    before, after = (structures_of(model, train, name) for model in (base, moved(base, layer, order, heads=False)))
+    same(after.neurons_LF[layer], before.neurons_LF[layer][order])
+    same(after.neurons_LF[1 - layer], before.neurons_LF[1 - layer])
+    same(after.heads_LN, before.heads_LN)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_permuting_heads_permutes_their_scores(base: BaseModel, train: LabelledSet, name: str) -> None:
+    heads = torch.tensor([2, 0, 3, 1])
+    dims = (heads[:, None] * base.shape.head_dim + torch.arange(base.shape.head_dim)).flatten()
+    before, after = (structures_of(model, train, name) for model in (base, moved(base, 0, dims, heads=True)))
+    same(after.heads_LN[0], before.heads_LN[0][heads])
+    same(after.heads_LN[1], before.heads_LN[1])
+    same(after.neurons_LF, before.neurons_LF)
+
+
+@pytest.mark.parametrize("name", sorted(STREAMED.keys() - TRAJECTORIES))
+def test_the_order_of_the_batches_does_not_matter(base: BaseModel, train: LabelledSet, name: str) -> None:
+    blocks = [list(range(start, start + 8)) for start in range(0, 40, 8)]
+    other = train.subset([row for block in (blocks[i] for i in (3, 0, 4, 2, 1)) for row in block])
+    one, two = (scored(base, rows, STREAMED[name]) for rows in (train, other))
+    for tensor in one:
+        same(one[tensor], two[tensor])
+
+
+@pytest.mark.parametrize("name", sorted(STREAMED))
+def test_the_same_rows_give_the_same_scores(base: BaseModel, train: LabelledSet, name: str) -> None:
+    one, two = (scored(base, train, STREAMED[name]) for _ in range(2))
+    assert all(torch.equal(one[tensor], two[tensor]) for tensor in one)
