@@ -1,7 +1,7 @@
 """What a cut is: the frozen request from which a variant is built."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
@@ -45,6 +45,8 @@ class Recover(StrEnum):
     """Least squares on the cached Gram matrices; no gradients, no data."""
     SEQUENTIAL = "sequential"
     """Least squares matrix by matrix on the cut model's own inputs: a pass over the calibration rows for every cut."""
+    DISTILL = "distill"
+    """Trained against the dense model, from the cut that its pattern's usual recovery leaves; takes minutes."""
 
 
 class Precision(StrEnum):
@@ -100,7 +102,7 @@ class PruneSpec:
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
         usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
         recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
-        if self.pattern is not Pattern.STRUCTURED and recover is not Recover.NONE:
+        if self.pattern is not Pattern.STRUCTURED and recover in (Recover.RECONSTRUCT, Recover.SEQUENTIAL):
             raise SpecError(
                 f"recover={recover.value!r} works on whole heads and neurons; "
                 f"with pattern={self.pattern.value!r} use recover='none'"
@@ -122,6 +124,10 @@ class PruneSpec:
                 f"pattern='2:4' keeps exactly two of every four weights; got sparsity={self.sparsity}: use "
                 f"{TWO_FOUR_SPARSITY}, or 0 for the dense model, or pattern='unstructured'"
             )
+
+    def before_training(self) -> Self:
+        """Return the cut that distillation begins with: its pattern's usual recovery, in float32."""
+        return replace(self, recover=None, precision=Precision.FLOAT32)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON and digests; the scope only where it is not the scorer's usual one."""

@@ -11,6 +11,7 @@ from pruning.pipeline import build_variant
 from pruning.scores import SCORERS
 from pruning.spec import PruneSpec, Recover
 
+UNTRAINED = (Recover.NONE, Recover.RECONSTRUCT, Recover.SEQUENTIAL)
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     """Print a Markdown table, one row per scorer and recovery, and what the cuts took."""
     parser = workbench_parser(__doc__)
     parser.add_argument("--scorers", default=",".join(SCORERS), help="names, comma-separated; default: all")
-    parser.add_argument("--recover", default=",".join(Recover), help="names, comma-separated; default: all")
+    parser.add_argument("--recover", default=",".join(UNTRAINED), help="names, comma-separated; default: all")
     options = parser.parse_args()
     bench = calibrated_workbench(options)
     dense = build_variant(bench, PruneSpec(sparsity=0.0)).evaluation

@@ -68,7 +68,8 @@ RecoverOption = Annotated[
     str | None,
     typer.Option(
         "--recover",
-        help="reconstruct, sequential (better, slower) or none. Default: reconstruct if structured, else none.",
+        help="reconstruct, sequential (better, slower), none, or distill ('sparsedial recover' trains it first). "
+        "Default: reconstruct if structured, none if unstructured.",
     ),
 ]
 PrecisionOption = Annotated[
