@@ -19,13 +19,14 @@ from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
-from pruning.masks.structures import FILL_VERSION, is_coarse, structure_mask
+from pruning.masks.structures import FILL_VERSION, StructureMask, is_coarse, structure_mask
 from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
 from pruning.quantization import MATRICES, QUANTIZATION_VERSION, quantize
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.recovered import RecoveredCut
 from pruning.scores import Scorer, scorer_named
+from pruning.sequential import SEQUENTIAL_VERSION, recover_sequentially
 from pruning.slim.convert import (
     DTYPES,
     build_slim,
@@ -42,6 +43,10 @@ from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
+RECOVERY_VERSIONS: dict[Recover | None, int] = {
+    Recover.RECONSTRUCT: RECONSTRUCTION_VERSION,
+    Recover.SEQUENTIAL: SEQUENTIAL_VERSION,
+}
 MATRIX_WEIGHTS = tuple(f"{matrix}.weight" for matrix in MATRICES)
 
 Step = Callable[[str], None]
@@ -103,8 +108,8 @@ def cut(
 ) -> tuple[dict[str, Tensor], Cost, float]:
     """Return (encoder layers in the spec's precision, cost, achieved sparsity) of a cut.
 
-    It comes from the cache alone, but for int8, whose ranges are those of some calibration rows in the cut, and for
-    the first cut by a scorer with a pass of its own over the rows, which ``progress`` counts.
+    It comes from the cache alone, but for what needs calibration rows in the cut, sequential recovery and int8 ranges,
+    and for the first cut by a scorer with a pass of its own over the rows, which ``progress`` counts.
 
     Raises:
         SpecError, CacheError, RecoveryError, StoreError: as ``build_variant``.
@@ -152,9 +157,17 @@ def _cut_in_float32(
         return zeroed_layers(base, weight_mask), _less_zeros(cost, weight_mask), mask_sparsity(weight_mask)
 
     mask = structure_mask(bench.curves(scorer, progress, breath), shape, spec.sparsity)
-    outputs = reconstruct(base, bench.calibration, mask) if spec.recover is Recover.RECONSTRUCT else None
     cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
-    return slim_layers(base, mask, outputs), cost, mask.sparsity(shape)
+    return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
+
+
+def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: Breath) -> dict[str, Tensor]:
+    """Return the layers that a structured mask leaves, their matrices as the spec's recovery has them."""
+    if spec.recover is Recover.RECONSTRUCT:
+        return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask))
+    if spec.recover is Recover.SEQUENTIAL:
+        return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
+    return slim_layers(bench.base, mask)
 
 
 def _weight_mask(scores: Mapping[str, Tensor], spec: PruneSpec, scorer: Scorer) -> WeightMask:
@@ -225,7 +238,7 @@ def _cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
         "calibration": bench.key.digest,
         "scorer_version": scorer.version,
         "curves_version": CURVES_VERSION,
-        "reconstruction_version": RECONSTRUCTION_VERSION if spec.recover is Recover.RECONSTRUCT else None,
+        "reconstruction_version": RECOVERY_VERSIONS.get(spec.recover),
     }
     if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
         identity["fill_version"] = FILL_VERSION

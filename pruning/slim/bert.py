@@ -93,23 +93,31 @@ class SlimLayer(nn.Module):
         """Return the rows with what the attention sublayer adds to them."""
         if self.width == 0:
             return rows_RD + self.attention_output.bias
+        context_RW = self.attention_inputs(hidden_TD, first_R, rows_RD, layout)
+        if visit is None:
+            return cast(Tensor, self.attention_output(context_RW, residual=rows_RD))
+        return rows_RD + visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RW)))
+
+    def attention_inputs(self, hidden_TD: Tensor, first_R: Tensor | None, rows_RD: Tensor, layout: Layout) -> Tensor:
+        """Return the input [R, N*H] of the attention output projection: head outputs side by side."""
         if first_R is not None:
             query_RW, key_value_T2W = self.qkv(rows_RD, stop=self.width), self.qkv(hidden_TD, start=self.width)
         else:
             query_RW, key_value_T2W = self.qkv(hidden_TD).split((self.width, 2 * self.width), dim=1)
-        context_RW = layout.context(query_RW, key_value_T2W, self.head_dim, first_only=first_R is not None)
-        if visit is None:
-            return cast(Tensor, self.attention_output(context_RW, residual=rows_RD))
-        return rows_RD + visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RW)))
+        return layout.context(query_RW, key_value_T2W, self.head_dim, first_only=first_R is not None)
 
     def _add_ffn(self, middle_RD: Tensor, visit: Visit | None) -> Tensor:
         """Return the rows with what the FFN adds to them."""
         if self.num_neurons == 0:
             return middle_RD + self.ffn_out.bias
-        neurons_RF = self.ffn_in(middle_RD, activation=self.activation)
+        neurons_RF = self.ffn_inputs(middle_RD)
         if visit is None:
             return cast(Tensor, self.ffn_out(neurons_RF, residual=middle_RD))
         return middle_RD + visit(Site.FFN_OUTPUT, self.ffn_out(visit(Site.FFN, neurons_RF)))
+
+    def ffn_inputs(self, middle_RD: Tensor) -> Tensor:
+        """Return the input [R, F] of the second FFN matrix: neuron activations."""
+        return cast(Tensor, self.ffn_in(middle_RD, activation=self.activation))
 
 
 class SlimBert(nn.Module):
@@ -158,7 +166,7 @@ class SlimBert(nn.Module):
         """
         if tap is not None and self.quantized:
             raise PrecisionError("a tap sees real values; look into the float32 model that this one was made of")
-        hidden, first_R = self._embeddings(batch), batch.first_B
+        hidden, first_R = self.embedded(batch), batch.first_B
         if tap is None:  # it would see rows of no sequence
             hidden, first_R = _filled_up(hidden), _filled_up(first_R)
         last = len(self.layers) - 1
@@ -171,8 +179,8 @@ class SlimBert(nn.Module):
         logits: Tensor = self.classifier(hidden)
         return logits[: batch.num_sequences if self.pooler is not None else batch.num_tokens]
 
-    def _embeddings(self, batch: PackedBatch) -> Tensor:
-        """Return what the first layer reads, [T, D]."""
+    def embedded(self, batch: PackedBatch) -> Tensor:
+        """Return the hidden states [T, D] that the first layer reads."""
         hidden_TE = self.word(batch.ids_T) + self.position(batch.positions_T)
         if self.token_type is not None:
             single = self.token_type.num_embeddings == 1
