@@ -1,0 +1,42 @@
+"""A model and its labelled rows, read once: any number of calibrations may be drawn from them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pruning.data import MAX_TOKENS, LabelledSet, encode_rows, read_rows
+from pruning.encoder import BaseModel, load_base_model
+from pruning.errors import ModelError
+from pruning.tokenization import TextTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A base model with all its rows, encoded, in the order of their files."""
+
+    base: BaseModel
+    train: LabelledSet
+    """Rows that may score the model."""
+    evaluation: LabelledSet
+    """Rows that judge its cuts."""
+
+    @classmethod
+    def load(cls, model: Path, train: Path, evaluation: Path) -> Self:
+        """Read a model directory and two files of labelled rows.
+
+        Raises:
+            ModelError: the model cannot be loaded, or its tokenizer is of a larger vocabulary.
+            DataError: the rows cannot be used.
+        """
+        base = load_base_model(model)
+        tokenizer = TextTokenizer.load(model)
+        if tokenizer.largest_id() >= base.shape.vocabulary:
+            raise ModelError(
+                f"the tokenizer of {model} gives ids up to {tokenizer.largest_id()}, the model has vocab_size "
+                f"{base.shape.vocabulary} and so knows ids up to {base.shape.vocabulary - 1}; "
+                "put the tokenizer.json there that the model was trained with"
+            )
+        longest = min(MAX_TOKENS, base.max_length)
+        rows = encode_rows(read_rows(train, base.labels), tokenizer, longest)
+        judged = encode_rows(read_rows(evaluation, base.labels), tokenizer, longest)
+        return cls(base, rows, judged)
