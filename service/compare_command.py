@@ -34,7 +34,9 @@ def compare(
     plot: Annotated[Path | None, typer.Option(help="Also write the picture to this PNG file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare importance scorers on one model: what each costs at each level, and how far they agree.
+    """Compare importance scorers on one model.
+
+    What each costs at each level, and how far they agree on what to keep.
 
     Every seed draws other calibration rows from --train: at most 2,048, and never more than 80 % of them. Each draw is
     calibrated once for all scorers; then every scorer cuts the model to every level, and all rows of --eval judge each
@@ -54,7 +56,7 @@ def compare(
         from pruning.comparison.request import USUAL_SCORERS, Comparison
         from pruning.comparison.run import compare as compare_scorers
         from pruning.scores import SCORERS
-        from service.comparison_tables import overlap_tables, worth_table
+        from service.comparison_tables import circumstances, overlap_tables, worth_table
         from service.store_commands import Place
 
         usual_levels = f"{TWO_FOUR_SPARSITY}" if pattern == Pattern.TWO_FOUR else USUAL_LEVELS
@@ -74,9 +76,10 @@ def compare(
         if as_json:
             print_json({"model": model, "store": str(root), **report})
             return
+        typer.echo(circumstances(report))
         print_table(worth_table(report))
-        for table in overlap_tables(report):
-            typer.echo()
+        for words, table in overlap_tables(report):
+            typer.echo(f"\n{words}")
             print_table(table)
         say(f"{outcome.computed} cuts judged now, {report['cells_stored']} stored before; store: {root}")
 

@@ -9,16 +9,22 @@ Report = Mapping[str, Any]
 """As ``pruning.comparison.report.report_of`` gives it."""
 
 
-def worth_table(report: Report) -> Table:
-    """Return a row for each level and scorer, at each level the best first."""
+def circumstances(report: Report) -> str:
+    """Return what was compared with what, in a sentence."""
     dense = report["dense"]
     low, high = dense["interval"]
-    several = len({row["recover"] for row in report["rows"]}) > 1
-    table = _table(
-        f"dense: {dense['value']:.1%} ({100 * low:.1f}-{100 * high:.1f}); {report['pattern']}; mean of "
-        f"{_counted(report['seeds'], 'seed')}, each with {report['calibration_rows']} training rows, ± their standard "
-        f"deviation; judged on {report['evaluation_rows']} rows (95 %)"
+    seeds = f"{report['seeds']} seed" + ("" if report["seeds"] == 1 else "s")
+    return (
+        f"{report['pattern']}; dense {report['metric']} {dense['value']:.1%} ({100 * low:.1f}-{100 * high:.1f}); "
+        f"{seeds} of {report['calibration_rows']} training rows each; mean ± standard deviation over the seeds, "
+        f"95 % interval of the {report['evaluation_rows']} evaluation rows"
     )
+
+
+def worth_table(report: Report) -> Table:
+    """Return a row for each level and scorer, at each level the best first."""
+    several = len({row["recover"] for row in report["rows"]}) > 1
+    table = _table()
     table.add_column("sparsity", justify="right")
     table.add_column("scorer")
     if several:
@@ -45,25 +51,24 @@ def worth_table(report: Report) -> Table:
     return table
 
 
-def overlap_tables(report: Report) -> Iterator[Table]:
-    """Yield the overlaps of the scorers' masks, level by level."""
+def overlap_tables(report: Report) -> Iterator[tuple[str, Table]]:
+    """Yield (what it is, overlaps of the scorers' masks) level by level; columns are numbered as the rows are."""
     for overlap in report["overlap"]:
-        table = _table(
-            f"sparsity {overlap['sparsity']:g}: weights kept by both, of those kept by either "
-            f"(by chance {overlap['by_chance']:.2f})"
-        )
+        table = _table()
         table.add_column("")
-        for scorer in report["scorers"]:
-            table.add_column(scorer, justify="right")
-        table.add_column("between seeds", justify="right")
-        for scorer, shared, alone in zip(report["scorers"], overlap["overall"], overlap["between_seeds"], strict=True):
-            table.add_row(scorer, *(f"{value:.2f}" for value in shared), "" if alone is None else f"{alone:.2f}")
-        yield table
+        for number in range(1, len(report["scorers"]) + 1):
+            table.add_column(str(number), justify="right")
+        table.add_column("own seeds", justify="right")
+        shares = zip(report["scorers"], overlap["overall"], overlap["between_seeds"], strict=True)
+        for number, (scorer, shared, alone) in enumerate(shares, start=1):
+            own = "" if alone is None else f"{alone:.2f}"
+            table.add_row(f"{number} {scorer}", *(f"{value:.2f}" for value in shared), own)
+        words = (
+            f"sparsity {overlap['sparsity']:g}: weights that two scorers both keep, of those that either keeps; "
+            f"{overlap['by_chance']:.2f} by chance; last, those of one scorer with different seeds"
+        )
+        yield words, table
 
 
-def _table(caption: str) -> Table:
-    return Table(box=None, header_style="bold", pad_edge=False, caption=caption, caption_justify="left")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _table() -> Table:
+    return Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)

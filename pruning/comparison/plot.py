@@ -17,9 +17,9 @@ MARKERS = "os^Dv"
 COLUMNS = 3
 """Heat maps beside each other."""
 DENSE_TICKS = 8
-"""Rows or columns from which on the numbers in a heat map are written small."""
-WIDTH, LINES_HEIGHT, MARGIN, CELL = 13.0, 4.6, 1.5, 0.3
-"""Inches: of the picture, of its lines, around the cells of a heat map, and of one of them."""
+"""Columns from which on the numbers in a heat map are written small."""
+WIDTH, LINES_HEIGHT, LEGEND_LINE, MARGIN, CELL = 13.0, 4.6, 0.24, 1.5, 0.3
+"""Inches: of the picture, of its lines at least, of a name beside them, around the cells of a heat map, of a cell."""
 
 Report = Mapping[str, Any]
 """As ``report_of`` gives it."""
@@ -28,22 +28,22 @@ Report = Mapping[str, Any]
 def plot_comparison(report: Report, path: Path, title: str) -> None:
     """Write a PNG: the metric over sparsity, overlaps of masks, and kept shares of weights layer by layer.
 
-    Error bars reach from the lowest to the highest seed. Where several recoveries were compared, those without recovery
-    are dashed, and kept shares, which do not depend on it, stand once.
+    Every line begins at the dense model; error bars reach from the lowest to the highest seed. Where several recoveries
+    were compared, those without recovery are dashed, and kept shares, which do not depend on it, stand once.
 
     Raises:
         OSError: the file cannot be written.
     """
     rows_of_maps = -(-len(report["levels"]) // COLUMNS)
     map_height = MARGIN + CELL * max(len(report["scorers"]), 4)
-    heights = [LINES_HEIGHT, *[rows_of_maps * map_height] * 3]
+    heights = [max(LINES_HEIGHT, LEGEND_LINE * (len(report["scorers"]) + 4)), *[rows_of_maps * map_height] * 3]
     figure = Figure(figsize=(WIDTH, sum(heights)), dpi=110, layout="constrained")
     figure.suptitle(title, color=INK)
     lines, overlaps, attention, ffn = figure.subfigures(4, 1, squeeze=False, height_ratios=heights)[:, 0]
     _draw_lines(lines.subplots(), report)
     _draw_maps(overlaps, "overlap of what is kept (Jaccard index of weights)", report, _draw_overlap, "viridis")
     for part, sublayer, name in ((attention, Sublayer.ATTENTION, "heads"), (ffn, Sublayer.FFN, "neurons")):
-        what = name if report["pattern"] == "structured" else f"weights of {sublayer.value}"
+        what = name if report["pattern"] == "structured" else f"{sublayer.value} weights"
         _draw_maps(part, f"share of {what} kept, by layer", report, _drawer_of_kept(sublayer), "cividis")
     figure.savefig(path)
 
@@ -55,7 +55,8 @@ def _draw_lines(axes: Axes, report: Report) -> None:
     recovers = sorted({row["recover"] for row in report["rows"]})
     for index, scorer in enumerate(report["scorers"]):
         for recover in recovers:
-            line = [row for row in report["rows"] if (row["scorer"], row["recover"]) == (scorer, recover)]
+            cuts = [row for row in report["rows"] if (row["scorer"], row["recover"]) == (scorer, recover)]
+            line = [{"achieved_sparsity": 0.0, "value": dense["value"], "values": [dense["value"]]}, *cuts]
             axes.errorbar(
                 [row["achieved_sparsity"] for row in line],
                 [row["value"] for row in line],
@@ -68,8 +69,10 @@ def _draw_lines(axes: Axes, report: Report) -> None:
                 ls="--" if recover == "none" and len(recovers) > 1 else "-",
                 capsize=3,
                 lw=1.6,
-                label=scorer if len(recovers) == 1 else f"{scorer}, {recover}",
+                label=scorer if recover == recovers[-1] else None,
             )
+    if len(recovers) > 1:
+        axes.plot([], [], color=INK, ls="--", label="without recovery")
     seeds = "1 seed" if report["seeds"] == 1 else f"mean of {report['seeds']} seeds, lowest to highest"
     axes.set(xlabel="share of encoder weights removed", ylabel=f"{report['metric']} ({seeds})")
     axes.spines[["top", "right"]].set_visible(False)
@@ -85,7 +88,7 @@ def _draw_maps(part: SubFigure, title: str, report: Report, draw: Drawer, colors
     """Draw one heat map a level, with one scale for all."""
     part.suptitle(title, color=INK)
     levels = report["levels"]
-    places = part.subplots(-(-len(levels) // COLUMNS), COLUMNS, squeeze=False).flatten()
+    places = part.subplots(-(-len(levels) // COLUMNS), min(len(levels), COLUMNS), squeeze=False).flatten()
     for index, axes in enumerate(places):
         if index >= len(levels):
             axes.set_axis_off()
@@ -98,7 +101,9 @@ def _draw_maps(part: SubFigure, title: str, report: Report, draw: Drawer, colors
 
 def _draw_overlap(axes: Axes, report: Report, index: int, colors: str) -> AxesImage:
     values = np.array(report["overlap"][index]["overall"])
-    axes.set_xticks(range(len(report["scorers"])), report["scorers"], rotation=40, ha="right", fontsize=8)
+    scorers = report["scorers"]
+    turn, anchor = (90, "center") if len(scorers) >= DENSE_TICKS else (40, "right")
+    axes.set_xticks(range(len(scorers)), scorers, rotation=turn, ha=anchor, fontsize=8)
     return _heat_map(axes, values, colors)
 
 
@@ -117,8 +122,14 @@ def _drawer_of_kept(sublayer: Sublayer) -> Drawer:
 def _heat_map(axes: Axes, values: np.ndarray[Any, Any], colors: str) -> AxesImage:
     """Draw values from 0 to 1, each written into its cell."""
     image = axes.imshow(values, cmap=colors, vmin=0.0, vmax=1.0, aspect="auto")
-    size = 8 if max(values.shape) < DENSE_TICKS else 5.5
+    size = 8 if values.shape[1] < DENSE_TICKS else 6
     for (row, column), value in np.ndenumerate(values):
         ink = "white" if value < 0.55 else "black"
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=size)
+        words = f"{value:.2f}" if values.shape[1] < DENSE_TICKS else _short(value)
+        axes.text(column, row, words, ha="center", va="center", color=ink, fontsize=size)
     return image
+
+
+def _short(value: float) -> str:
+    """Return a number from 0 to 1 in three characters: ``.97``, ``1``."""
+    return "1" if value >= 0.995 else f"{value:.2f}".removeprefix("0")

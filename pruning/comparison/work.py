@@ -1,6 +1,7 @@
 """How much of a comparison is left, so that the time left can be told.
 
-Work counts rows that pass through the model once. It is an estimate: a backward pass is taken for three forward ones.
+Work counts rows that a cut model answers. What else is done is weighed by what it took of a processor's time on the
+embedded model: an estimate, for a bar.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +16,10 @@ from pruning.workbench import Workbench
 Watch = Callable[[str, int, int], None]
 """Called with (what is being computed, work done, work in all)."""
 
-BACKWARD = 3
-CURVES = 500
-"""What the cost curves of a scorer take, about."""
+FORWARD, BACKWARD = 4, 11
+"""A row that passes through a watched dense model, and back through it."""
+CURVES = 3000
+"""The cost curves of a scorer."""
 
 
 class Ledger:
@@ -48,7 +50,7 @@ def work_of(bench: Workbench, pattern: Pattern, scorers: Sequence[Scorer], cells
 
 def calibration_work(bench: Workbench) -> int:
     """Return the work of the calibration, none if it is cached."""
-    return 0 if bench.key in bench.cache else (1 + BACKWARD) * len(bench.train)
+    return 0 if bench.key in bench.cache else (FORWARD + BACKWARD) * len(bench.train)
 
 
 def scoring_work(bench: Workbench, pattern: Pattern, scorer: Scorer) -> int:
@@ -58,7 +60,7 @@ def scoring_work(bench: Workbench, pattern: Pattern, scorer: Scorer) -> int:
     curves = CURVES if pattern is Pattern.STRUCTURED else 0
     if not isinstance(scorer, Streamed) or bench.has_sums(scorer):
         return curves
-    return curves + _passes(scorer.plan, bench.base.shape.labels) * len(bench.train)
+    return curves + _row_work(scorer.plan, bench.base.shape.labels) * len(bench.train)
 
 
 def judging_work(bench: Workbench) -> int:
@@ -66,7 +68,7 @@ def judging_work(bench: Workbench) -> int:
     return len(bench.evaluation)
 
 
-def _passes(plan: Plan, labels: int) -> int:
+def _row_work(plan: Plan, labels: int) -> int:
     draws = 1 if plan.noise is None else plan.noise.draws
     backwards = {Loss.NOTHING: 0, Loss.LABELS: draws, Loss.OWN: draws * labels}[plan.loss]
-    return draws + BACKWARD * backwards
+    return draws * FORWARD + backwards * BACKWARD
