@@ -7,6 +7,8 @@ What a program may rely on, by the file that it is imported from:
                            Pattern, Recover       the choices of two of these
     pruning.pipeline       build_variant          a spec -> the variant in the store, built if it is not there
                            cut                    a spec -> layers, cost and achieved sparsity, nothing written
+    pruning.recovery.recipe        Recipe         how a cut is trained
+    pruning.recovery.distillation  recover        a spec and rows -> the variant, trained against the dense model
     pruning.variants       VariantStore           the variants under one folder, verified when read
                            Manifest               what one of them is, costs and is worth
     pruning.frontier       measure_side_by_side   times levels in one run, so that their speeds may be compared

@@ -7,6 +7,7 @@ PruningError (ValueError)
 ├── CacheError         calibration that is missing, stale or damaged
 ├── DeviceMemoryError  a variant that does not fit into the memory of a device
 ├── PrecisionError     numbers that this machine, device or model cannot be computed in
+├── RecoveryError      training that was not done, or cannot go on
 └── StoreError         a variant that cannot be written or read
 └── ChecksumError  a stored file whose bytes changed
 """
@@ -34,6 +35,10 @@ class CacheError(PruningError):
 
 class PrecisionError(PruningError):
     """Numbers that this machine, device or model cannot be computed in."""
+
+
+class RecoveryError(PruningError):
+    """Training that was not done, or cannot go on."""
 
 
 class DeviceMemoryError(PruningError):

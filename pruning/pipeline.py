@@ -2,6 +2,7 @@
 
 Workbench.calibrate   rows -> mask gradients and Gram matrices in the cache, once per model
 build_variant         cached scores -> mask -> reconstruction -> slim -> evaluation -> store
+recovery.distillation the same, with training between reconstruction and evaluation
 """
 
 import time
@@ -15,13 +16,15 @@ from pruning.capture import Progress
 from pruning.cost import Cost, structured_cost
 from pruning.curves import CURVES_VERSION
 from pruning.encoder import BaseModel
+from pruning.errors import RecoveryError
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
 from pruning.masks.structures import FILL_VERSION, CostCurve, StructureMask, is_coarse, structure_mask
 from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
-from pruning.quantization import QUANTIZATION_VERSION, quantize
+from pruning.quantization import MATRICES, QUANTIZATION_VERSION, quantize
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
+from pruning.recovered import RecoveredCut
 from pruning.scores import scorer_named
 from pruning.slim.convert import (
     DTYPES,
@@ -42,6 +45,9 @@ from pruning.workbench import Workbench
 Ranking = Sequence[CostCurve] | Mapping[str, Tensor]
 """Cost curves along a scorer's order of structures, or its scores of single weights by tensor name."""
 Mask = StructureMask | WeightMask
+
+MATRIX_WEIGHTS = tuple(f"{matrix}.weight" for matrix in MATRICES)
+
 Step = Callable[[str], None]
 """Called with the name of each step as it begins."""
 
@@ -56,8 +62,9 @@ def build_variant(
     Raises:
         SpecError: no scorer of that name, or a sparsity that leaves nothing.
         CacheError: the calibration is missing, of another key, or damaged.
+        RecoveryError: it is to be distilled, and was not trained.
         PrecisionError: this machine, or this model, has no such precision.
-        StoreError: the variant cannot be written.
+        StoreError: the variant cannot be written, or the record of its training is damaged.
     """
     variant_id = identify(bench, spec)
     if variant_id in bench.store:
@@ -104,8 +111,7 @@ def cut(
     the first cut by a scorer with a pass of its own over the rows, which ``progress`` counts.
 
     Raises:
-        SpecError: as ``build_variant``.
-        CacheError: as ``build_variant``.
+        SpecError, CacheError, RecoveryError, StoreError: as ``build_variant``.
         PrecisionError: this machine, or this model, has no such precision.
     """
     if spec.precision is Precision.INT8:
@@ -137,6 +143,8 @@ def _cut_in_float32(
 ) -> tuple[dict[str, Tensor], Cost, float]:
     if spec.sparsity == 0.0:
         return carried_out(bench, dense_mask(bench.base.shape), replace(spec, recover=Recover.NONE))
+    if spec.recover is Recover.DISTILL:
+        return _as_trained(bench, spec)
     ranking = ranking_of(bench, spec, progress, breath)
     return carried_out(bench, mask_of(bench, ranking, spec), spec)
 
@@ -170,7 +178,7 @@ def mask_of(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Mask:
 
 
 def carried_out(bench: Workbench, mask: Mask, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
-    """Return (encoder layers in float32, cost, achieved sparsity) of a mask, recovered as ``spec`` says."""
+    """Return (encoder layers in float32, cost, achieved sparsity) of a mask, reconstructed if ``spec`` says so."""
     base, shape = bench.base, bench.base.shape
     if not isinstance(mask, StructureMask):
         dense = structured_cost(shape, [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers)
@@ -178,6 +186,40 @@ def carried_out(bench: Workbench, mask: Mask, spec: PruneSpec) -> tuple[dict[str
     outputs = reconstruct(base, bench.calibration, mask) if spec.recover is Recover.RECONSTRUCT else None
     cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
     return slim_layers(base, mask, outputs), cost, mask.sparsity(shape)
+
+
+def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
+    """Return the layers that training left of a cut. Weights that were zeroed one by one are zeros still."""
+    shape, layers = bench.base.shape, bench.recovered.load(recovered_cut(bench, spec))
+    cost = structured_cost(shape, *layer_widths(layers, shape))
+    if spec.pattern is not Pattern.STRUCTURED:
+        cost = _less_zeros(cost, {name: layers[name] != 0 for name in layers if name.endswith(MATRIX_WEIGHTS)})
+    return layers, cost, 1.0 - cost.prunable_parameters / shape.prunable_weights
+
+
+def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
+    """Return what training made of a cut: by the recipe that was asked for last.
+
+    Raises:
+        RecoveryError: it was not trained; the command that does so is named.
+        StoreError: what is there is damaged.
+    """
+    scorer_named(spec.scorer)
+    found = bench.recovered.chosen(cut_id(bench, spec))
+    if found is None:
+        way = f"--scorer {spec.scorer} --pattern {spec.pattern}" + (f" --scope {spec.scope}" if spec.scope else "")
+        raise RecoveryError(
+            f"no recovered cut of sparsity {spec.sparsity:g} ({spec.pattern}, {spec.scorer}) in "
+            f"{bench.recovered.folder}; it takes minutes of training: run 'sparsedial recover MODEL --sparsity "
+            f"{spec.sparsity:g} {way} --rows ROWS' first, with this store"
+        )
+    return found
+
+
+def cut_id(bench: Workbench, spec: PruneSpec) -> str:
+    """Return the id of the cut that distillation of ``spec`` begins with, whoever judges it."""
+    start = spec.before_training()
+    return digest_of({"base": bench.base.digest, "sparsity": spec.sparsity, **_cut_identity(bench, start)})[:16]
 
 
 def identify(bench: Workbench, spec: PruneSpec) -> str:
@@ -192,22 +234,30 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
     if spec.precision is Precision.INT8:
         identity |= {"quantization_version": QUANTIZATION_VERSION, "calibration": bench.key.digest}
     if spec.sparsity > 0.0:
-        scorer = scorer_named(spec.scorer)
-        identity |= {
-            "pattern": spec.pattern,
-            "scorer": spec.scorer,
-            "recover": spec.recover,
-            "calibration": bench.key.digest,
-            "scorer_version": scorer.version,
-            "curves_version": CURVES_VERSION,
-            "reconstruction_version": RECONSTRUCTION_VERSION if spec.recover is Recover.RECONSTRUCT else None,
-        }
-        if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
-            identity["fill_version"] = FILL_VERSION
-        scope = spec.scope or scorer.scope
-        if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:
-            identity["scope"] = scope
+        identity |= _cut_identity(bench, spec)
+        if spec.recover is Recover.DISTILL:
+            identity["recovered"] = recovered_cut(bench, spec).digest
     return digest_of(identity)[:16]
+
+
+def _cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
+    """Return all that the weights of a cut depend on beside base model, sparsity and precision."""
+    scorer = scorer_named(spec.scorer)
+    identity: dict[str, object] = {
+        "pattern": spec.pattern,
+        "scorer": spec.scorer,
+        "recover": spec.recover,
+        "calibration": bench.key.digest,
+        "scorer_version": scorer.version,
+        "curves_version": CURVES_VERSION,
+        "reconstruction_version": RECONSTRUCTION_VERSION if spec.recover is Recover.RECONSTRUCT else None,
+    }
+    if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
+        identity["fill_version"] = FILL_VERSION
+    scope = spec.scope or scorer.scope
+    if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:
+        identity["scope"] = scope
+    return identity
 
 
 def _less_zeros(dense: Cost, mask: Mapping[str, Tensor]) -> Cost:

@@ -1,7 +1,7 @@
 """What a cut is: the frozen request from which a variant is built."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
@@ -43,6 +43,8 @@ class Recover(StrEnum):
     NONE = "none"
     RECONSTRUCT = "reconstruct"
     """Least squares on the cached Gram matrices; no gradients, no data."""
+    DISTILL = "distill"
+    """Trained against the dense model, from the cut that its pattern's usual recovery leaves; takes minutes."""
 
 
 class Precision(StrEnum):
@@ -120,6 +122,10 @@ class PruneSpec:
                 f"pattern='2:4' keeps exactly two of every four weights; got sparsity={self.sparsity}: use "
                 f"{TWO_FOUR_SPARSITY}, or 0 for the dense model, or pattern='unstructured'"
             )
+
+    def before_training(self) -> Self:
+        """Return the cut that distillation begins with: its pattern's usual recovery, in float32."""
+        return replace(self, recover=None, precision=Precision.FLOAT32)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON and digests; the scope only where it is not the scorer's usual one."""

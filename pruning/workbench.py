@@ -23,6 +23,7 @@ from pruning.files import digest_of, new_folder, sha256_of, write_json
 from pruning.masks.structures import CostCurve
 from pruning.material import Material
 from pruning.prediction import Breath, no_breath, predict_logits
+from pruning.recovered import RecoveredCuts
 from pruning.score_cache import ScoreCache, ScoreKey
 from pruning.scores import Scorer, Streamed, StructureScores
 from pruning.slim.bert import SlimBert
@@ -51,12 +52,14 @@ class Workbench:
     """By which the calibration rows were drawn."""
     store: VariantStore = field(init=False)
     cache: CalibrationCache = field(init=False)
+    recovered: RecoveredCuts = field(init=False)
     _curves: dict[str, list[CostCurve]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Open the folders; nothing is written yet."""
         self.store = VariantStore(self.root)
         self.cache = CalibrationCache(self.root)
+        self.recovered = RecoveredCuts(self.root)
 
     @classmethod
     def open(

@@ -36,6 +36,7 @@ from service.options import (
     refusals,
     settings_of,
 )
+from service.recover_command import recover
 from service.settings import Device, EngineName, Ingress
 from service.terminal import print_frontier, print_json, say
 from service.version import VERSION
@@ -211,6 +212,7 @@ def serve(
         raise typer.Exit(launch(settings, as_json=as_json))
 
 
+app.command()(recover)
 app.command()(bench)
 app.command()(compare)
 app.command(cls=NumberCommand)(dial)

@@ -66,7 +66,11 @@ PatternOption = Annotated[
 ]
 RecoverOption = Annotated[
     str | None,
-    typer.Option("--recover", help="reconstruct or none. Default: reconstruct if structured, else none."),
+    typer.Option(
+        "--recover",
+        help="reconstruct, none, or distill ('sparsedial recover' trains it first). "
+        "Default: reconstruct if structured, none if unstructured.",
+    ),
 ]
 PrecisionOption = Annotated[
     str,

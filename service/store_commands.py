@@ -69,7 +69,7 @@ def prepare_model(
     several = [choice.precision] if choice else precisions or ()
     specs = [spec for one in several for spec in ladder_specs(levels, scorer, pattern, recover, one)]
     manifests = prepare_ladder(bench, specs)
-    return bench.root, _rows_of(bench, [manifest.variant_id for manifest in manifests]), choice
+    return bench.root, rows_of_variants(bench, [manifest.variant_id for manifest in manifests]), choice
 
 
 def prune_model(place: Place, spec: PruneSpec) -> tuple[Path, Rows]:
@@ -81,7 +81,7 @@ def prune_model(place: Place, spec: PruneSpec) -> tuple[Path, Rows]:
     bench = place.open()
     with spinner(f"cutting {bench.base.name} to {spec.sparsity:g}") as tell:
         manifest = build_variant(bench, spec, tell)
-    return bench.store.folder / manifest.variant_id, _rows_of(bench, [manifest.variant_id])
+    return bench.store.folder / manifest.variant_id, rows_of_variants(bench, [manifest.variant_id])
 
 
 def stored_frontier(model: str, store: Path | None, plot: Path | None) -> tuple[Path, Rows]:
@@ -111,5 +111,6 @@ def _draw(rows: Rows, plot: Path, title: str) -> None:
         raise SpecError(f"--plot {plot} cannot be written: {error.strerror}") from error
 
 
-def _rows_of(bench: Workbench, variant_ids: Sequence[str]) -> Rows:
+def rows_of_variants(bench: Workbench, variant_ids: Sequence[str]) -> Rows:
+    """Return the frontier rows of some variants."""
     return frontier_rows(bench.store, bench.base.digest, only=variant_ids)

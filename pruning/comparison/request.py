@@ -45,6 +45,10 @@ class Comparison:
         if not self.recovers:
             raise SpecError("no recovery to compare; name none, reconstruct or both")
         ways = [PruneSpec(sparsity=levels[0], pattern=self.pattern, recover=recover) for recover in self.recovers]
+        if any(way.recover is Recover.DISTILL for way in ways):
+            raise SpecError(
+                "recover='distill' trains for minutes, and nothing is trained here; use none or reconstruct"
+            )
         object.__setattr__(self, "scorers", tuple(names))
         object.__setattr__(self, "levels", tuple(levels))
         object.__setattr__(self, "pattern", ways[0].pattern)

@@ -297,7 +297,7 @@ def test_altered_weights_are_never_served(bench: Workbench) -> None:
 def test_reconstruction_brings_the_output_closer_to_the_dense_one(bench: Workbench) -> None:
     dense = logits_of(dense_model(bench.base), bench.train.sequences)
     distance: dict[Recover, float] = {}
-    for recover in Recover:
+    for recover in (Recover.NONE, Recover.RECONSTRUCT):
         layers, _, _ = cut(bench, PruneSpec(sparsity=0.5, recover=recover))
         logits = logits_of(build_slim(bench.base, layers), bench.train.sequences)
         distance[recover] = float((logits - dense).square().mean())

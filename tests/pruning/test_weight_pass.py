@@ -171,11 +171,13 @@ def test_a_noisy_gradient_is_the_mean_over_the_draws_with_noise_on_every_linear_
     assert not torch.allclose(reading.gradients["layers.0.key.weight"], plain["layers.0.key.weight"], rtol=0.01)
 
 
-def test_own_labels_give_the_true_fisher_information_row_by_row(base: BaseModel, few: LabelledSet) -> None:
+def test_own_labels_give_the_true_fisher_information_row_by_row_under_random_signs(
+    base: BaseModel, few: LabelledSet
+) -> None:
     readings = readings_of(base, few, Plan(loss=Loss.OWN))
     assert len(readings) == base.shape.labels
     squares_BLN = sum((reading.head_gradients_BLN.square() for reading in readings), torch.zeros(()))
-    model = reference_model(base)
+    model, signs = reference_model(base), set()
     for index, sequence in enumerate(few.sequences):
         expected_LN = torch.zeros(base.shape.num_layers, base.shape.num_heads)
         p_C = functional.softmax(logits_of_row(model, sequence), dim=0).detach()
@@ -187,7 +189,9 @@ def test_own_labels_give_the_true_fisher_information_row_by_row(base: BaseModel,
                 name = f"layers.{layer}.attention_output.weight"
                 heads_N = (base.tensors[name] * gradients[name]).sum(0).view(base.shape.num_heads, -1).sum(1)
                 expected_LN[layer] += p_C[label] * heads_N.square()
+                signs.add(float((readings[label].head_gradients_BLN[index, layer] @ heads_N).sign()))
         torch.testing.assert_close(squares_BLN[index], expected_LN, rtol=1e-3, atol=1e-7)
+    assert signs == {1.0, -1.0}
 
 
 def test_own_labels_do_not_ask_for_the_rows(base: BaseModel, few: LabelledSet) -> None:

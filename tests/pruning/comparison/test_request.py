@@ -18,9 +18,10 @@ def test_names_stand_once_and_levels_ascend_without_the_dense_one() -> None:
 
 
 def test_every_level_is_cut_with_every_recovery() -> None:
+    ways = (Recover.NONE, Recover.RECONSTRUCT)
     made = comparison(levels=(0.3, 0.7), recovers=("none", "reconstruct", "none"))
     cuts = [(spec.scorer, spec.sparsity, spec.recover) for spec in made.specs_of("wanda")]
-    assert cuts == [("wanda", level, recover) for level in (0.3, 0.7) for recover in Recover]
+    assert cuts == [("wanda", level, recover) for level in (0.3, 0.7) for recover in ways]
 
 
 @pytest.mark.parametrize(("pattern", "usual"), [("structured", Recover.RECONSTRUCT), ("2:4", Recover.NONE)])
@@ -47,6 +48,7 @@ def test_the_usual_scorers_are_scorers() -> None:
         ({"pattern": "unstructured", "recovers": ("reconstruct",)}, "with pattern='unstructured' use recover='none'"),
         ({"pattern": "blocks"}, "unknown pattern 'blocks'; known: structured"),
         ({"recovers": ("magic",)}, "unknown recover 'magic'; known: none, reconstruct"),
+        ({"recovers": ("none", "distill")}, "recover='distill' trains .* use none or reconstruct"),
         ({"recovers": ()}, "no recovery to compare; name none, reconstruct or both"),
         ({"seeds": 0}, "seeds must be a whole number of at least 1; got 0"),
         ({"seeds": -2}, "got -2"),

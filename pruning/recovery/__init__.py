@@ -1,0 +1,13 @@
+"""Recovery by distillation: a cut model is trained against the dense model that it was cut from.
+
+Read in this order:
+
+    distillation   a cut -> its recovered layers, in the store        the story
+    recipe         all that a training run depends on
+    rows           training rows apart from the held-out ones, and their batches by step
+    loss           soft labels, hidden states, hard labels
+    student        the model that learns: its parameters, its locked zeros, its optimizer
+    schedule       learning rate over progress, which steps and minutes both bound
+    training       the loop
+    checkpoint     what the loop needs to go on after it was killed
+"""

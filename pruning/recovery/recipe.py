@@ -1,0 +1,88 @@
+"""All that a training run depends on, beside the cut that it begins with and its rows."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pruning.errors import SpecError
+from pruning.files import digest_of
+
+RECIPE_VERSION = 1
+"""Raised whenever the same recipe trains otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a cut is trained. The usual values were chosen on held-out rows of SST-2's training set.
+
+    No dropout: what the student learns from, the dense model's answers and hidden states, is the regulariser, and noise
+    in the student would be an error that it cannot learn away (a run sees each row a few times at most). So nothing
+    is random but the order of the rows, which ``seed`` and the step give.
+
+    Raises:
+        SpecError: a value that cannot train; it is named.
+    """
+
+    steps: int | None = None
+    """Optimizer steps; None: as many as the minutes allow."""
+    minutes: float | None = None
+    """Minutes of training; None: as many as the steps take. Whichever bound is nearer ends the run, and the learning
+    rate has fallen to zero by then. Only a run that steps alone bound is the same every time."""
+    batch_rows: int = 32
+    learning_rate: float = 2e-4
+    """Highest one, reached after ``warm_up``."""
+    warm_up: float = 0.1
+    """Share of the run in which the learning rate rises."""
+    weight_decay: float = 0.01
+    """Of matrices alone, decoupled (AdamW; Loshchilov and Hutter, 2019)."""
+    temperature: float = 2.0
+    """T by which both models' logits are divided for the soft labels."""
+    hidden_weight: float = 1.0
+    """Weight of the hidden states' error beside that of the answers."""
+    label_weight: float = 0.0
+    """Share of the rows' own labels in the error of the answers, in [0, 1]; the rest is the dense model's."""
+    held_out_rows: int = 2048
+    """Rows that are not trained on but scored while the run goes, at most a tenth of all."""
+    check_every: int = 100
+    """Steps between two scores of the held-out rows; a checkpoint is written each time."""
+    patience: int = 10
+    """Scores without a gain after which the run stops early."""
+    gradual: float = 0.0
+    """Share of the run over which structures go one after the other; 0: all at once before it."""
+    cut_every: int = 25
+    """Steps between two of these cuts."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.steps is None and self.minutes is None:
+            raise SpecError("a recovery needs an end: give steps, minutes or both")
+        for name in ("steps", "batch_rows", "held_out_rows", "check_every", "patience", "cut_every"):
+            number = getattr(self, name)
+            whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
+            if not whole and not (name == "steps" and number is None):
+                raise SpecError(f"{name} must be a whole number of at least 1; got {number!r}")
+        for name in ("minutes", "learning_rate", "temperature"):
+            number = getattr(self, name)
+            if not (name == "minutes" and number is None) and not _in_range(number, above=0.0):
+                raise SpecError(f"{name} must be a number above 0; got {number!r}")
+        for name in ("weight_decay", "hidden_weight"):
+            if not _in_range(getattr(self, name), least=0.0):
+                raise SpecError(f"{name} must be a number of at least 0; got {getattr(self, name)!r}")
+        for name in ("warm_up", "label_weight", "gradual"):
+            if not _in_range(getattr(self, name), least=0.0, most=1.0):
+                raise SpecError(f"{name} must be a share in [0, 1]; got {getattr(self, name)!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON and digests."""
+        return asdict(self) | {"version": RECIPE_VERSION}
+
+    def digest_with(self, rows: str) -> str:
+        """Return 16 hex digits of the recipe together with the digest of its training rows."""
+        return digest_of(self.as_dict() | {"rows": rows})[:16]
+
+
+def _in_range(number: object, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> bool:
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        return False
+    return least <= number <= most and number > above

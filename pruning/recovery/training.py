@@ -1,0 +1,148 @@
+"""The loop: batches in, a better student out."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from pruning.data import LabelledSet
+from pruning.prediction import predict_logits
+from pruning.recovery.checkpoint import Checkpoints, Standing
+from pruning.recovery.lesson import Lesson
+from pruning.recovery.rows import Batches
+from pruning.recovery.schedule import learning_rate_at, progress_of
+from pruning.recovery.student import Student
+from pruning.recovery.thinning import Thinning
+
+SMOOTHING = 0.95
+"""Share of the loss shown that comes from earlier steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What may be shown after every step."""
+
+    step: int
+    share: float
+    """Of the run that is over, in [0, 1]."""
+    loss: float
+    """Mean over the last steps."""
+    score: float
+    """Of the held-out rows, when they were scored last."""
+    seconds_left: float
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of a run."""
+
+    layers: dict[str, Tensor]
+    """Of the step whose score was best."""
+    standing: Standing
+    """At the end."""
+
+
+def train(
+    lesson: Lesson,
+    student: Student,
+    trained: Sequence[int],
+    held_out: Sequence[int],
+    checkpoints: Checkpoints,
+    *,
+    thinning: Thinning | None = None,
+    resume: bool = False,
+    report: Report = lambda progress: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Trained:
+    """Train until steps or minutes are over, or the held-out score stands still; return the best layers.
+
+    Everything that a step depends on is in the checkpoint or a function of its number, so that a run that was killed
+    and resumed is the run that was not.
+
+    Args:
+        lesson: rows, teacher and recipe.
+        student: what is trained; where ``thinning`` is given, it is not cut yet.
+        trained: rows to train on.
+        held_out: rows to score while it goes.
+        checkpoints: where they are kept.
+        thinning: how structures go meanwhile.
+        resume: go on from the newest checkpoint.
+        report: called after every step.
+        clock: seconds.
+
+    Raises:
+        RecoveryError, CacheError: a loss or gradient is not finite, or the checkpoint cannot be used.
+        StoreError: no checkpoint can be written.
+    """
+    recipe, judged = lesson.recipe, lesson.rows.subset(held_out)
+    batches = Batches([len(lesson.rows.sequences[index].ids) for index in trained], recipe.batch_rows, recipe.seed)
+    if resume:
+        standing, state, best = checkpoints.newest()
+        student = student.with_layers(best, state, standing.step)
+        if thinning:
+            thinning.restore(state)
+    else:
+        standing, best = _at_the_start(_score(student, judged)), student.layers()
+    started, loss = clock() - standing.seconds, float("nan")
+    share = progress_of(recipe, standing.step, standing.seconds)
+    while share < 1.0 and (standing.without_gain < recipe.patience or _thins(thinning, student)):
+        chosen = [trained[index] for index in batches.at(standing.step)]
+        # The middle of the step: neither the first nor the last one is wasted on a rate of zero.
+        rate = learning_rate_at(recipe, progress_of(recipe, standing.step + 0.5, standing.seconds))
+        this = _learn(lesson, student, chosen, rate, thinning)
+        loss = this if loss != loss else SMOOTHING * loss + (1.0 - SMOOTHING) * this
+        standing = replace(standing, step=standing.step + 1, seconds=clock() - started)
+        share = progress_of(recipe, standing.step, standing.seconds)
+        if thinning:
+            student = thinning.thinned(student, standing.step, share)
+        if standing.step % recipe.check_every == 0 or share == 1.0:
+            standing = _scored(standing, _score(student, judged), comparable=student.fits(best))
+            if standing.best_step == standing.step:
+                best = student.layers()
+            standing = replace(standing, seconds=clock() - started)
+            checkpoints.put(standing, student.state() | (thinning.state() if thinning else {}), best)
+        left = standing.seconds * (1.0 - share) / share
+        report(Progress(step=standing.step, share=share, loss=loss, score=standing.score, seconds_left=left))
+    return Trained(best, standing)
+
+
+def _learn(
+    lesson: Lesson, student: Student, chosen: Sequence[int], learning_rate: float, thinning: Thinning | None
+) -> float:
+    """Take one step on the ``chosen`` rows; return their loss before it."""
+    if thinning and _thins(thinning, student):
+        gates = thinning.gates(student)
+        losses = lesson.losses(student.model, chosen, gates.tap)
+        thinning.observe(gates, losses.task)
+    else:
+        losses = lesson.losses(student.model, chosen)
+    student.learn(losses.total, learning_rate)
+    return losses.total.item()
+
+
+def _thins(thinning: Thinning | None, student: Student) -> bool:
+    """Tell whether structures still go."""
+    return thinning is not None and not thinning.is_over(student)
+
+
+def _at_the_start(score: float) -> Standing:
+    return Standing(step=0, seconds=0.0, score=score, first_score=score, best_score=score, best_step=0, without_gain=0)
+
+
+def _scored(standing: Standing, score: float, *, comparable: bool) -> Standing:
+    """Take note of a score; of equals the later one is the best, and of other widths the later one too."""
+    gained = not comparable or score > standing.best_score
+    standing = replace(standing, score=score, without_gain=0 if gained else standing.without_gain + 1)
+    if gained or score == standing.best_score:
+        standing = replace(standing, best_score=score, best_step=standing.step)
+    return standing
+
+
+def _score(student: Student, judged: LabelledSet) -> float:
+    """Return the share of the held-out rows that are labelled right."""
+    logits = predict_logits(student.model, judged.sequences, device=student.device)
+    return float((logits.argmax(1) == judged.labels).double().mean())

@@ -1,0 +1,42 @@
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from pruning.errors import SpecError
+from pruning.recovery.recipe import Recipe
+
+USUAL = Recipe(steps=10, minutes=2.0)
+OTHERS: dict[str, Any] = {
+    "steps": 11, "minutes": 3.0, "batch_rows": 8, "learning_rate": 1e-4, "warm_up": 0.2, "weight_decay": 0.0,
+    "temperature": 4.0, "hidden_weight": 0.5, "label_weight": 0.5, "held_out_rows": 7, "check_every": 5, "patience": 3,
+    "gradual": 0.4, "cut_every": 7, "seed": 1,
+}  # fmt: skip
+
+
+def test_every_value_is_part_of_the_identity() -> None:
+    assert {field.name for field in fields(Recipe)} == set(OTHERS)
+    digests = {replace(USUAL, **{name: value}).digest_with("rows") for name, value in OTHERS.items()}
+    digests |= {USUAL.digest_with("rows"), USUAL.digest_with("other rows")}
+    assert len(digests) == len(OTHERS) + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0), ("steps", 1.5), ("steps", True), ("minutes", 0), ("minutes", math.nan), ("minutes", "8"),
+        ("batch_rows", 0), ("learning_rate", 0.0), ("learning_rate", math.inf), ("temperature", -1.0),
+        ("weight_decay", -0.1), ("hidden_weight", -1), ("warm_up", 1.1), ("label_weight", -0.1), ("label_weight", 2),
+        ("held_out_rows", 0), ("check_every", 0), ("patience", 0), ("gradual", 1.1),
+        ("cut_every", 0),
+    ],
+)  # fmt: skip
+def test_what_cannot_train_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(SpecError, match=rf"{name} must be .*{value!r}"):
+        replace(USUAL, **{name: value})
+
+
+def test_a_run_without_an_end_is_refused() -> None:
+    with pytest.raises(SpecError, match="needs an end"):
+        Recipe()

@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from pruning.encoder import BaseModel
+from pruning.errors import RecoveryError
+from pruning.masks.weights import unstructured_mask
+from pruning.recovery.forward import batch_on, outputs_of
+from pruning.recovery.recipe import Recipe
+from pruning.recovery.student import Student, kept_weights
+from pruning.slim.convert import SHARED, slim_layers, zeroed_layers
+from tests.pruning.parts import mask_of, sequences_of
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(steps=3, weight_decay=0.1)
+
+
+def a_few_steps(base: BaseModel, student: Student, count: int = 3) -> None:
+    for seed in range(count):
+        batch = batch_on(sequences_of((5, 8, 13), vocabulary=base.shape.vocabulary, seed=seed), CPU)
+        student.learn(outputs_of(student.model, batch)[0].square().sum(), 1e-2)
+
+
+def test_locked_zeros_stay_zeros_and_everything_else_learns(base: BaseModel) -> None:
+    scores = {name: weight.abs() for name, weight in base.prunable_weights().items()}
+    before = zeroed_layers(base, unstructured_mask(scores, 0.5))
+    student = Student(base, before, RECIPE, kept=kept_weights(before), device=CPU)
+    a_few_steps(base, student)
+    after = student.layers()
+    for name, tensor in before.items():
+        if tensor.ndim == 2:
+            assert torch.equal(after[name] != 0, tensor != 0), name
+        assert not torch.equal(after[name], tensor), name
+
+
+def test_without_the_lock_zeros_learn(base: BaseModel) -> None:
+    scores = {name: weight.abs() for name, weight in base.prunable_weights().items()}
+    before = zeroed_layers(base, unstructured_mask(scores, 0.5))
+    student = Student(base, before, RECIPE, device=CPU)
+    a_few_steps(base, student, 1)
+    assert (student.layers()["layers.0.ffn_in.weight"] != 0).all()
+
+
+def test_what_variants_share_and_the_base_model_are_not_touched(base: BaseModel) -> None:
+    before = {name: tensor.clone() for name, tensor in base.tensors.items()}
+    student = Student(base, zeroed_layers(base, {}), RECIPE, device=CPU)
+    a_few_steps(base, student)
+    assert all(torch.equal(base.tensors[name], tensor) for name, tensor in before.items())
+    state = student.model.state_dict()
+    assert all(torch.equal(state[name], base.tensors[slot]) for name, slot in SHARED.items())
+
+
+def test_a_layer_without_heads_or_neurons_trains_what_is_left_of_it(base: BaseModel) -> None:
+    layers = slim_layers(base, mask_of(base.shape, [[], [0, 2]], [range(16), []]))
+    student = Student(base, layers, RECIPE, device=CPU)
+    a_few_steps(base, student)
+    after = student.layers()
+    assert after.keys() == layers.keys()
+    assert not torch.equal(after["layers.0.attention_output.bias"], layers["layers.0.attention_output.bias"])
+
+
+def test_a_state_of_another_cut_is_refused(base: BaseModel) -> None:
+    wide = Student(base, zeroed_layers(base, {}), RECIPE, device=CPU)
+    a_few_steps(base, wide)
+    narrow_layers = slim_layers(base, mask_of(base.shape, [[0], [0, 2]], [range(16), range(16)]))
+    narrow = Student(base, narrow_layers, RECIPE, device=CPU)
+    with pytest.raises(RecoveryError, match="does not fit this cut"):
+        narrow.with_layers(narrow_layers, wide.state(), 3)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_before_it_does_harm(base: BaseModel) -> None:
+    student = Student(base, zeroed_layers(base, {}), RECIPE, device=CPU)
+    before = student.layers()
+    batch = batch_on(sequences_of((5, 8), vocabulary=base.shape.vocabulary), CPU)
+    with pytest.raises(RecoveryError, match="learning-rate"):
+        student.learn(outputs_of(student.model, batch)[0].sum() * float("inf"), 1e-2)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.layers().items())
