@@ -42,7 +42,7 @@ def worth_table(report: Report) -> Table:
             *([row["recover"]] if several else []),
             f"{row['value']:.1%}{spread}",
             f"{100 * low:.1f}-{100 * high:.1f}",
-            f"{100 * row['lost']:.1f}",
+            f"{100 * row['lost']:z.1f}",
             f"{row['agreement']:.1%}",
             f"{row['achieved_sparsity']:.3f}",
             "cached" if seconds is None else f"{seconds:.1f} s",

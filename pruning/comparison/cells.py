@@ -85,7 +85,7 @@ class Cell:
 
 def cell_name(bench: Workbench, spec: PruneSpec) -> str:
     """Return the name of a cell's document: a digest of all that the result depends on."""
-    return digest_of({"variant": identify(bench, spec), "seed": bench.seed, "format": FORMAT})[:16]
+    return digest_of({"variant": identify(bench, spec), "format": FORMAT})[:16]
 
 
 class CellStore:

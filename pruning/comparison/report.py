@@ -22,7 +22,7 @@ def report_of(outcome: Outcome, shape: Shape) -> dict[str, Any]:
 
     ``overlap`` has a member for each level: the Jaccard index of what any two scorers keep, in all and by layer, means
     over the seeds; ``between_seeds``, that of one scorer's masks with each other (None for one seed); and
-    ``by_chance``, what two independent masks of that sparsity would share.
+    ``by_chance``, what two independent masks of that sparsity would share if each part kept its even share.
     """
     comparison = outcome.comparison
     rows = [

@@ -72,6 +72,11 @@ def test_the_overlap_of_large_matrices_is_estimated_closely() -> None:
     assert estimated == pytest.approx(exact, abs=0.03)
 
 
+def test_the_same_weights_of_large_matrices_are_looked_at_every_time() -> None:
+    mask = torch.rand(300, 300, generator=torch.Generator().manual_seed(1)) < 0.5
+    assert jaccard(*(kept_by({"layers.0.query.weight": mask}, SHAPE) for _ in range(2))) == 1.0
+
+
 def test_kept_shares_are_exact_and_told_by_sublayer() -> None:
     kept = kept_by(mask_of(SHAPE, [{0, 1}, {0}], [{0, 1, 2}, set()]), SHAPE)
     shares = {sublayer: [kept_share(kept, layer, sublayer) for layer in range(2)] for sublayer in Sublayer}

@@ -1,5 +1,6 @@
 import json
-import statistics
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +39,34 @@ def test_a_report_is_json_and_names_what_was_compared(made: Made) -> None:
     assert report["evaluation_rows"] == 30
 
 
-def test_rows_are_means_over_the_seeds_the_best_first_at_each_level(made: Made) -> None:
-    outcome, report = made
-    order = [(row["sparsity"], -row["value"]) for row in report["rows"]]
-    assert order == sorted(order) and len(order) == 6
-    for row in report["rows"]:
-        worths = [
-            cell.worth
-            for cell in outcome.cells
-            if (cell.spec.scorer, cell.spec.sparsity) == (row["scorer"], row["sparsity"])
-        ]
-        assert row["values"] == [worth.value for worth in worths]
-        assert row["value"] == pytest.approx(sum(row["values"]) / 2)
-        assert row["spread"] == pytest.approx(statistics.stdev(row["values"]))
-        assert row["lost"] == pytest.approx(outcome.dense.value - row["value"])
-        assert row["interval"][0] == pytest.approx(sum(worth.low for worth in worths) / 2)
+def with_values(outcome: Outcome, values: Sequence[float]) -> Outcome:
+    """Return the outcome with these figures in place of its cells', in their order."""
+    cells = [
+        replace(cell, worth=replace(cell.worth, value=value, low=value - 0.1, high=value + 0.2, agreement=value / 2))
+        for cell, value in zip(outcome.cells, values, strict=True)
+    ]
+    return replace(outcome, cells=tuple(cells), dense=replace(outcome.dense, value=0.9))
+
+
+def test_rows_are_means_over_the_seeds_the_best_first_at_each_level(made: Made, material: Material) -> None:
+    first_seed = {"random": (0.5, 0.4), "fisher": (0.8, 0.7), "wanda": (0.9, 0.6)}
+    values = [value for pair in first_seed.values() for value in pair]
+    outcome = with_values(made[0], [*values, *(value - 0.1 for value in values)])
+    rows = report_of(outcome, material.base.shape)["rows"]
+    assert [(row["sparsity"], row["scorer"], pytest.approx(row["value"])) for row in rows] == [
+        (0.3, "wanda", 0.85),
+        (0.3, "fisher", 0.75),
+        (0.3, "random", 0.45),
+        (0.6, "fisher", 0.65),
+        (0.6, "wanda", 0.55),
+        (0.6, "random", 0.35),
+    ]
+    best = rows[0]
+    assert best["values"] == pytest.approx([0.9, 0.8])
+    assert best["spread"] == pytest.approx(0.1 / 2**0.5)
+    assert best["interval"] == pytest.approx([0.75, 1.05])
+    assert best["lost"] == pytest.approx(0.05)
+    assert best["agreement"] == pytest.approx(0.425)
 
 
 def test_widths_are_those_of_the_masks(made: Made, material: Material) -> None:
