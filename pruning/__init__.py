@@ -1,4 +1,4 @@
-"""Score a BERT classifier once; cut it to any sparsity from the cached scores.
+"""Score a BERT-like encoder with its head once; cut it to any sparsity from the cached scores.
 
 What a program may rely on, by the file that it is imported from:
 
@@ -19,7 +19,11 @@ What a program may rely on, by the file that it is imported from:
     pruning.scores         SCORERS                the importance scorers by name
                            Scorer                 what a new one must do
     pruning.encoder        load_base_model        a Hugging Face directory -> BaseModel
-                           BaseModel              the dense classifier
+                           BaseModel              the dense encoder with its head
+    pruning.architectures  ARCHITECTURES          the architectures by model_type
+    pruning.heads          Head                   what a model may answer
+    pruning.tasks          TASKS                  rows, loss and metric for each head
+    pruning.evaluation     Evaluation             a variant's metric with its interval, and agreement with dense
     pruning.slim.convert   build_slim             base model and layers -> SlimBert, ready to answer
     pruning.prediction     predict_logits         SlimBert and sequences -> logits
     pruning.tokenization   TextTokenizer          texts -> sequences

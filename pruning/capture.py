@@ -1,7 +1,7 @@
 """The one pass over the calibration rows: mask and weight gradients, Gram matrices and sensitivities, together.
 
-The model is frozen and in eval mode; sums are float32. Padding never enters, since there is none; of the last layer
-only the first token of each sequence does, since nothing else is computed there.
+The model is frozen and in eval mode; sums are float32. Padding never enters, since there is none; below a head that
+reads the first token alone, of the last layer only that one does, since nothing else is computed there.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
@@ -19,6 +18,7 @@ from pruning.gates import GATED, Gates
 from pruning.slim.bert import Site, SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers, told_apart
 from pruning.slim.packed import PackedBatch
+from pruning.tasks import TASKS
 
 Progress = Callable[[int, int], None]
 """(rows done, rows in all)."""
@@ -74,20 +74,22 @@ class Capturing:
 def capture(base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: Progress) -> Captured:
     """Return what one pass over ``rows`` collects.
 
-    The loss of a batch is the summed cross-entropy with the rows' labels, so that a row's gradient does not depend
-    on who shares its batch.
+    The loss of a batch is that of the rows' task, summed over them, so that a row's gradient does not depend on who
+    shares its batch.
 
     Raises:
         CacheError: a gradient is not finite; the row range and layer are named.
     """
     model = build_slim(base, slim_layers(base, dense_mask(base.shape)))
-    captured = Captured()
+    captured, task = Captured(), TASKS[rows.head]
     trained = _require_weight_gradients(model)
     for start in range(0, len(rows), BATCH_ROWS):
         stop = min(start + BATCH_ROWS, len(rows))
         gates = Gates(base.shape, stop - start)
-        logits = model(PackedBatch.from_sequences(rows.sequences[start:stop]), Capturing(captured, gates).tap)
-        functional.cross_entropy(logits, rows.labels[start:stop], reduction="sum").backward()
+        sequences = rows.sequences[start:stop]
+        outputs = model(PackedBatch.from_sequences(sequences), Capturing(captured, gates).tap)
+        lengths = [len(sequence.ids) for sequence in sequences]
+        task.loss(outputs, rows.labels[start:stop], lengths).backward()
         heads_mLN, neurons_mLF = gates.take_gradients(micro_batch)
         _check_finite(heads_mLN, neurons_mLF, start, stop)
         captured.head_gradients_LN += list(heads_mLN)

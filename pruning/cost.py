@@ -6,13 +6,15 @@ Letters: D hidden, N heads, H head dimension, F FFN neurons, L layers, S sequenc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pruning.heads import Head
+
 MACS_LENGTH = 128
 """Sequence length at which multiply-accumulates are stated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The sizes of a dense encoder with a classification head."""
+    """The sizes of a dense encoder with its head."""
 
     hidden: int
     num_layers: int
@@ -22,7 +24,17 @@ class Shape:
     vocabulary: int
     positions: int
     token_types: int
+    """0 where the architecture has none."""
     labels: int
+    """Numbers that the head gives, for a text or for every token."""
+    embedding: int | None = None
+    """Width of the embeddings where they are projected to ``hidden``; None where they have that width."""
+    head: Head = Head.LABEL
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embeddings."""
+        return self.hidden if self.embedding is None else self.embedding
 
     @property
     def head_weights(self) -> int:
@@ -66,18 +78,16 @@ def structured_cost(
 ) -> Cost:
     """Return the cost of an encoder with ``heads[l]`` heads and ``neurons[l]`` neurons in layer ``l``.
 
-    The last layer is computed for the first token alone except for its keys and values, since a
-    classification head reads nothing else.
+    Where the head reads the first token alone, the last layer is computed for that one except for its keys and
+    values.
     """
     prunable = sum(heads) * shape.head_weights + sum(neurons) * shape.neuron_weights
     biases = sum(heads) * 3 * shape.head_dim + sum(neurons) + shape.num_layers * 2 * shape.hidden
-    norms = (2 * shape.num_layers + 1) * 2 * shape.hidden
-    embeddings = (shape.vocabulary + shape.positions + shape.token_types) * shape.hidden
-    head = shape.hidden * (shape.hidden + 1) + shape.labels * (shape.hidden + 1)
-    parameters = prunable + biases + norms + embeddings + head
+    norms = 2 * shape.num_layers * 2 * shape.hidden
+    parameters = prunable + biases + norms + _embedding_parameters(shape) + _head_parameters(shape)
     macs = 0
     for layer, (num_heads, num_neurons) in enumerate(zip(heads, neurons, strict=True)):
-        rows = 1 if layer == shape.num_layers - 1 else length
+        rows = 1 if layer == shape.num_layers - 1 and shape.head.pooled else length
         attention_width = num_heads * shape.head_dim
         macs += shape.hidden * attention_width * 2 * (rows + length)
         macs += 2 * rows * length * attention_width
@@ -89,3 +99,16 @@ def structured_cost(
         macs_length=length,
         bytes=parameters * bytes_per_parameter,
     )
+
+
+def _embedding_parameters(shape: Shape) -> int:
+    """Return the parameters of tables, norm and projection."""
+    width = shape.embedding_width
+    tables = (shape.vocabulary + shape.positions + shape.token_types) * width
+    projection = 0 if shape.embedding is None else shape.hidden * (width + 1)
+    return tables + 2 * width + projection
+
+
+def _head_parameters(shape: Shape) -> int:
+    """Return the parameters of the pooler, if there is one, and of the classifier."""
+    return (shape.labels + shape.hidden * shape.head.pooled) * (shape.hidden + 1)

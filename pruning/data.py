@@ -1,41 +1,52 @@
-"""Labelled rows from files -> encoded, hashed sets.
+"""Labelled rows, encoded and hashed: what scores a model and judges its cuts. ``pruning.tasks`` makes them of files."""
 
-A row has ``text`` (or ``sentence``), an optional ``text_pair``, and ``label``: a label's name or its number.
-"""
-
-import csv
 import hashlib
 import json
 import random
-import reprlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import pyarrow
-import pyarrow.parquet
 import torch
 from torch import Tensor
 
-from pruning.errors import DataError
-from pruning.tokenization import Encoded, TextTokenizer
+from pruning.heads import Head
+from pruning.tokenization import Encoded
 
-TEXT_FIELDS = ("text", "sentence")
-FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
-MAX_DIGITS = 20
-"""A label's number is not longer; Python refuses to read those of thousands of digits."""
-MAX_TOKENS = 128
-"""Longest labelled sequence used for scoring and evaluation; longer ones are cut."""
+IGNORED = -100
+"""Label of what takes no part in the loss, as torch's losses have it."""
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledRow:
-    """One text, or pair of texts, and the index of its label."""
+class Tagged:
+    """A sentence as its metric needs it."""
 
-    text: str
-    text_pair: str | None
-    label: int
+    tags: tuple[int, ...]
+    """Label of each word."""
+    tokens: tuple[int, ...]
+    """Index of each word's first token in the sequence; -1 where no token stands for the word."""
+
+    @property
+    def identity(self) -> list[object]:
+        """What a digest must tell apart."""
+        return [self.tags, self.tokens]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question as its metric needs it."""
+
+    context: str
+    spans: tuple[tuple[int, int], ...]
+    """First character of the context that each of its tokens stands for, and one past the last."""
+    first: int
+    """Index of the context's first token in the sequence."""
+    answers: tuple[str, ...]
+    """All that are right."""
+
+    @property
+    def identity(self) -> list[object]:
+        """What a digest must tell apart; where tokens stand follows from the context and their ids."""
+        return [self.context, self.answers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +55,17 @@ class LabelledSet:
 
     sequences: tuple[Encoded, ...]
     labels: Tensor
-    """Label indices, [n]."""
+    """What the loss compares with: index of the label [n]; number [n]; label of each token, ``IGNORED`` after the last
+    and where none is asked for [n, longest]; first and last token of the answer, ``IGNORED`` where it is cut off
+    [n, 2]."""
     digest: str
-    """Of token ids, token types, labels and their order."""
+    """Of token ids, token types, labels, truths and their order."""
+    head: Head = Head.LABEL
+    """What the rows are for."""
+    truths: tuple[Tagged | Asked, ...] = ()
+    """What the metric compares with, row by row, where the labels do not say it all."""
+    names: tuple[str, ...] = ()
+    """Names of the labels, where the metric reads them."""
 
     def __len__(self) -> int:
         """Return n."""
@@ -54,102 +73,25 @@ class LabelledSet:
 
     def subset(self, indices: Sequence[int]) -> "LabelledSet":
         """Return the rows at ``indices``, in that order."""
-        return _labelled_set([self.sequences[i] for i in indices], [int(self.labels[i]) for i in indices])
+        chosen = replace(
+            self,
+            sequences=tuple(self.sequences[index] for index in indices),
+            labels=self.labels[torch.tensor(indices, dtype=torch.long)],
+            truths=tuple(self.truths[index] for index in indices) if self.truths else (),
+        )
+        return replace(chosen, digest=_digest(chosen))
 
 
-def read_rows(path: Path, labels: Sequence[str]) -> list[LabelledRow]:
-    """Return the labelled rows of a JSON Lines, CSV, TSV or Parquet file.
-
-    Args:
-        path: the file; its suffix says the format.
-        labels: the model's labels, in logit order. A row gives a name of these or an index into them.
-
-    Raises:
-        DataError: no such file, an unknown format, no rows, or a row that cannot be used (its line is named).
-    """
-    if path.suffix not in FORMATS:
-        raise DataError(f"{path}: unknown format {path.suffix!r}; give one of {', '.join(FORMATS)}")
-    try:
-        rows = [_checked(values, f"{path}, line {line}", labels) for line, values in _records(path)]
-    except FileNotFoundError:
-        raise DataError(f"no file of labelled rows at {path}; give the path of one") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}; save it as UTF-8") from None
-    except (OSError, csv.Error, pyarrow.ArrowInvalid) as error:
-        raise DataError(
-            f"{path} cannot be read as {path.suffix}: {error}; save it again in the format of its name"
-        ) from None
-    if not rows:
-        raise DataError(f"{path} holds no rows; give at least one labelled text")
-    return rows
-
-
-def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield (line number in the file, fields)."""
-    if path.suffix == ".parquet":
-        yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
-        return
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        if path.suffix == ".jsonl":
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, _json_object(line, f"{path}, line {number}")
-            return
-        reader = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-        for fields in reader:
-            yield reader.line_num, fields
-
-
-def _json_object(line: str, where: str) -> Mapping[str, Any]:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:  # also numbers too long to read, and nesting too deep
-        raise DataError(f"{where}: not JSON that can be read ({error}); give one object per line") from None
-    if not isinstance(values, dict):
-        raise DataError(f"{where}: a row must be an object with text and label, not {type(values).__name__}")
-    return values
-
-
-def _checked(values: Mapping[str, Any], where: str, labels: Sequence[str]) -> LabelledRow:
-    text = next((values[field] for field in TEXT_FIELDS if values.get(field) is not None), None)
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{where}: no text; each row needs a non-empty 'text' and a 'label'")
-    pair = values.get("text_pair") or None
-    if pair is not None and not isinstance(pair, str):
-        raise DataError(f"{where}: 'text_pair' must be a string, got {reprlib.repr(pair)}")
-    if not _is_text(text) or not _is_text(pair or ""):
-        raise DataError(f"{where}: half a surrogate pair is no character; write the text as UTF-8")
-    if values.get("label") is None or values["label"] == "":
-        raise DataError(f"{where}: no label; each row needs a non-empty 'text' and a 'label'")
-    return LabelledRow(text, pair, _label_index(values["label"], where, labels))
-
-
-def _is_text(text: str) -> bool:
-    """Tell whether UTF-8 can hold the text; a JSON escape can make one that it cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _label_index(label: Any, where: str, labels: Sequence[str]) -> int:
-    if isinstance(label, str) and label in labels:
-        return labels.index(label)
-    written = isinstance(label, str) and label.isascii() and label.isdigit() and len(label) <= MAX_DIGITS
-    number = int(label) if written else label
-    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(labels):
-        return number
-    raise DataError(
-        f"{where}: the model does not know the label {reprlib.repr(label)}; it knows {', '.join(map(repr, labels))} "
-        f"or their numbers 0 to {len(labels) - 1}"
-    )
-
-
-def encode_rows(rows: Sequence[LabelledRow], tokenizer: TextTokenizer, max_length: int = MAX_TOKENS) -> LabelledSet:
-    """Return the rows as token ids, cut at ``max_length``, in their order."""
-    texts = [row.text if row.text_pair is None else (row.text, row.text_pair) for row in rows]
-    return _labelled_set(tokenizer.encode(texts, max_length=max_length), [row.label for row in rows])
+def labelled_set(
+    sequences: Sequence[Encoded],
+    labels: Tensor,
+    head: Head,
+    truths: Sequence[Tagged | Asked] = (),
+    names: Sequence[str] = (),
+) -> LabelledSet:
+    """Return the rows as a set with its digest."""
+    rows = LabelledSet(tuple(sequences), labels, "", head, tuple(truths), tuple(names))
+    return replace(rows, digest=_digest(rows))
 
 
 def calibration_sample(rows: LabelledSet, size: int, seed: int) -> LabelledSet:
@@ -161,8 +103,11 @@ def calibration_sample(rows: LabelledSet, size: int, seed: int) -> LabelledSet:
     return rows.subset(sorted(chosen, key=lambda index: (len(rows.sequences[index].ids), index)))
 
 
-def _labelled_set(sequences: Sequence[Encoded], labels: Sequence[int]) -> LabelledSet:
+def _digest(rows: LabelledSet) -> str:
     digest = hashlib.sha256()
-    for sequence, label in zip(sequences, labels, strict=True):
-        digest.update(json.dumps([list(sequence.ids), list(sequence.type_ids), label]).encode())
-    return LabelledSet(tuple(sequences), torch.tensor(labels), digest.hexdigest())
+    labels = rows.labels.tolist()
+    for index, sequence in enumerate(rows.sequences):
+        label = labels[index][: len(sequence.ids)] if rows.head is Head.TAGS else labels[index]
+        row = [list(sequence.ids), list(sequence.type_ids), label]
+        digest.update(json.dumps(row + [truth.identity for truth in rows.truths[index : index + 1]]).encode())
+    return digest.hexdigest()

@@ -1,73 +1,52 @@
-"""Load a BERT classifier from a Hugging Face directory. The only file that knows that library's attribute names.
+"""Load an encoder with its head from a Hugging Face directory. Everything after this file speaks of slots.
 
-Everything after this file speaks of slots: ``query``, ``key``, ``value``, ``attention_output``,
-``attention_norm``, ``ffn_in``, ``ffn_out``, ``ffn_norm``.
+``pruning.architectures`` says what each architecture calls them; this is the only file that asks that library.
 """
 
-import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig
 
+from pruning.architectures import ARCHITECTURES, Architecture
+from pruning.checkpoint import CONFIG, read_settings, read_tensors, tokenizer_digest
 from pruning.cost import Shape
 from pruning.errors import ModelError
 from pruning.files import digest_of
+from pruning.heads import Head
 
-LAYER_SLOTS = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "ffn_in": "intermediate.dense",
-    "ffn_out": "output.dense",
-    "ffn_norm": "output.LayerNorm",
-}
-MODEL_SLOTS = {
-    "embeddings.word.weight": "bert.embeddings.word_embeddings.weight",
-    "embeddings.position.weight": "bert.embeddings.position_embeddings.weight",
-    "embeddings.token_type.weight": "bert.embeddings.token_type_embeddings.weight",
-    "embeddings.norm.weight": "bert.embeddings.LayerNorm.weight",
-    "embeddings.norm.bias": "bert.embeddings.LayerNorm.bias",
-    "pooler.weight": "bert.pooler.dense.weight",
-    "pooler.bias": "bert.pooler.dense.bias",
-    "classifier.weight": "classifier.weight",
-    "classifier.bias": "classifier.bias",
-}
 PRUNABLE_SLOTS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 """Linear layers of an encoder layer whose weights may go."""
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
-SIZES = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "vocab_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
-"""Settings that must be whole numbers of at least 1."""
+USUAL_NORM_EPS = 1e-12
+"""Of architectures whose ``config.json`` does not say."""
 SERVED: dict[str, tuple[object, ...]] = {
     "position_embedding_type": (None, "absolute"),
-    "problem_type": (None, "single_label_classification"),
     "is_decoder": (None, False),
     "add_cross_attention": (None, False),
 }
 """Settings that would change the answers, and the values under which ours are those of the checkpoint."""
-BUFFERS = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids")
-"""What older checkpoints store beside weights: constants."""
+PROBLEMS: dict[Head, tuple[object, ...]] = {
+    Head.LABEL: (None, "single_label_classification"),
+    Head.SCORE: (None, "regression"),
+}
+"""The same of ``problem_type``, which only these heads read."""
+CLASSES = {
+    "ForSequenceClassification": Head.LABEL,
+    "ForTokenClassification": Head.TAGS,
+    "ForQuestionAnswering": Head.SPAN,
+}
+"""How the library's name of a model with a head ends; one label makes a regression of the first."""
+SPAN_LABELS = ("start", "end")
 
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """A dense classifier on the CPU in float32, by slot names, with what identifies it."""
+    """A dense encoder with its head on the CPU in float32, by slot names, with what identifies it."""
 
     name: str
     path: Path
@@ -80,13 +59,18 @@ class BaseModel:
     weights_digest: str
     """Digest of every tensor's name, shape and bytes as stored."""
     tokenizer_digest: str
+    head_activation: str = "tanh"
+    """Between ``pooler`` and ``classifier``; a head without a pooler has none."""
+
+    @property
+    def architecture_digest(self) -> str:
+        """Identify all that is computed with the weights: they do not say, for one, how many heads share them."""
+        return digest_of([asdict(self.shape), self.activation, self.norm_eps, self.head_activation])
 
     @property
     def digest(self) -> str:
         """Identify weights, architecture, labels and tokenizer together."""
-        # The shape too: the weights do not say how many heads share them.
-        architecture = [asdict(self.shape), self.activation, self.norm_eps]
-        return digest_of([self.weights_digest, self.tokenizer_digest, architecture, self.labels])
+        return digest_of([self.weights_digest, self.tokenizer_digest, self.architecture_digest, self.labels])
 
     @property
     def max_length(self) -> int:
@@ -103,177 +87,174 @@ class BaseModel:
 
 
 def load_base_model(path: Path) -> BaseModel:
-    """Return the classifier stored in a model directory (``config.json``, ``*.safetensors``, ``tokenizer.json``).
+    """Return the model stored in a directory (``config.json``, ``*.safetensors``, ``tokenizer.json``).
 
     Raises:
-        ModelError: not a directory, not a BERT classifier that picks one label, no safetensors weights, or tensors
+        ModelError: not a directory, an architecture or a head that is not known, no safetensors weights, or tensors
             that do not fit.
     """
-    if not path.is_dir():
-        raise ModelError(f"no model directory at {path}; give a local Hugging Face directory with config.json")
-    config = _read_config(path)
-    stored, weights_digest = _read_tensors(path, _weight_files(path))
-    shape = _shape(config)
-    tensors = _by_slot(stored, shape, path)
-    labels = tuple(str(config.id2label[index]) for index in range(shape.labels))
+    given = read_settings(path)
+    kind = given.get("model_type")
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+        raise ModelError(f"{path} holds a {kind!r} model; this version knows {', '.join(ARCHITECTURES)}; give one")
+    architecture = ARCHITECTURES[kind]
+    _check_settings(path / CONFIG, given, architecture)
+    settings = _completed(path, architecture)
+    stored, weights_digest = read_tensors(path)
+    head = _head(path, given, settings, stored, architecture)
+    first_position = _first_position(path / CONFIG, settings) if architecture.positions_follow_padding else 0
+    shape = _shape(settings, head, architecture, first_position)
+    tensors = _by_slot(stored, shape, architecture, first_position, path)
+    names = settings["id2label"]
     return BaseModel(
         name=path.name,
         path=path,
         shape=shape,
-        activation=config.hidden_act,
-        norm_eps=config.layer_norm_eps,
-        labels=labels,
+        activation=settings[architecture.activation],
+        norm_eps=settings[architecture.norm_eps] if architecture.norm_eps else USUAL_NORM_EPS,
+        labels=SPAN_LABELS if head is Head.SPAN else tuple(str(names[index]) for index in range(shape.labels)),
         tensors=tensors,
         weights_digest=weights_digest,
-        tokenizer_digest=hashlib.sha256(_tokenizer_file(path).read_bytes()).hexdigest(),
+        tokenizer_digest=tokenizer_digest(path),
+        head_activation=architecture.head_activation,
     )
 
 
-def _read_config(path: Path) -> PretrainedConfig:
-    file = path / "config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        kind = values.get("model_type")
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path} has no config.json; it is not a Hugging Face model directory: give one made by save_pretrained"
-        ) from None
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{file} is not a JSON object: {error}; fetch or save the model again") from None
-    if kind != "bert":
-        raise ModelError(f"{path} holds a {kind!r} model; this version serves BERT ('model_type': 'bert')")
-    _check_settings(file, values)
-    try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
-    except Exception as error:  # the library's checks raise what they like
-        raise ModelError(f"{file} cannot be used: {error}; correct that setting, or fetch the model again") from error
-    if config.hidden_act not in ACTIVATIONS:
-        raise ModelError(
-            f"{path} uses the activation {config.hidden_act!r}; known: {', '.join(ACTIVATIONS)}; give a model with one"
-        )
-    if sorted(config.id2label) != list(range(len(config.id2label))):
-        raise ModelError(
-            f"{path}: id2label must number the labels 0 to n-1; got {sorted(config.id2label)}; number them so"
-        )
-    if len(config.id2label) < 2:
-        raise ModelError(f"{path} has {len(config.id2label)} label; this version serves classifiers of two and more")
-    if config.hidden_size % config.num_attention_heads:
-        raise ModelError(
-            f"{path}: a hidden size of {config.hidden_size} cannot be shared by {config.num_attention_heads} heads; "
-            "set num_attention_heads to the number that the checkpoint was trained with"
-        )
-    return config
-
-
-def _check_settings(file: Path, values: dict[str, Any]) -> None:
+def _check_settings(file: Path, given: Mapping[str, Any], architecture: Architecture) -> None:
     """Refuse sizes that are none, and models that compute something else than our forward pass."""
-    for name in SIZES:
-        size = values.get(name, 1)  # what is not there has the library's usual value
+    for name in architecture.sizes.values():
+        size = given.get(name, 1)  # what is not there has the library's usual value
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ModelError(
                 f"{file}: {name} must be a whole number of at least 1; got {size!r}; "
                 "set it to what the checkpoint was trained with"
             )
     for name, served in SERVED.items():
-        value = values.get(name)
-        if value not in served:
-            raise ModelError(
-                f"{file}: {name} is {value!r}, which this version does not compute; "
-                f"give a model with {served[-1]!r} (a BERT encoder that picks one of its labels)"
-            )
+        _require(file, given, name, served)
 
 
-def _weight_files(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.safetensors"))
-    if files:
-        return files
-    pickled = sorted(file.name for file in path.glob("*.bin"))
-    if pickled:
+def _require(file: Path, given: Mapping[str, Any], name: str, served: tuple[object, ...]) -> None:
+    value = given.get(name)
+    if value not in served:
         raise ModelError(
-            f"{path} has only pickled weights ({', '.join(pickled)}), which can run code when opened; "
-            "save the model again with save_pretrained(..., safe_serialization=True)"
+            f"{file}: {name} is {value!r}, which this version does not compute; give a model with {served[-1]!r}"
         )
-    raise ModelError(f"{path} has no weights: no *.safetensors file; save the model there with save_pretrained")
 
 
-def _tokenizer_file(path: Path) -> Path:
-    file = path / "tokenizer.json"
-    if not file.is_file():
-        raise ModelError(f"{path} has no tokenizer.json; save its fast tokenizer there with save_pretrained")
-    return file
+def _completed(path: Path, architecture: Architecture) -> dict[str, Any]:
+    """Return all settings, those that the file leaves out as the library knows them."""
+    file = path / CONFIG
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        settings: dict[str, Any] = config.to_dict() | {"id2label": dict(config.id2label)}
+    except Exception as error:  # the library's checks raise what they like
+        raise ModelError(f"{file} cannot be used: {error}; correct that setting, or fetch the model again") from error
+    activation = settings[architecture.activation]
+    if activation not in ACTIVATIONS:
+        raise ModelError(
+            f"{path} uses the activation {activation!r}; known: {', '.join(ACTIVATIONS)}; give a model with one"
+        )
+    labels = settings["id2label"]
+    if sorted(labels) != list(range(len(labels))):
+        raise ModelError(f"{path}: id2label must number the labels 0 to n-1; got {sorted(labels)}; number them so")
+    hidden, heads = (settings[architecture.sizes[size]] for size in ("hidden", "num_heads"))
+    if hidden % heads:
+        raise ModelError(
+            f"{path}: a hidden size of {hidden} cannot be shared by {heads} heads; "
+            f"set {architecture.sizes['num_heads']} to the number that the checkpoint was trained with"
+        )
+    return settings
 
 
-def _read_tensors(path: Path, files: list[Path]) -> tuple[dict[str, Tensor], str]:
-    tensors: dict[str, Tensor] = {}
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as stored:
-                for name in sorted(stored.keys()):
-                    tensor = stored.get_tensor(name)
-                    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-                    digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-                    tensors[name] = tensor.float()
-        except SafetensorError as error:
-            raise ModelError(f"{file} is not a readable safetensors file: {error}; fetch or save it again") from None
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ModelError(f"{path}: tensor {name} has values that are not finite; give an earlier checkpoint")
-    return tensors, digest.hexdigest()
+def _head(
+    path: Path,
+    given: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    stored: Mapping[str, Tensor],
+    architecture: Architecture,
+) -> Head:
+    """Return the head that ``architectures`` of the config names; where it names none, the one whose tensors are there.
+
+    Older checkpoints of token heads hold a pooler too, so that the config is asked first.
+    """
+    named = given.get("architectures") or []
+    kinds = [kind for ending, kind in CLASSES.items() if named and str(named[0]).endswith(ending)]
+    if not named:
+        kinds = [
+            kind
+            for kind in (Head.SPAN, Head.LABEL, Head.TAGS)
+            if all(f"{module}.weight" in stored for module in architecture.head_modules(kind).values())
+        ]
+    if not kinds:
+        what = f"is a {named[0]}, which has" if named else "has"
+        raise ModelError(
+            f"{path} {what} no classification head and none for tokens or answers; fine-tune it on a task first "
+            f"(the library's models whose names end in {', '.join(CLASSES)})"
+        )
+    head = Head.SCORE if kinds[0] is Head.LABEL and len(settings["id2label"]) == 1 else kinds[0]
+    if head in PROBLEMS:
+        _require(path / CONFIG, given, "problem_type", PROBLEMS[head])
+    if head is Head.TAGS and len(settings["id2label"]) < 2:
+        raise ModelError(f"{path} has one label for all tokens, and nothing to tell apart; give a model with more")
+    return head
 
 
-def _shape(config: PretrainedConfig) -> Shape:
-    values: dict[str, Any] = config.to_dict()
+def _first_position(file: Path, settings: Mapping[str, Any]) -> int:
+    """Return the position of a sequence's first token."""
+    padding, positions = settings.get("pad_token_id"), settings["max_position_embeddings"]
+    if not isinstance(padding, int) or not 0 <= padding < positions - 1:
+        raise ModelError(
+            f"{file}: pad_token_id must be a whole number from 0 to max_position_embeddings - 2 ({positions - 2}), "
+            f"for positions are counted from it; got {padding!r}; set it to what the checkpoint was trained with"
+        )
+    return padding + 1
+
+
+def _shape(settings: Mapping[str, Any], head: Head, architecture: Architecture, first_position: int) -> Shape:
+    sizes = {field: settings[name] for field, name in architecture.sizes.items()}
     return Shape(
-        hidden=values["hidden_size"],
-        num_layers=values["num_hidden_layers"],
-        num_heads=values["num_attention_heads"],
-        head_dim=values["hidden_size"] // values["num_attention_heads"],
-        ffn=values["intermediate_size"],
-        vocabulary=values["vocab_size"],
-        positions=values["max_position_embeddings"],
-        token_types=values["type_vocab_size"],
-        labels=len(config.id2label),
+        hidden=sizes["hidden"],
+        num_layers=sizes["num_layers"],
+        num_heads=sizes["num_heads"],
+        head_dim=sizes["hidden"] // sizes["num_heads"],
+        ffn=sizes["ffn"],
+        vocabulary=sizes["vocabulary"],
+        positions=sizes["positions"] - first_position,
+        token_types=sizes.get("token_types", 0),
+        labels=len(SPAN_LABELS) if head is Head.SPAN else len(settings["id2label"]),
+        embedding=None if sizes.get("embedding") == sizes["hidden"] else sizes.get("embedding"),
+        head=head,
     )
 
 
-def _by_slot(stored: dict[str, Tensor], shape: Shape, path: Path) -> dict[str, Tensor]:
-    """Return the tensors under slot names, every shape checked against the config."""
-    if "classifier.weight" not in stored:
-        raise ModelError(f"{path} has no classification head ('classifier.weight'); fine-tune it on a task first")
-    D, F = shape.hidden, shape.ffn
-    sizes: dict[str, tuple[int, ...]] = {
-        "embeddings.word.weight": (shape.vocabulary, D),
-        "embeddings.position.weight": (shape.positions, D),
-        "embeddings.token_type.weight": (shape.token_types, D),
-        "embeddings.norm.weight": (D,),
-        "embeddings.norm.bias": (D,),
-        "pooler.weight": (D, D),
-        "pooler.bias": (D,),
-        "classifier.weight": (shape.labels, D),
-        "classifier.bias": (shape.labels,),
-    }
-    sources = dict(MODEL_SLOTS)
-    outputs = dict.fromkeys(LAYER_SLOTS, D) | {"ffn_in": F}
-    inputs = dict.fromkeys(LAYER_SLOTS, D) | {"ffn_out": F}
-    for layer in range(shape.num_layers):
-        for slot, attribute in LAYER_SLOTS.items():
-            name, source = f"layers.{layer}.{slot}", f"bert.encoder.layer.{layer}.{attribute}"
-            sources[f"{name}.weight"], sources[f"{name}.bias"] = f"{source}.weight", f"{source}.bias"
-            is_norm = slot.endswith("_norm")
-            sizes[f"{name}.weight"] = (D,) if is_norm else (outputs[slot], inputs[slot])
-            sizes[f"{name}.bias"] = (outputs[slot],)
+def _by_slot(
+    stored: Mapping[str, Tensor], shape: Shape, architecture: Architecture, first_position: int, path: Path
+) -> dict[str, Tensor]:
+    """Return the tensors under slot names, every shape checked against the config.
+
+    Of positions, those before a sequence's first are left out: no token has them.
+    """
+    sizes = _tensor_sizes(shape, first_position)
+    modules = dict(architecture.modules(shape.head, shape.num_layers))
+    sources = {name: ".".join((modules[slot], part)) for name in sizes for slot, _, part in [name.rpartition(".")]}
     missing = sorted(source for source in sources.values() if source not in stored)
     if missing:
         raise ModelError(
-            f"{path} lacks {len(missing)} tensors of a BERT classifier, the first is {missing[0]}; fetch or save the "
-            f"model again, or correct num_hidden_layers ({shape.num_layers}) in its config.json"
+            f"{path} lacks {len(missing)} tensors of a {architecture.name} model for {shape.head}, the first is "
+            f"{missing[0]}; fetch or save the model again, or correct {architecture.sizes['num_layers']} "
+            f"({shape.num_layers}) in its config.json"
         )
-    surplus = sorted(name for name in stored if name.startswith("bert.") and name not in {*sources.values(), *BUFFERS})
+    known = set(sources.values())
+    surplus = sorted(
+        name
+        for name in stored
+        if name.startswith(f"{architecture.prefix}.") and name not in known and not architecture.unread(name)
+    )
     if surplus:
         raise ModelError(
-            f"{path} has {len(surplus)} tensors that its config.json does not speak of, the first is {surplus[0]}; "
-            f"set num_hidden_layers ({shape.num_layers}) to what the checkpoint was trained with, or save it again"
+            f"{path} has {len(surplus)} tensors that its config.json does not speak of, the first is {surplus[0]}; set "
+            f"{architecture.sizes['num_layers']} ({shape.num_layers}) to what the checkpoint was trained with, or save "
+            "it again"
         )
     tensors = {name: stored[source] for name, source in sources.items()}
     for name, tensor in tensors.items():
@@ -282,4 +263,31 @@ def _by_slot(stored: dict[str, Tensor], shape: Shape, path: Path) -> dict[str, T
                 f"{path}: {sources[name]} has shape {tuple(tensor.shape)}, config.json says {sizes[name]}; "
                 "use the config.json that was saved with these weights"
             )
-    return tensors
+    positions = "embeddings.position.weight"
+    return tensors | {positions: tensors[positions][first_position:].contiguous()}
+
+
+def _tensor_sizes(shape: Shape, first_position: int) -> dict[str, tuple[int, ...]]:
+    """Return the size of every tensor of a model by slot name, of positions all that are stored."""
+    D, F, E = shape.hidden, shape.ffn, shape.embedding_width
+    sizes: dict[str, tuple[int, ...]] = {
+        "embeddings.word.weight": (shape.vocabulary, E),
+        "embeddings.position.weight": (first_position + shape.positions, E),
+    }
+    if shape.token_types:
+        sizes["embeddings.token_type.weight"] = (shape.token_types, E)
+    for part in ("weight", "bias"):
+        sizes[f"embeddings.norm.{part}"] = (E,)
+    matrices = {"classifier": (shape.labels, D)}
+    if shape.embedding is not None:
+        matrices["embeddings.project"] = (D, E)
+    if shape.head.pooled:
+        matrices["pooler"] = (D, D)
+    for layer in range(shape.num_layers):
+        for slot in PRUNABLE_SLOTS:
+            matrices[f"layers.{layer}.{slot}"] = {"ffn_in": (F, D), "ffn_out": (D, F)}.get(slot, (D, D))
+        for norm in ("attention_norm", "ffn_norm"):
+            sizes |= {f"layers.{layer}.{norm}.{part}": (D,) for part in ("weight", "bias")}
+    for slot, (outputs, inputs) in matrices.items():
+        sizes |= {f"{slot}.weight": (outputs, inputs), f"{slot}.bias": (outputs,)}
+    return sizes

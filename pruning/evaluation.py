@@ -1,56 +1,74 @@
-"""What a variant is worth: accuracy with its interval, and agreement with the dense model."""
+"""What a variant is worth: its task's primary metric with an interval, and agreement with the dense model."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from torch import Tensor
 
 from pruning.data import LabelledSet
-
-Z_95 = 1.959964
-"""Standard normal quantile of a two-sided 95 % interval."""
+from pruning.errors import SpecError
+from pruning.metrics import Metric
+from pruning.tasks import TASKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """Measured on labelled rows that took no part in scoring."""
 
-    accuracy: float
-    """Correct / total."""
-    accuracy_low: float
-    """Lower end of the 95 % Wilson score interval."""
-    accuracy_high: float
-    """Upper end of it."""
+    metric: Metric
+    """The primary metric of the rows' task, with its 95 % interval."""
     agreement: float
-    """Share of rows with the dense model's predicted label."""
+    """How far the answers are the dense model's: for labels, the share of rows with the same one."""
     rows: int
+    others: Mapping[str, float] = field(default_factory=dict)
+    """The task's other metrics by name."""
     rows_digest: str = ""
-    """Which rows: accuracies on other rows are not comparable."""
+    """Which rows: figures on other rows are not comparable."""
     screened: bool = False
     """Whether ``screened_logits`` answered the rows in place of ``predict_logits``; see ``pruning.prediction``."""
 
+    @property
+    def accuracy(self) -> float:
+        """Correct / total.
 
-def wilson_interval(successes: int, total: int, z: float = Z_95) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion (Wilson, 1927)."""
-    if total == 0:
-        return 0.0, 1.0
-    share = successes / total
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+        Raises:
+            SpecError: the task is not judged by accuracy; ``accuracy_low`` and ``accuracy_high`` raise it too.
+        """
+        return self._accuracy.value
+
+    @property
+    def accuracy_low(self) -> float:
+        """Lower end of the 95 % Wilson score interval."""
+        return self._accuracy.low
+
+    @property
+    def accuracy_high(self) -> float:
+        """Upper end of it."""
+        return self._accuracy.high
+
+    @property
+    def _accuracy(self) -> Metric:
+        if self.metric.name != "accuracy":
+            raise SpecError(f"the model is judged by {self.metric.name}, and has no accuracy; read its 'metric'")
+        return self.metric
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild from ``dataclasses.asdict``."""
+        return cls(**{**values, "metric": Metric(**values["metric"])})
 
 
-def evaluate(logits: Tensor, reference: Tensor, rows: LabelledSet) -> Evaluation:
-    """Return the worth of ``logits`` [n, labels] on ``rows``, beside the dense model's ``reference`` logits."""
-    predicted = logits.argmax(1)
-    correct = int((predicted == rows.labels).sum())
-    low, high = wilson_interval(correct, len(rows))
+def evaluate(outputs: Tensor, reference: Tensor, rows: LabelledSet) -> Evaluation:
+    """Return the worth of a model's ``outputs`` on ``rows``, beside the dense model's outputs ``reference``.
+
+    Both are [n, labels], or of a head that reads every token [T, labels], sequence after sequence.
+    """
+    judgement = TASKS[rows.head].judge(outputs, reference, rows)
     return Evaluation(
-        accuracy=correct / len(rows),
-        accuracy_low=low,
-        accuracy_high=high,
-        agreement=float((predicted == reference.argmax(1)).double().mean()),
+        metric=judgement.metric,
+        agreement=judgement.agreement,
         rows=len(rows),
+        others=judgement.others,
         rows_digest=rows.digest,
     )

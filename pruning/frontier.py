@@ -1,4 +1,4 @@
-"""The frontier: accuracy against measured cost over the ladder, on this machine."""
+"""The frontier: the task's metric against measured cost over the ladder, on this machine."""
 
 import statistics
 import time
@@ -117,7 +117,7 @@ def frontier_rows(
     for manifest in manifests:
         if only is not None and manifest.variant_id not in only:
             continue
-        evaluation, cost = manifest.evaluation, manifest.cost
+        evaluation, cost, metric = manifest.evaluation, manifest.cost, manifest.evaluation.metric
         dense = denses.get((evaluation.rows_digest, manifest.spec.precision))
         speed, run, speedup = _speed(runs, manifest, dense)
         plain = denses.get((evaluation.rows_digest, Precision.FLOAT32))
@@ -130,8 +130,12 @@ def frontier_rows(
             "recover": manifest.spec.as_dict()["recover"],
             "scope": manifest.spec.as_dict().get("scope"),
             "precision": manifest.spec.precision.value,
-            "accuracy": evaluation.accuracy,
-            "accuracy_interval": [evaluation.accuracy_low, evaluation.accuracy_high],
+            "metric": metric.name,
+            "metric_value": metric.value,
+            "metric_interval": [metric.low, metric.high],
+            "other_metrics": dict(evaluation.others),
+            "accuracy": metric.value if metric.name == "accuracy" else None,
+            "accuracy_interval": [metric.low, metric.high] if metric.name == "accuracy" else None,
             "accuracy_rows": evaluation.rows,
             "rows_digest": evaluation.rows_digest,
             "agreement": evaluation.agreement,

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pruning.data import MAX_TOKENS, LabelledSet, encode_rows, read_rows
+from pruning.data import LabelledSet
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import ModelError
+from pruning.tasks import TASKS
 from pruning.tokenization import TextTokenizer
 
 
@@ -26,7 +27,7 @@ class Material:
 
         Raises:
             ModelError: the model cannot be loaded, or its tokenizer is of a larger vocabulary.
-            DataError: the rows cannot be used.
+            DataError: the rows cannot be used, or are for another head than the model's.
         """
         base = load_base_model(model)
         tokenizer = TextTokenizer.load(model)
@@ -36,7 +37,7 @@ class Material:
                 f"{base.shape.vocabulary} and so knows ids up to {base.shape.vocabulary - 1}; "
                 "put the tokenizer.json there that the model was trained with"
             )
-        longest = min(MAX_TOKENS, base.max_length)
-        rows = encode_rows(read_rows(train, base.labels), tokenizer, longest)
-        judged = encode_rows(read_rows(evaluation, base.labels), tokenizer, longest)
+        task = TASKS[base.shape.head]
+        longest = min(task.max_tokens, base.max_length)
+        rows, judged = (task.load(path, base.labels, tokenizer, longest) for path in (train, evaluation))
         return cls(base, rows, judged)

@@ -1,4 +1,4 @@
-"""What of a frontier is worth having: the Pareto front of accuracy and speed, and what dominates the rest."""
+"""What of a frontier is worth having: the Pareto front of the task's metric and speed, and what dominates the rest."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ Row = Mapping[str, Any]
 
 
 def dominators(rows: Sequence[Row]) -> dict[str, str | None]:
-    """Return, by variant, the one that is at least as accurate and as fast; None for those worth having.
+    """Return, by variant, the one that is at least as good by its metric and as fast; None for those worth having.
 
     Only rows that one run timed side by side (``speeds_run``) and that were judged on the same rows (``rows_digest``)
     are compared; one that no run timed is in nobody's way. Of equals in both the first is kept. Where several dominate
@@ -16,7 +16,7 @@ def dominators(rows: Sequence[Row]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for index, row in enumerate(rows):
         better = [other for place, other in enumerate(rows) if _dominates(other, row, comes_first=place < index)]
-        best = max(better, key=lambda other: (other["items_per_s"], other["accuracy"]), default=None)
+        best = max(better, key=lambda other: (other["items_per_s"], other["metric_value"]), default=None)
         found[row["variant"]] = None if best is None else best["variant"]
     return found
 
@@ -30,6 +30,6 @@ def left_out(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
 def _dominates(other: Row, row: Row, *, comes_first: bool) -> bool:
     if other["speeds_run"] is None or any(other[key] != row[key] for key in ("speeds_run", "rows_digest")):
         return False
-    mine, others = (row["accuracy"], row["items_per_s"]), (other["accuracy"], other["items_per_s"])
+    mine, others = (row["metric_value"], row["items_per_s"]), (other["metric_value"], other["items_per_s"])
     at_least = others[0] >= mine[0] and others[1] >= mine[1]
     return at_least and (others != mine or comes_first)

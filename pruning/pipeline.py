@@ -26,6 +26,7 @@ from pruning.quantization import MATRICES, QUANTIZATION_VERSION, quantize
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.recovered import RecoveredCut
 from pruning.scores import scorer_named
+from pruning.sequential import SEQUENTIAL_VERSION, recover_sequentially
 from pruning.slim.convert import (
     DTYPES,
     build_slim,
@@ -46,6 +47,10 @@ Ranking = Sequence[CostCurve] | Mapping[str, Tensor]
 """Cost curves along a scorer's order of structures, or its scores of single weights by tensor name."""
 Mask = StructureMask | WeightMask
 
+RECOVERY_VERSIONS: dict[Recover | None, int] = {
+    Recover.RECONSTRUCT: RECONSTRUCTION_VERSION,
+    Recover.SEQUENTIAL: SEQUENTIAL_VERSION,
+}
 MATRIX_WEIGHTS = tuple(f"{matrix}.weight" for matrix in MATRICES)
 
 Step = Callable[[str], None]
@@ -107,8 +112,8 @@ def cut(
 ) -> tuple[dict[str, Tensor], Cost, float]:
     """Return (encoder layers in the spec's precision, cost, achieved sparsity) of a cut.
 
-    It comes from the cache alone, but for int8, whose ranges are those of some calibration rows in the cut, and for
-    the first cut by a scorer with a pass of its own over the rows, which ``progress`` counts.
+    It comes from the cache alone, but for what needs calibration rows in the cut, sequential recovery and int8 ranges,
+    and for the first cut by a scorer with a pass of its own over the rows, which ``progress`` counts.
 
     Raises:
         SpecError, CacheError, RecoveryError, StoreError: as ``build_variant``.
@@ -146,7 +151,7 @@ def _cut_in_float32(
     if spec.recover is Recover.DISTILL:
         return _as_trained(bench, spec)
     ranking = ranking_of(bench, spec, progress, breath)
-    return carried_out(bench, mask_of(bench, ranking, spec), spec)
+    return carried_out(bench, mask_of(bench, ranking, spec), spec, breath)
 
 
 def ranking_of(
@@ -177,15 +182,28 @@ def mask_of(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Mask:
     return unstructured_mask(ranking, spec.sparsity, spec.scope or scorer_named(spec.scorer).scope)
 
 
-def carried_out(bench: Workbench, mask: Mask, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
-    """Return (encoder layers in float32, cost, achieved sparsity) of a mask, reconstructed if ``spec`` says so."""
+def carried_out(
+    bench: Workbench, mask: Mask, spec: PruneSpec, breath: Breath = no_breath
+) -> tuple[dict[str, Tensor], Cost, float]:
+    """Return (encoder layers in float32, cost, achieved sparsity) of a mask, recovered as ``spec`` says.
+
+    Of recoveries, distillation is not done here: it takes minutes, and ``pruning.recovery`` does it.
+    """
     base, shape = bench.base, bench.base.shape
     if not isinstance(mask, StructureMask):
         dense = structured_cost(shape, [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers)
         return zeroed_layers(base, mask), _less_zeros(dense, mask), mask_sparsity(mask)
-    outputs = reconstruct(base, bench.calibration, mask) if spec.recover is Recover.RECONSTRUCT else None
     cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
-    return slim_layers(base, mask, outputs), cost, mask.sparsity(shape)
+    return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
+
+
+def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: Breath) -> dict[str, Tensor]:
+    """Return the layers that a structured mask leaves, their matrices as the spec's recovery has them."""
+    if spec.recover is Recover.RECONSTRUCT:
+        return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask))
+    if spec.recover is Recover.SEQUENTIAL:
+        return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
+    return slim_layers(bench.base, mask)
 
 
 def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
@@ -250,7 +268,7 @@ def _cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
         "calibration": bench.key.digest,
         "scorer_version": scorer.version,
         "curves_version": CURVES_VERSION,
-        "reconstruction_version": RECONSTRUCTION_VERSION if spec.recover is Recover.RECONSTRUCT else None,
+        "reconstruction_version": RECOVERY_VERSIONS.get(spec.recover),
     }
     if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
         identity["fill_version"] = FILL_VERSION

@@ -1,4 +1,4 @@
-"""The frontier as a picture: what the dial costs in accuracy, and what it buys in speed."""
+"""The frontier as a picture: what the dial costs in the task's metric, and what it buys in speed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ COLORS = ("#1f6f8b", "#c8553d", "#5b8c5a", "#8e6c8a", "#d9a441", "#4a4e69")
 
 
 def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Write a PNG: accuracy with its 95 % interval, and speed-up beside its ideal, over achieved sparsity.
+    """Write a PNG: the metric with its 95 % interval, and speed-up beside its ideal, over achieved sparsity.
 
     Every way of cutting is a line of its own, which begins at the dense model. Levels that were never timed beside
     the dense model have no point of measured speed; points of what is not worth having are hollow. Where one run timed
@@ -37,7 +37,7 @@ def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
         _draw_cost(cost, line, color, way if len(lines) > 1 else None)
         _draw_gain(gain, line, gained, color)
     cost.plot([], [], color=INK, ls=":", marker=".", label="agreement with dense")
-    cost.set(title="what it costs", ylabel="accuracy (95 % interval)")
+    cost.set(title="what it costs", ylabel=f"{rows[0]['metric']} (95 % interval)")
     gain.plot([], [], color=SOFT, ls="--", label="ideal (MACs)")
     if any(row[gained] is not None for row in rows):
         gain.plot([], [], color=INK if len(lines) > 1 else COLORS[0], marker="o", lw=2, label="measured")
@@ -84,11 +84,11 @@ def _gain_of(rows: Sequence[Row]) -> tuple[str, str]:
 
 def _draw_cost(axes: Axes, line: Sequence[Row], color: str, label: str | None) -> None:
     sparsity = [row["achieved_sparsity"] for row in line]
-    below = [row["accuracy"] - row["accuracy_interval"][0] for row in line]
-    above = [row["accuracy_interval"][1] - row["accuracy"] for row in line]
+    below = [row["metric_value"] - row["metric_interval"][0] for row in line]
+    above = [row["metric_interval"][1] - row["metric_value"] for row in line]
     axes.errorbar(
         sparsity,
-        [row["accuracy"] for row in line],
+        [row["metric_value"] for row in line],
         yerr=[below, above],
         color=color,
         ecolor=SOFT,
@@ -97,7 +97,7 @@ def _draw_cost(axes: Axes, line: Sequence[Row], color: str, label: str | None) -
         lw=2,
         label=label,
     )
-    _draw_points(axes, line, "accuracy", color)
+    _draw_points(axes, line, "metric_value", color)
     axes.plot(sparsity, [row["agreement"] for row in line], color=color if label else INK, ls=":", marker=".")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pruning.heads import Head
 from pruning.slim.bert import SlimBert
 from pruning.slim.packed import PackedBatch, TokenSequence
 
@@ -32,23 +33,30 @@ def predict_logits(
     device: torch.device | str = "cpu",
     breath: Breath = no_breath,
 ) -> Tensor:
-    """Return logits [n, labels], float32 on the CPU, in the order given."""
+    """Return logits [n, labels], float32 on the CPU, in the order given.
+
+    Of a head that reads every token they are [T, labels], sequence after sequence.
+    """
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
     parts: list[Tensor] = []
     for start in range(0, len(order), batch):
         chosen = [sequences[index] for index in order[start : start + batch]]
         parts.append(model(PackedBatch.from_sequences(chosen, device)))
         breath()
-    logits = torch.empty(len(order), parts[0].shape[1])
-    logits[torch.tensor(order)] = torch.cat(parts).float().cpu()
-    return logits
+    rows = [1 if model.head.pooled else len(sequences[index].ids) for index in order]
+    answers = torch.cat(parts).float().cpu().split(rows)
+    return torch.cat([answer for _, answer in sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])])
 
 
 def judged_logits(
     model: SlimBert, sequences: Sequence[TokenSequence], breath: Breath = no_breath
 ) -> tuple[Tensor, bool]:
-    """Return (logits [n, labels], whether they are screened: of a float32 model, most of them in bfloat16)."""
-    if model.classifier.weight.dtype == torch.float32 and not model.quantized and multiplies_bfloat16():
+    """Return (logits as of ``predict_logits``, whether they are screened: of a float32 model, most in bfloat16).
+
+    Only labels of texts are screened: what rounding could do to other answers is not read off a margin.
+    """
+    picks_a_label = model.head is Head.LABEL and not model.quantized
+    if picks_a_label and model.classifier.weight.dtype == torch.float32 and multiplies_bfloat16():
         return screened_logits(model, sequences, breath), True
     return predict_logits(model, sequences, breath=breath), False
 
@@ -62,8 +70,6 @@ def screened_logits(model: SlimBert, sequences: Sequence[TokenSequence], breath:
     rounding can do is read off the rows that it could turn most easily. Where that is much, all rows are answered
     again. That no label differs is measured, not proven: so it was at every level of the embedded model.
     """
-    if model.classifier.weight.shape[0] < 2:  # no labels to tell apart
-        return predict_logits(model, sequences, breath=breath)
     logits = predict_logits(_in_bfloat16(model), sequences, batch=SCREEN_SEQUENCES, breath=breath)
     best, second = logits.topk(2, dim=1).values.unbind(1)
     margins = (best - second).nan_to_num(nan=0.0, posinf=0.0)  # not finite: to be answered again

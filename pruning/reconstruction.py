@@ -53,11 +53,16 @@ def least_squares(weight_DW: Tensor, gram_WW: Tensor, kept: Tensor, ridge: float
     """Return the ridge solution [D, K] over the ``kept`` inputs; of inputs that were never active, the cut."""
     if not gram_WW.any():  # such a Gram has no ridge either: nothing could be solved
         return weight_DW[:, kept].contiguous()
-    strength = ridge * gram_WW.diagonal().mean()
+    strength = damping(gram_WW, ridge)
     gram_KK = gram_WW[kept][:, kept]
     gram_KK.diagonal().add_(strength)
     target_DK = weight_DW @ gram_WW[:, kept] + strength * weight_DW[:, kept]
     return torch.cholesky_solve(target_DK.T, torch.linalg.cholesky(gram_KK)).T.contiguous()
+
+
+def damping(gram_WW: Tensor, ridge: float = RIDGE) -> Tensor:
+    """Return what is added to the Gram's diagonal: ``ridge`` times its mean."""
+    return ridge * gram_WW.diagonal().mean()
 
 
 def output_error(weight_DW: Tensor, cut_DK: Tensor, gram_WW: Tensor, kept: Tensor) -> Tensor:

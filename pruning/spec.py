@@ -43,6 +43,8 @@ class Recover(StrEnum):
     NONE = "none"
     RECONSTRUCT = "reconstruct"
     """Least squares on the cached Gram matrices; no gradients, no data."""
+    SEQUENTIAL = "sequential"
+    """Least squares matrix by matrix on the cut model's own inputs: a pass over the calibration rows for every cut."""
     DISTILL = "distill"
     """Trained against the dense model, from the cut that its pattern's usual recovery leaves; takes minutes."""
 
@@ -100,9 +102,9 @@ class PruneSpec:
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
         usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
         recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
-        if self.pattern is not Pattern.STRUCTURED and recover is Recover.RECONSTRUCT:
+        if self.pattern is not Pattern.STRUCTURED and recover in (Recover.RECONSTRUCT, Recover.SEQUENTIAL):
             raise SpecError(
-                "recover='reconstruct' works on whole heads and neurons; "
+                f"recover={recover.value!r} works on whole heads and neurons; "
                 f"with pattern={self.pattern.value!r} use recover='none'"
             )
         object.__setattr__(self, "recover", recover)

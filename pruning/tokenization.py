@@ -37,6 +37,17 @@ class Encoded:
     """Whether tokens were cut off."""
 
 
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """A sequence, and what a text that stands at its end is in it."""
+
+    sequence: Encoded
+    first: int
+    """Index of the text's first token in the sequence."""
+    spans: list[tuple[int, int]]
+    """Of each of the text's tokens the first character that it stands for, and one past the last."""
+
+
 class TextTokenizer:
     """A model's tokenizer. Never changed after it is made, so any number of threads may share it."""
 
@@ -86,6 +97,24 @@ class TextTokenizer:
             else Encoded(encoding.ids, encoding.type_ids)
             for text, encoding in zip(texts, encodings, strict=True)
         ]
+
+    def align(self, text: str, *, max_length: int, before: str | None = None) -> Aligned:
+        """Return the tokens of ``text`` and where they stand in it.
+
+        With ``before`` it is the second of a pair, and it alone is cut so that both fit into ``max_length`` tokens; if
+        ``before`` leaves no room, of ``text`` nothing is left, and the sequence is longer.
+        """
+        room = max_length - self._tokenizer.num_special_tokens_to_add(before is not None)
+        left = None if before is None else self._tokenizer.encode(before, add_special_tokens=False)
+        right = self._tokenizer.encode(text, add_special_tokens=False)
+        kept = max(0, room - (0 if left is None else len(left)))
+        truncated = len(right) > kept
+        right.truncate(kept)
+        whole = self._tokenizer.post_process(right) if left is None else self._tokenizer.post_process(left, right)
+        own = 0 if left is None else 1
+        indices = [index for index, sequence in enumerate(whole.sequence_ids) if sequence == own]
+        first = indices[0] if indices else len(whole)
+        return Aligned(Encoded(whole.ids, whole.type_ids, truncated), first, right.offsets)
 
     def _encode(self, texts: Sequence[Text]) -> list[Encoding]:
         if len(texts) == 1:

@@ -25,7 +25,7 @@ from pruning.spec import PruneSpec
 from pruning.timing import Speed
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Manifest:
             | {
                 "spec": PruneSpec.from_dict(values["spec"]),
                 "cost": Cost(**values["cost"]),
-                "evaluation": Evaluation(**values["evaluation"]),
+                "evaluation": Evaluation.from_dict(values["evaluation"]),
                 "speed": Speed(**values["speed"]),
             }
         )

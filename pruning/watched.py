@@ -65,7 +65,8 @@ class WatchedBert:
             for slot in LAYER_LINEARS:
                 self._exchange(layer, slot, f"layers.{index}.")
         for slot in HEAD_LINEARS:
-            self._exchange(self._model, slot, "")
+            if getattr(self._model, slot) is not None:  # a head that reads every token has no pooler
+                self._exchange(self._model, slot, "")
 
     def _exchange(self, module: nn.Module, slot: str, prefix: str) -> None:
         linear = module.get_submodule(slot)
@@ -81,7 +82,7 @@ class WatchedBert:
         return self._watch(name, inputs_RI, outputs_RO)
 
     def logits(self, batch: PackedBatch, watch: Watch, tap: Tap) -> Tensor:
-        """Return logits [B, labels]; ``watch`` sees every linear layer, pooler and classifier too."""
+        """Return what the model does; ``watch`` sees every linear layer, pooler and classifier too."""
         self._watch = watch
         try:
             # With a tap nothing is filled up: every row that a layer computes is a token.

@@ -1,11 +1,11 @@
 """One streaming pass over the calibration rows for criteria on single weights: each brings its own small sums.
 
 The model is frozen and in eval mode, everything is float32, and the loss of a batch is a sum over its rows, so that a
-row's gradient does not depend on who shares its batch. Padding never enters, since there is none; of the last layer
-only the first token of each sequence is computed (with the keys and values of all), since a head reads nothing else.
-What is held is the model, one batch's gradients, and the sums.
+row's gradient does not depend on who shares its batch. Padding never enters, since there is none; below a head that
+reads the first token alone, of the last layer only that one is computed (with the keys and values of all). What is held
+is the model, one batch's gradients, and the sums.
 
-Letters: B rows of a batch, C labels, L layers, N heads, F FFN neurons, I inputs and O outputs of a linear layer.
+Letters: B rows of a batch, L layers, N heads, F FFN neurons, I inputs and O outputs of a linear layer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pruning.capture import BATCH_ROWS, Progress
 from pruning.data import LabelledSet
@@ -23,8 +22,10 @@ from pruning.encoder import BaseModel
 from pruning.errors import CacheError, DataError
 from pruning.files import digest_of
 from pruning.gates import Gates
+from pruning.heads import Head
 from pruning.prediction import Breath, no_breath
 from pruning.slim.packed import PackedBatch
+from pruning.tasks import TASKS, Task
 from pruning.tokenization import Encoded
 from pruning.watched import Noise, Sightings, WatchedBert
 
@@ -37,13 +38,9 @@ class Loss(StrEnum):
     NOTHING = "nothing"
     """No gradients: inputs and outputs alone."""
     LABELS = "labels"
-    """Summed cross-entropy with the rows' labels."""
+    """The loss of the rows' task, summed over them."""
     OWN = "own"
-    """Without labels: for each label c, ``sum_x s_xc p_xc^0.5 log p_xc``, p held fixed, s random signs.
-
-    Over rows and labels the squares of a row's own gradients add up to the true Fisher information,
-    ``sum_x sum_c p_xc (d log p_xc)^2``; the square of a whole batch's does in the mean over the signs.
-    """
+    """Without labels: ``Task.own_losses``, the squares of whose gradients add up to the true Fisher information."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +96,7 @@ def weight_pass(
         DataError: the loss needs labels, and a row has none; the row is named.
         CacheError: a gradient is not finite; the rows and the layer are named.
     """
-    if plan.loss is Loss.LABELS:
+    if plan.loss is Loss.LABELS and rows.head is Head.LABEL:
         _require_labels(rows, base.shape.labels)
     model = WatchedBert(base)
     starts = range(0, len(rows), batch_rows)
@@ -107,7 +104,7 @@ def weight_pass(
     done = 0
     for start in (starts[index] for index in order):
         part = slice(start, start + batch_rows)
-        for reading in _readings(base, model, rows.sequences[part], rows.labels[part], plan):
+        for reading in _readings(base, model, rows.sequences[part], rows.labels[part], TASKS[rows.head], plan):
             _check_finite(reading, start)
             accumulator.add(reading)
         done += len(rows.sequences[part])
@@ -117,10 +114,16 @@ def weight_pass(
 
 
 def _readings(
-    base: BaseModel, model: WatchedBert, sequences: Sequence[Encoded], labels_B: Tensor, plan: Plan
+    base: BaseModel, model: WatchedBert, sequences: Sequence[Encoded], labels: Tensor, task: Task, plan: Plan
 ) -> Iterator[Reading]:
+    lengths = [len(sequence.ids) for sequence in sequences]
     batch, gates, sightings = PackedBatch.from_sequences(sequences), Gates(base.shape, len(sequences)), Sightings()
     generator = torch.Generator().manual_seed(seed_of(sequences))
+
+    def losses_of(outputs: Tensor) -> list[Tensor]:
+        if plan.loss is Loss.LABELS:
+            return [task.loss(outputs, labels, lengths)]
+        return task.own_losses(outputs, lengths, generator)
 
     def taken(backward_passes: int) -> Reading:
         heads_BLN, neurons_BLF = gates.take_gradients()
@@ -133,7 +136,7 @@ def _readings(
         )
 
     if plan.loss is not Loss.NOTHING and plan.noise is None:
-        losses = _losses(plan.loss, model.logits(batch, sightings.watch, gates.through), labels_B, generator)
+        losses = losses_of(model.logits(batch, sightings.watch, gates.through))
         for number, loss in enumerate(losses, start=1):
             loss.backward(retain_graph=number < len(losses))
             yield taken(1)
@@ -145,7 +148,7 @@ def _readings(
         return
     watch = plan.noise.watch(sightings.output_deviations, generator)
     for _ in range(plan.noise.draws):
-        for loss in _losses(plan.loss, model.logits(batch, watch, gates.through), labels_B, generator):
+        for loss in losses_of(model.logits(batch, watch, gates.through)):
             loss.backward()
     yield taken(plan.noise.draws)
 
@@ -158,16 +161,6 @@ def _without_gradients(base: BaseModel, sightings: Sightings, num_rows: int) -> 
         sightings=sightings,
         num_rows=num_rows,
     )
-
-
-def _losses(loss: Loss, logits_BC: Tensor, labels_B: Tensor, generator: torch.Generator) -> list[Tensor]:
-    """Return what is differentiated, one after the other."""
-    if loss is Loss.LABELS:
-        return [functional.cross_entropy(logits_BC, labels_B, reduction="sum")]
-    log_p_BC = functional.log_softmax(logits_BC, dim=1)
-    signs_BC = torch.randint(0, 2, log_p_BC.shape, generator=generator) * 2 - 1
-    terms_BC = signs_BC * (log_p_BC.detach() / 2).exp() * log_p_BC
-    return list(terms_BC.sum(0))
 
 
 def seed_of(sequences: Sequence[Encoded]) -> int:

@@ -16,7 +16,7 @@ from pruning.calibration import Calibration, CalibrationKey
 from pruning.capture import BATCH_ROWS, Progress, capture
 from pruning.curve_cache import CurveCache
 from pruning.curves import cost_curves
-from pruning.data import MAX_TOKENS, LabelledSet, calibration_sample
+from pruning.data import LabelledSet, calibration_sample
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError, StoreError
 from pruning.files import digest_of, new_folder, sha256_of, write_json
@@ -28,6 +28,7 @@ from pruning.score_cache import ScoreCache, ScoreKey
 from pruning.scores import Scorer, Streamed, StructureScores
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.tasks import TASKS
 from pruning.variants import VariantStore
 from pruning.weight_pass import weight_pass
 
@@ -76,7 +77,7 @@ class Workbench:
 
         Raises:
             ModelError: the model cannot be loaded, or its tokenizer is of a larger vocabulary.
-            DataError: the rows cannot be used.
+            DataError: the rows cannot be used, or are for another head than the model's.
         """
         return cls.drawn(Material.load(model, train, evaluation), root, seed=seed, size=size)
 
@@ -92,11 +93,11 @@ class Workbench:
         return CalibrationKey(
             weights=self.base.weights_digest,
             tokenizer=self.base.tokenizer_digest,
-            architecture=digest_of([str(self.base.shape), self.base.activation, self.base.norm_eps])[:16],
+            architecture=self.base.architecture_digest[:16],
             rows=self.train.digest,
             num_rows=len(self.train),
-            max_length=min(MAX_TOKENS, self.base.max_length),
-            loss="cross_entropy",
+            max_length=min(TASKS[self.train.head].max_tokens, self.base.max_length),
+            loss=TASKS[self.train.head].loss_name,
             micro_batch=MICRO_BATCH,
             batch=BATCH_ROWS,
             dtype="float32",
@@ -175,7 +176,10 @@ class Workbench:
         return build_slim(self.base, slim_layers(self.base, dense_mask(self.base.shape)))
 
     def reference(self) -> Tensor:
-        """Return the dense model's logits [n, labels] on the evaluation rows, from the store or computed once."""
+        """Return the dense model's outputs on the evaluation rows, from the store or computed once.
+
+        They are [n, labels], or of a head that reads every token [T, labels].
+        """
         return self._reference
 
     @cached_property

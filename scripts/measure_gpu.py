@@ -20,7 +20,6 @@ from torch.sparse import to_sparse_semi_structured
 from transformers import BertConfig, BertForSequenceClassification
 
 from pruning.cost import Shape, structured_cost
-from pruning.data import encode_rows, read_rows
 from pruning.encoder import BaseModel, load_base_model
 from pruning.prediction import predict_logits
 from pruning.random_model import SHAPES, even_mask, random_model, random_sequences, shape_named
@@ -28,6 +27,7 @@ from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, layer_widths, slim_layers
 from pruning.slim.graphs import GraphedBert
 from pruning.slim.packed import PackedBatch
+from pruning.tasks.labels import encode_rows, read_rows
 from pruning.tokenization import Encoded, TextTokenizer
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"

@@ -24,12 +24,12 @@ from pathlib import Path
 
 import torch
 
-from pruning.data import encode_rows, read_rows
 from pruning.encoder import load_base_model
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import DTYPES, build_slim, dense_mask, slim_layers
 from pruning.slim.packed import PackedBatch, TokenSequence
 from pruning.spec import Precision
+from pruning.tasks.labels import encode_rows, read_rows
 from pruning.tokenization import TextTokenizer
 from service.compute_threads import compute_alone, compute_on
 

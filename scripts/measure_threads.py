@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from pruning.data import encode_rows, read_rows
 from pruning.encoder import load_base_model
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.tasks.labels import encode_rows, read_rows
 from pruning.timing import median_latency
 from pruning.tokenization import TextTokenizer
 

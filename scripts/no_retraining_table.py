@@ -1,38 +1,46 @@
-"""Cut a model to every level with every scorer, with and without reconstruction, and print the accuracy table.
+"""Cut a model to every level with every scorer and recovery, and print the metrics.
 
-No retraining: scores and Gram matrices come from training rows, accuracy from rows that took no part.
+No retraining: scores and Gram matrices come from training rows, the metric from rows that took no part.
 
     python scripts/no_retraining_table.py embedded/model --train TRAIN --eval VALIDATION --store STORE
 """
 
-from workbench_arguments import open_workbench
+from workbench_arguments import calibrated_workbench, workbench_parser
 
 from pruning.pipeline import build_variant
 from pruning.scores import SCORERS
 from pruning.spec import PruneSpec, Recover
 
+UNTRAINED = (Recover.NONE, Recover.RECONSTRUCT, Recover.SEQUENTIAL)
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 def main() -> None:
     """Print a Markdown table, one row per scorer and recovery, and what the cuts took."""
-    bench = open_workbench(__doc__)
-    dense = build_variant(bench, PruneSpec(sparsity=0.0)).evaluation
-    print(f"dense: {dense.accuracy:.2%} ({dense.accuracy_low:.2%} to {dense.accuracy_high:.2%}), {dense.rows} rows\n")
-    print("| scorer | reconstruction | " + " | ".join(f"{level:.0%}" for level in LEVELS) + " |")
+    parser = workbench_parser(__doc__)
+    parser.add_argument("--scorers", default=",".join(SCORERS), help="names, comma-separated; default: all")
+    parser.add_argument("--recover", default=",".join(UNTRAINED), help="names, comma-separated; default: all")
+    options = parser.parse_args()
+    bench = calibrated_workbench(options)
+    evaluation = build_variant(bench, PruneSpec(sparsity=0.0)).evaluation
+    dense = evaluation.metric
+    interval = f"{dense.low:.2%} to {dense.high:.2%}"
+    print(f"dense: {dense.name} {dense.value:.2%} ({interval}), {evaluation.rows} rows, {dict(evaluation.others)}\n")
+    print("| scorer | recovery | " + " | ".join(f"{level:.0%}" for level in LEVELS) + " |")
     print("| --- | --- |" + " --- |" * len(LEVELS))
-    slowest = 0.0
-    for scorer in SCORERS:
-        for recover in (Recover.NONE, Recover.RECONSTRUCT):
+    slowest: dict[str, float] = {}
+    for scorer in options.scorers.split(","):
+        for recover in options.recover.split(","):
             cells = []
             for level in LEVELS:
-                manifest = build_variant(bench, PruneSpec(sparsity=level, scorer=scorer, recover=recover))
-                change = manifest.evaluation.accuracy - dense.accuracy
-                cells.append(f"{manifest.evaluation.accuracy:.2%} ({100 * change:+.2f})")
-                if level != LEVELS[0]:  # the first cut of a scorer also reads its curves
-                    slowest = max(slowest, manifest.build_seconds["cut"])
-            print(f"| {scorer} | {'yes' if recover is Recover.RECONSTRUCT else 'no'} | " + " | ".join(cells) + " |")
-    print(f"\nslowest cut from the cache, mask + reconstruction + copy of the whole model: {slowest:.2f} s")
+                manifest = build_variant(bench, PruneSpec(sparsity=level, scorer=scorer, recover=Recover(recover)))
+                value = manifest.evaluation.metric.value
+                cells.append(f"{value:.2%} ({100 * (value - dense.value):+.2f})")
+                if level != LEVELS[0]:  # the first cut of a scorer also solves its curves
+                    slowest[recover] = max(slowest.get(recover, 0.0), manifest.build_seconds["cut"])
+            print(f"| {scorer} | {recover} | " + " | ".join(cells) + " |", flush=True)
+    for recover, seconds in slowest.items():
+        print(f"\nslowest cut with recovery {recover!r}, mask to weights of the whole model: {seconds:.2f} s")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,11 @@ def workbench_parser(description: str | None) -> argparse.ArgumentParser:
 
 def open_workbench(description: str | None) -> Workbench:
     """Return the calibrated workbench that the command line names; ``description`` as for ``workbench_parser``."""
-    options = workbench_parser(description).parse_args()
+    return calibrated_workbench(workbench_parser(description).parse_args())
+
+
+def calibrated_workbench(options: argparse.Namespace) -> Workbench:
+    """Return the workbench that parsed arguments name."""
     bench = Workbench.open(options.model, options.train, options.eval, options.store)
     bench.calibrate()
     return bench

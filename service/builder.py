@@ -19,6 +19,7 @@ from service.freed_memory import give_back
 from service.operations import Cause
 from service.pace import Pace
 from service.protocol import Refusal
+from service.served import require_served
 from service.sources import Sources
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class VariantBuilder:
         self._threads = threads
         self._keep_variants = keep_variants
         self._bench = Workbench.open(sources.model, sources.train, sources.evaluation, sources.store)
+        require_served(self._bench.base)
 
     def calibrate(self) -> bool:
         """Score the model unless it was; return whether it was done now."""

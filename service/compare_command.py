@@ -26,7 +26,10 @@ def compare(
     pattern: PatternOption = "structured",
     recover: Annotated[
         str | None,
-        typer.Option(help="none, reconstruct, or none,reconstruct. Default: reconstruct if structured, else none."),
+        typer.Option(
+            help="One or several of none, reconstruct, sequential: none,reconstruct. "
+            "Default: reconstruct if structured, none if unstructured."
+        ),
     ] = None,
     train: Train = None,
     eval: Eval = None,

@@ -19,6 +19,7 @@ from service.locks import sole_service
 from service.preflight import check_floor, check_store
 from service.ray_service import RayService
 from service.running import leave_note, remove_note
+from service.served import require_served
 from service.settings import Settings
 from service.sources import Sources, admin_token, resolve
 from service.state import STATE, StateFile
@@ -90,6 +91,7 @@ def _try_note(act: Callable[..., None], *arguments: Any) -> None:
 def _prepare(settings: Settings, sources: Sources) -> Ladder:
     """Return the ladder, with a table of what its levels cost and buy."""
     bench = Workbench.open(sources.model, sources.train, sources.evaluation, sources.store)
+    require_served(bench.base)
     manifests = prepare_ladder(bench, specs_of(settings))
     built = tuple(manifest.variant_id for manifest in manifests)
     ladder = Ladder.of(manifests, bench.store, settings)

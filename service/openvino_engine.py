@@ -27,27 +27,34 @@ HINTS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
 """Precisions that it computes, and OpenVINO's names of them."""
 
 
-TABLES = ("word", "position", "token_type")
-
-
 @dataclass(frozen=True, slots=True)
 class Embeddings:
     """The tables of a base model, shared by all its variants."""
 
-    word_VD: Tensor
-    position_PD: Tensor
-    token_type_YD: Tensor
+    word_VE: Tensor
+    position_PE: Tensor
+    token_type_YE: Tensor | None
+    """None where the architecture has none; a single type is every token's."""
+
+    @classmethod
+    def of(cls, base: BaseModel) -> Self:
+        """Return those of ``base``."""
+        tables = base.tensors
+        token_type = tables.get("embeddings.token_type.weight")
+        return cls(tables["embeddings.word.weight"], tables["embeddings.position.weight"], token_type)
 
     def rows(self, sequences: Sequence[TokenSequence]) -> NDArray[np.float32]:
-        """Return the sum of every token's embeddings [T, D], and zeros after them that round up their number."""
+        """Return the sum of every token's embeddings [T, E], and zeros after them that round up their number."""
         ids_T = torch.tensor([token for sequence in sequences for token in sequence.ids])
-        types_T = torch.tensor([kind for sequence in sequences for kind in sequence.type_ids])
         positions_T = torch.from_numpy(positions_of([len(sequence.ids) for sequence in sequences]))
-        rows_TD = torch.zeros(rounded_rows(len(ids_T)), self.word_VD.shape[1])
-        sums_TD = torch.index_select(self.word_VD, 0, ids_T, out=rows_TD[: len(ids_T)])
-        sums_TD += self.position_PD[positions_T]
-        sums_TD += self.token_type_YD[types_T]
-        return rows_TD.numpy()
+        rows_TE = torch.zeros(rounded_rows(len(ids_T)), self.word_VE.shape[1])
+        sums_TE = torch.index_select(self.word_VE, 0, ids_T, out=rows_TE[: len(ids_T)])
+        sums_TE += self.position_PE[positions_T]
+        if self.token_type_YE is not None and len(self.token_type_YE) > 1:
+            sums_TE += self.token_type_YE[torch.tensor([kind for sequence in sequences for kind in sequence.type_ids])]
+        elif self.token_type_YE is not None:
+            sums_TE += self.token_type_YE[0]
+        return rows_TE.numpy()
 
 
 class OpenVinoBert:
@@ -59,7 +66,7 @@ class OpenVinoBert:
 
     def __init__(self, base: BaseModel, layers: Mapping[str, Tensor], precision: Precision, threads: int) -> None:
         """Compile the graph for ``threads`` cores. Raises what OpenVINO raises."""
-        self._embeddings = Embeddings(*(base.tensors[f"embeddings.{name}.weight"] for name in TABLES))
+        self._embeddings = Embeddings.of(base)
         graph = build_graph(base, layers)
         self.narrow_requests = threads
         self._wide = _requests(graph, precision, threads, streams=1)

@@ -1,11 +1,13 @@
 """A variant as an OpenVINO graph, made operation by operation from its tensors: nothing is traced or converted.
 
-It computes what ``pruning/slim/bert.py`` computes: tokens packed without padding, every layer with its own width, of
-the last layer only the first token of each sequence, a sublayer of no width as the residual and the output bias.
+It computes what ``pruning/slim/bert.py`` computes below a head that reads the first token: tokens packed without
+padding, every layer with its own width, of the last layer only the first token of each sequence, a sublayer of no
+width as the residual and the output bias.
 Attention alone sees a rectangle of the sequences; no query looks at what fills the shorter ones up. Embeddings are
 looked up outside: every compiled graph would hold a copy of the tables.
 
-Letters: T rows of tokens, B sequences, S slots of each, D hidden, W = heads * head dimension of a layer.
+Letters: T rows of tokens, B sequences, S slots of each, D hidden, E width of the embeddings,
+W = heads * head dimension of a layer.
 """
 
 from collections.abc import Mapping
@@ -17,13 +19,14 @@ from openvino import opset15 as ops
 from torch import Tensor
 
 from pruning.encoder import BaseModel
-from pruning.slim.convert import SHARED
+from pruning.errors import ModelError
+from pruning.slim.convert import shared_slots
 
 INDICES = {"first": 1, "source": 2, "slot": 1}
 """Inputs of 32-bit integers and their ranks: first row of each sequence [B]; row that each slot reads [B, S]; slot of
 each row [T]."""
 EMBEDDED = "embedded"
-"""Input of real numbers, the sum of each row's embeddings [T, D]."""
+"""Input of real numbers, the sum of each row's embeddings [T, E]."""
 BIAS = "bias"
 """Input of real numbers, what is added to the score of every slot [B, S]: 0, or ``NOTHING`` where it has no token."""
 NOTHING = -1e9
@@ -37,7 +40,10 @@ def build_graph(base: BaseModel, layers: Mapping[str, Tensor]) -> Model:
 
     Raises:
         KeyError: a layer lacks a tensor.
+        ModelError: a head that reads every token; the graph computes one of each sequence in its last layer.
     """
+    if not base.shape.head.pooled:
+        raise ModelError(f"there is no OpenVINO graph of a model for {base.shape.head}; use the engine 'torch'")
     return _Graph(base, layers).model()
 
 
@@ -46,19 +52,21 @@ class _Graph:
 
     def __init__(self, base: BaseModel, layers: Mapping[str, Tensor]) -> None:
         self._base = base
-        self._tensors = {name: base.tensors[slot] for name, slot in SHARED.items()} | dict(layers)
+        self._tensors = {name: base.tensors[slot] for name, slot in shared_slots(base).items()} | dict(layers)
         self._inputs = {name: ops.parameter([-1] * rank, Type.i32, name) for name, rank in INDICES.items()}
-        self._inputs[EMBEDDED] = ops.parameter([-1, base.shape.hidden], Type.f32, EMBEDDED)
+        self._inputs[EMBEDDED] = ops.parameter([-1, base.shape.embedding_width], Type.f32, EMBEDDED)
         self._inputs[BIAS] = ops.parameter([-1, -1], Type.f32, BIAS)
         for name, parameter in self._inputs.items():
             parameter.output(0).set_names({name})
 
     def model(self) -> Model:
         hidden = self._norm(self._inputs[EMBEDDED], "embedding_norm")
+        if self._base.shape.embedding is not None:
+            hidden = self._linear(hidden, "projection")
         last = self._base.shape.num_layers - 1
         for layer in range(last + 1):
             hidden = self._layer(hidden, f"layers.{layer}", first_only=layer == last)
-        logits = self._linear(ops.tanh(self._linear(hidden, "pooler")), "classifier")
+        logits = self._linear(self._activate(self._linear(hidden, "pooler"), self._base.head_activation), "classifier")
         return Model([logits], list(self._inputs.values()), "sparsedial")
 
     def _layer(self, hidden_TD: Any, name: str, *, first_only: bool) -> Any:
@@ -95,12 +103,13 @@ class _Graph:
         """Return what the sublayer adds to its rows."""
         if self._tensors[f"{name}.ffn_out.weight"].shape[1] == 0:
             return self._bias(f"{name}.ffn_out")
-        return self._linear(self._activate(self._linear(middle_RD, f"{name}.ffn_in")), f"{name}.ffn_out")
+        neurons_RF = self._activate(self._linear(middle_RD, f"{name}.ffn_in"), self._base.activation)
+        return self._linear(neurons_RF, f"{name}.ffn_out")
 
-    def _activate(self, inputs: Any) -> Any:
-        if self._base.activation == "relu":
-            return ops.relu(inputs)
-        return ops.gelu(inputs, {"gelu": "erf", "gelu_new": "tanh"}[self._base.activation])
+    def _activate(self, inputs: Any, activation: str) -> Any:
+        if activation in ("relu", "tanh"):
+            return ops.relu(inputs) if activation == "relu" else ops.tanh(inputs)
+        return ops.gelu(inputs, {"gelu": "erf", "gelu_new": "tanh"}[activation])
 
     def _heads(self, values_BXW: Any, width: int) -> Any:
         head_dim = self._base.shape.head_dim

@@ -43,8 +43,8 @@ Levels = Annotated[
     ),
 ]
 SCORER_HELP = (
-    "Importance scorer: fisher, fisher_block, fisher_label_free, taylor, michel, grain, magnitude, sensitivity, wanda, "
-    "cam_cut, cam_cut_shift, smooth_cut, smooth_cut_absolute, smooth_cam_cut, seven, platon or random."
+    "Importance scorer: fisher, fisher_block, fisher_label_free, obs, taylor, michel, grain, magnitude, sensitivity, "
+    "wanda, cam_cut, cam_cut_shift, smooth_cut, smooth_cut_absolute, smooth_cam_cut, seven, platon or random."
 )
 PATTERN_HELP = "structured (smaller matrices, faster), unstructured or 2:4 (zeros, not faster)."
 Scorer = Annotated[str, typer.Option(help=SCORER_HELP, envvar="SPARSEDIAL_SCORER")]
@@ -68,7 +68,7 @@ RecoverOption = Annotated[
     str | None,
     typer.Option(
         "--recover",
-        help="reconstruct, none, or distill ('sparsedial recover' trains it first). "
+        help="reconstruct, sequential (better, slower), none, or distill ('sparsedial recover' trains it first). "
         "Default: reconstruct if structured, none if unstructured.",
     ),
 ]

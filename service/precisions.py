@@ -62,7 +62,7 @@ def choose_precision(bench: Workbench) -> Choice:
     readings = [
         DenseReading(
             precision=manifest.spec.precision,
-            accuracy=manifest.evaluation.accuracy,
+            accuracy=manifest.evaluation.metric.value,
             items_per_s=speeds[manifest.variant_id].items_per_s,
         )
         for manifest in manifests

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 
-from pruning.data import MAX_TOKENS, LabelledSet, encode_rows, read_rows
+from pruning.data import LabelledSet
 from pruning.errors import DataError, SpecError
 from pruning.recovered import RecoveredCut
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
 from pruning.scores import scorer_named
 from pruning.spec import PruneSpec
+from pruning.tasks import TASKS
 from pruning.tokenization import TextTokenizer
 from pruning.workbench import Workbench
 from service.ladder import prepare_ladder
@@ -53,7 +54,8 @@ def training_rows(bench: Workbench, rows: Path | None, evaluation: Path | None) 
     if evaluation is not None and rows.resolve() == evaluation.resolve():
         raise DataError(f"--rows and --eval are the same file, {rows}; judge a model on rows that did not train it")
     tokenizer = TextTokenizer.load(bench.base.path)
-    return encode_rows(read_rows(rows, bench.base.labels), tokenizer, min(MAX_TOKENS, bench.base.max_length))
+    task = TASKS[bench.base.shape.head]
+    return task.load(rows, bench.base.labels, tokenizer, min(task.max_tokens, bench.base.max_length))
 
 
 def device_named(device: Device) -> str:

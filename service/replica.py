@@ -20,6 +20,7 @@ from service.metrics import ReplicaMetrics, serve_metrics
 from service.newborn import born_on, check_still_committed
 from service.protocol import Peer
 from service.runtime import InferenceRuntime
+from service.served import require_served
 from service.settings import Settings
 from service.shelf import EngineShelf
 from service.sources import Sources
@@ -47,6 +48,7 @@ class ModelReplica:
         self._name = replica_id()
         device = assigned_device(settings.device)
         base = await asyncio.to_thread(load_base_model, sources.model)
+        require_served(base)
         load = EngineLoader(SharedBase(base, device), VariantStore(sources.store), settings, threads)
         metrics = ReplicaMetrics(VERSION)
         self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))

@@ -80,7 +80,7 @@ def rows_of(model: Path, train: Path | None, evaluation: Path | None) -> tuple[P
         return EMBEDDED / "rows" / "calibration.jsonl", EMBEDDED / "rows" / "evaluation.jsonl"
     raise DataError(
         f"{model.name} needs its own labelled rows: give --train F to score it and --eval F to judge its cuts "
-        "(JSON Lines, CSV, TSV or Parquet with 'text' and 'label')"
+        "(JSON Lines, CSV, TSV or Parquet with 'text' and 'label', or what its task has in their place)"
     )
 
 

@@ -123,10 +123,11 @@ def print_frontier(rows: Sequence[Mapping[str, Any]], console: Console = stdout)
     """Write the frontier's table, and a line for each level that is not worth having: which one makes it so."""
     print_table(frontier_table(rows), console)
     for row, other in left_out(rows):
-        accurate = f"{'as' if other['accuracy'] == row['accuracy'] else 'more'} accurate"
+        mine, others = row["metric_value"], other["metric_value"]
+        accurate = f"{'as' if others == mine else 'more'} accurate"
         console.print(
             f"left out: {_level(row, other)}; {_level(other, row)} is {accurate} "
-            f"({other['accuracy']:.1%}, {row['accuracy']:.1%}) and {_faster(row, other)}",
+            f"({others:.1%}, {mine:.1%}) and {_faster(row, other)}",
             markup=False,
             soft_wrap=True,
         )
@@ -158,7 +159,8 @@ def frontier_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     if len(ways) == 1:
         caption = f"cut by {ways[0]}; {caption}"
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True, caption=caption)
-    for heading in ("sparsity", "achieved", "accuracy (95 %)", "agree", "MACs", "latency", "texts/s", "speed (ideal)"):
+    metric = f"{' and '.join(sorted({row['metric'] for row in rows}))} (95 %)"
+    for heading in ("sparsity", "achieved", metric, "agree", "MACs", "latency", "texts/s", "speed (ideal)"):
         table.add_column(heading, justify="right")
     if several:
         table.add_column("cut by")
@@ -167,11 +169,11 @@ def frontier_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in [*worthy, *apart]:
         if apart and row is apart[0]:
             table.add_row("left out:")
-        low, high = row["accuracy_interval"]
+        low, high = row["metric_interval"]
         cells = [
             f"{row['requested_sparsity']:g}",
             f"{row['achieved_sparsity']:.3f}",
-            f"{row['accuracy']:.1%} ({100 * low:.1f}-{100 * high:.1f})",
+            f"{row['metric_value']:.1%} ({100 * low:.1f}-{100 * high:.1f})",
             f"{row['agreement']:.1%}",
             f"{row['macs'] / 1e6:.0f} M",
             f"{row['latency_p50_ms']:.1f} ms",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pruning.errors import DeviceMemoryError, PrecisionError
 from pruning.slim.bert import SlimBert
-from pruning.slim.convert import DTYPES, SHARED, build_slim
+from pruning.slim.convert import DTYPES, build_slim, shared_slots
 from pruning.slim.graphs import GraphedBert
 from pruning.slim.packed import PackedBatch, TokenSequence
 from pruning.slim.spans import computes_spans
@@ -35,7 +35,9 @@ class SharedBase:
         """Return the base with the shared tensors on the device in ``precision``."""
         if precision not in self._in_precision:
             tensors = self.base.tensors
-            shared = {slot: tensors[slot].to(self.device, DTYPES[precision]) for slot in SHARED.values()}
+            shared = {
+                slot: tensors[slot].to(self.device, DTYPES[precision]) for slot in shared_slots(self.base).values()
+            }
             self._in_precision[precision] = replace(self.base, tensors=tensors | shared)
         return self._in_precision[precision]
 

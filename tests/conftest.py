@@ -36,14 +36,19 @@ def write_tiny_model(folder: Path, *, seed: int = 0, layers: int = 2, positions:
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(folder)
+    word_pieces().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def word_pieces() -> Tokenizer:
+    """Return BERT's kind of tokenizer over ``PIECES``."""
     tokenizer = Tokenizer(WordPiece({piece: index for index, piece in enumerate(PIECES)}, unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return tokenizer
 
 
 def write_rows(path: Path, count: int, *, seed: int) -> Path:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pruning.data import encode_rows, read_rows
 from pruning.encoder import BaseModel, load_base_model
-from pruning.evaluation import wilson_interval
+from pruning.metrics import wilson_interval
 from pruning.prediction import predict_logits, screened_logits
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.tasks.labels import encode_rows, read_rows
 from pruning.tokenization import TextTokenizer
 from scripts.check_rows import problems, read
 

@@ -31,17 +31,17 @@ class Worth:
     high: float
     """Upper end of it."""
     agreement: float
-    """Share of rows answered as the dense model does."""
+    """How far the answers are the dense model's: for labels, the share of rows with the same one."""
     rows: int
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> Self:
-        """Return what a comparison needs of an evaluation: the one place that knows how a task is judged."""
+        """Return what a comparison needs of an evaluation: its task's primary metric."""
         return cls(
-            metric="accuracy",
-            value=evaluation.accuracy,
-            low=evaluation.accuracy_low,
-            high=evaluation.accuracy_high,
+            metric=evaluation.metric.name,
+            value=evaluation.metric.value,
+            low=evaluation.metric.low,
+            high=evaluation.metric.high,
             agreement=evaluation.agreement,
             rows=evaluation.rows,
         )

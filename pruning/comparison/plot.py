@@ -11,7 +11,10 @@ from matplotlib.image import AxesImage
 
 from pruning.comparison.kept import Sublayer
 from pruning.plot import COLORS, INK, SOFT
+from pruning.spec import Recover
 
+STYLES = {Recover.NONE: "--", Recover.RECONSTRUCT: "-", Recover.SEQUENTIAL: "-."}
+"""Of lines, if several recoveries were compared."""
 MARKERS = "os^Dv"
 """One for each time that the colours begin anew."""
 COLUMNS = 3
@@ -29,14 +32,14 @@ def plot_comparison(report: Report, path: Path, title: str) -> None:
     """Write a PNG: the metric over sparsity, overlaps of masks, and kept shares of weights layer by layer.
 
     Every line begins at the dense model; error bars reach from the lowest to the highest seed. Where several recoveries
-    were compared, those without recovery are dashed, and kept shares, which do not depend on it, stand once.
+    were compared, each has a style of line; kept shares do not depend on it, and stand once.
 
     Raises:
         OSError: the file cannot be written.
     """
     rows_of_maps = -(-len(report["levels"]) // COLUMNS)
     map_height = MARGIN + CELL * max(len(report["scorers"]), 4)
-    heights = [max(LINES_HEIGHT, LEGEND_LINE * (len(report["scorers"]) + 4)), *[rows_of_maps * map_height] * 3]
+    heights = [max(LINES_HEIGHT, LEGEND_LINE * (len(report["scorers"]) + 6)), *[rows_of_maps * map_height] * 3]
     figure = Figure(figsize=(WIDTH, sum(heights)), dpi=110, layout="constrained")
     figure.suptitle(title, color=INK)
     lines, overlaps, attention, ffn = figure.subfigures(4, 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -52,7 +55,7 @@ def _draw_lines(axes: Axes, report: Report) -> None:
     dense = report["dense"]
     axes.axhspan(*dense["interval"], color=SOFT, alpha=0.2, lw=0)
     axes.axhline(dense["value"], color=INK, ls=":", label="dense (95 % interval)")
-    recovers = sorted({row["recover"] for row in report["rows"]})
+    recovers = sorted({Recover(row["recover"]) for row in report["rows"]})
     for index, scorer in enumerate(report["scorers"]):
         for recover in recovers:
             cuts = [row for row in report["rows"] if (row["scorer"], row["recover"]) == (scorer, recover)]
@@ -66,13 +69,14 @@ def _draw_lines(axes: Axes, report: Report) -> None:
                 ],
                 color=COLORS[index % len(COLORS)],
                 marker=MARKERS[index // len(COLORS) % len(MARKERS)],
-                ls="--" if recover == "none" and len(recovers) > 1 else "-",
+                ls=STYLES[recover] if len(recovers) > 1 else "-",
                 capsize=3,
                 lw=1.6,
                 label=scorer if recover == recovers[-1] else None,
             )
     if len(recovers) > 1:
-        axes.plot([], [], color=INK, ls="--", label="without recovery")
+        for recover in recovers:
+            axes.plot([], [], color=INK, ls=STYLES[recover], label=f"recovery: {recover}")
     seeds = "1 seed" if report["seeds"] == 1 else f"mean of {report['seeds']} seeds, lowest to highest"
     axes.set(xlabel="share of encoder weights removed", ylabel=f"{report['metric']} ({seeds})")
     axes.spines[["top", "right"]].set_visible(False)

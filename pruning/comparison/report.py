@@ -9,6 +9,7 @@ from pruning.comparison.cells import Cell
 from pruning.comparison.kept import Sublayer, jaccard, kept_share, of_layer
 from pruning.comparison.run import Outcome
 from pruning.cost import Shape
+from pruning.spec import Pattern
 
 
 def report_of(outcome: Outcome, shape: Shape) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def _row(outcome: Outcome, cells: Sequence[Cell], shape: Shape) -> dict[str, Any
         ]
         for sublayer in Sublayer
     }
-    widths = outcome.comparison.pattern == "structured"
+    widths = outcome.comparison.pattern is Pattern.STRUCTURED
     return {
         "scorer": spec.scorer,
         "recover": spec.as_dict()["recover"],

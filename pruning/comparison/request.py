@@ -43,11 +43,11 @@ class Comparison:
                 f"no level to compare at; got {list(self.levels)}: name sparsities above 0, such as 0.3,0.5,0.7"
             )
         if not self.recovers:
-            raise SpecError("no recovery to compare; name none, reconstruct or both")
+            raise SpecError("no recovery to compare; name some of none, reconstruct, sequential")
         ways = [PruneSpec(sparsity=levels[0], pattern=self.pattern, recover=recover) for recover in self.recovers]
         if any(way.recover is Recover.DISTILL for way in ways):
             raise SpecError(
-                "recover='distill' trains for minutes, and nothing is trained here; use none or reconstruct"
+                "recover='distill' trains for minutes, and nothing is trained here; use none, reconstruct or sequential"
             )
         object.__setattr__(self, "scorers", tuple(names))
         object.__setattr__(self, "levels", tuple(levels))

@@ -15,7 +15,7 @@ from pathlib import Path
 from pruning.comparison.cells import Cell, CellStore, Worth, cell_name
 from pruning.comparison.kept import kept_by
 from pruning.comparison.request import Comparison, draw_size
-from pruning.comparison.work import Ledger, Watch, calibration_work, judging_work, scoring_work, work_of
+from pruning.comparison.work import Ledger, Watch, calibration_work, cut_work, scoring_work, work_of
 from pruning.evaluation import evaluate
 from pruning.material import Material
 from pruning.pipeline import Ranking, carried_out, mask_of, ranking_of
@@ -73,8 +73,7 @@ def compare(
         stored = {spec: cell for spec in wanted if (cell := store.find(cell_name(bench, spec))) is not None}
         cells |= {(seed, spec): cell for spec, cell in stored.items()}
         missing[seed] = [spec for spec in wanted if spec not in stored]
-        scorers = [scorer_named(name) for name in dict.fromkeys(spec.scorer for spec in missing[seed])]
-        work += work_of(bench, comparison.pattern, scorers, len(missing[seed]))
+        work += work_of(bench, missing[seed])
 
     ledger, seconds = Ledger(work, watch), Seconds()
     for seed, specs in missing.items():
@@ -117,7 +116,7 @@ def _computed(
         if not cached:
             seconds.scoring[name].append(took[0])
         for spec in levels:
-            with ledger.step(f"seed {bench.seed}, {name} at {spec.sparsity:g}", judging_work(bench)):
+            with ledger.step(f"seed {bench.seed}, {name} at {spec.sparsity:g}", cut_work(bench, spec)):
                 cell = _judged(bench, ranking, spec)
             yield spec, cell
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pruning.capture import Progress
-from pruning.scores import Scorer, Streamed
-from pruning.spec import Pattern
+from pruning.scores import Scorer, Streamed, scorer_named
+from pruning.spec import Pattern, PruneSpec, Recover
 from pruning.weight_pass import Loss, Plan
 from pruning.workbench import Workbench
 
@@ -40,12 +40,12 @@ class Ledger:
         self._watch(what, self._done, self._total)
 
 
-def work_of(bench: Workbench, pattern: Pattern, scorers: Sequence[Scorer], cells: int) -> int:
-    """Return the work of ``cells`` cuts by ``scorers`` on one draw of calibration rows."""
-    if not cells:
+def work_of(bench: Workbench, specs: Sequence[PruneSpec]) -> int:
+    """Return the work of these cuts on one draw of calibration rows."""
+    if not specs:
         return 0
-    scoring = sum(scoring_work(bench, pattern, scorer) for scorer in scorers)
-    return calibration_work(bench) + scoring + cells * judging_work(bench)
+    scorers = {spec.scorer: scoring_work(bench, spec.pattern, scorer_named(spec.scorer)) for spec in specs}
+    return calibration_work(bench) + sum(scorers.values()) + sum(cut_work(bench, spec) for spec in specs)
 
 
 def calibration_work(bench: Workbench) -> int:
@@ -63,9 +63,10 @@ def scoring_work(bench: Workbench, pattern: Pattern, scorer: Scorer) -> int:
     return curves + _row_work(scorer.plan, bench.base.shape.labels) * len(bench.train)
 
 
-def judging_work(bench: Workbench) -> int:
-    """Return the work of answering the evaluation rows."""
-    return len(bench.evaluation)
+def cut_work(bench: Workbench, spec: PruneSpec) -> int:
+    """Return the work of one cut once its scorer has ranked: its recovery, and answering the evaluation rows."""
+    recovering = 2 * FORWARD * len(bench.train) if spec.recover is Recover.SEQUENTIAL else 0
+    return recovering + len(bench.evaluation)
 
 
 def _row_work(plan: Plan, labels: int) -> int:

@@ -8,6 +8,7 @@ import torch
 
 from pruning.data import LabelledSet
 from pruning.errors import SpecError
+from pruning.heads import Head
 from pruning.masks.structures import structure_mask
 from pruning.pipeline import build_variant, cut, cut_id
 from pruning.recovered import RecoveredCut
@@ -51,12 +52,17 @@ def recover(
         report: called after every step.
 
     Raises:
-        SpecError: nothing was cut.
+        SpecError: nothing was cut, or the model does not pick labels for texts: the loss is that of such answers.
         DataError: too few rows.
         CacheError: the model is not calibrated.
         RecoveryError: the training cannot go on.
         StoreError: the store cannot be written.
     """
+    if bench.base.shape.head is not Head.LABEL:
+        raise SpecError(
+            f"{bench.base.name} is a model for {bench.base.shape.head}, and only those for {Head.LABEL} are trained; "
+            "use recover='reconstruct'"
+        )
     if spec.sparsity == 0.0:
         raise SpecError("sparsity 0 cuts nothing, and there is nothing to recover; give the sparsity of a cut")
     spec = replace(spec, recover=Recover.DISTILL)

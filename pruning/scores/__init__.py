@@ -9,6 +9,7 @@ from pruning.scores.fisher_label_free import FisherLabelFree
 from pruning.scores.grain import Grain
 from pruning.scores.magnitude import Magnitude
 from pruning.scores.michel import Michel
+from pruning.scores.obs import Obs
 from pruning.scores.platon import Platon
 from pruning.scores.random import Random
 from pruning.scores.sensitivity import Sensitivity
@@ -25,6 +26,7 @@ SCORERS: dict[str, Scorer] = {
         Fisher(),
         FisherBlock(),
         FisherLabelFree(),
+        Obs(),
         Taylor(),
         Michel(),
         Grain(),
@@ -64,6 +66,7 @@ __all__ = [
     "Grain",
     "Magnitude",
     "Michel",
+    "Obs",
     "Platon",
     "Random",
     "Scorer",

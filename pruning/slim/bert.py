@@ -1,12 +1,12 @@
-"""SlimBert: a BERT classifier whose layers each have their own number of heads and neurons.
+"""SlimBert: a BERT-like encoder whose layers each have their own number of heads and neurons, with its head.
 
 Tokens are packed: a linear layer sees real tokens, and a few rows of none that round their number up for the sake of
-the kernels. Of the last layer only the first token of each
-sequence is computed (with the keys and values of all), since the head reads nothing else. A layer may have no
-head or no neuron at all: then its sublayer is the residual and the output bias, at no cost.
+the kernels. Where the head reads nothing but the first token of each sequence, of the last layer only that one is
+computed (with the keys and values of all). A layer may have no head or no neuron at all: then its sublayer is the
+residual and the output bias, at no cost.
 
-Letters: T tokens, B sequences, R rows that a layer computes (T, or B in the last), D hidden, N heads of a layer,
-H head dimension, F neurons of a layer.
+Letters: T tokens, B sequences, R rows that a layer computes (T; in the last layer below a pooled head B), D hidden,
+E width of the embeddings, N heads of a layer, H head dimension, F neurons of a layer.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,6 +39,13 @@ class Site(StrEnum):
 
 Tap = Callable[[int, Site, Tensor, Tensor], Tensor]
 """(layer, site, values there [R, width], sequence of each row [R]) -> the values to go on with."""
+
+HEAD_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+}
+"""What may stand between the pooler and the classifier, by Hugging Face's names."""
 
 Visit = Callable[[Site, Tensor], Tensor]
 """A tap that already knows its layer and the rows' sequences."""
@@ -86,27 +93,39 @@ class SlimLayer(nn.Module):
         """Return the rows with what the attention sublayer adds to them."""
         if self.width == 0:
             return rows_RD + self.attention_output.bias
+        context_RW = self.attention_inputs(hidden_TD, first_R, rows_RD, layout)
+        if visit is None:
+            return cast(Tensor, self.attention_output(context_RW, residual=rows_RD))
+        return rows_RD + visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RW)))
+
+    def attention_inputs(self, hidden_TD: Tensor, first_R: Tensor | None, rows_RD: Tensor, layout: Layout) -> Tensor:
+        """Return the input [R, N*H] of the attention output projection: head outputs side by side."""
         if first_R is not None:
             query_RW, key_value_T2W = self.qkv(rows_RD, stop=self.width), self.qkv(hidden_TD, start=self.width)
         else:
             query_RW, key_value_T2W = self.qkv(hidden_TD).split((self.width, 2 * self.width), dim=1)
-        context_RW = layout.context(query_RW, key_value_T2W, self.head_dim, first_only=first_R is not None)
-        if visit is None:
-            return cast(Tensor, self.attention_output(context_RW, residual=rows_RD))
-        return rows_RD + visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RW)))
+        return layout.context(query_RW, key_value_T2W, self.head_dim, first_only=first_R is not None)
 
     def _add_ffn(self, middle_RD: Tensor, visit: Visit | None) -> Tensor:
         """Return the rows with what the FFN adds to them."""
         if self.num_neurons == 0:
             return middle_RD + self.ffn_out.bias
-        neurons_RF = self.ffn_in(middle_RD, activation=self.activation)
+        neurons_RF = self.ffn_inputs(middle_RD)
         if visit is None:
             return cast(Tensor, self.ffn_out(neurons_RF, residual=middle_RD))
         return middle_RD + visit(Site.FFN_OUTPUT, self.ffn_out(visit(Site.FFN, neurons_RF)))
 
+    def ffn_inputs(self, middle_RD: Tensor) -> Tensor:
+        """Return the input [R, F] of the second FFN matrix: neuron activations."""
+        return cast(Tensor, self.ffn_in(middle_RD, activation=self.activation))
+
 
 class SlimBert(nn.Module):
-    """A BERT sequence classifier over packed batches."""
+    """An encoder with its head over packed batches.
+
+    An architecture without token types has no table of them, one with a single type gives it to every token, whatever
+    the tokenizer says; embeddings of another width than the layers' are projected.
+    """
 
     def __init__(
         self,
@@ -116,40 +135,58 @@ class SlimBert(nn.Module):
         activation: str,
         norm_eps: float,
         *,
+        head_activation: str = "tanh",
         quantized: bool = False,
     ) -> None:
         """Allocate with ``heads[l]`` heads and ``neurons[l]`` neurons in layer ``l``; load the weights afterwards."""
         super().__init__()
         self.quantized = quantized
-        self.word = nn.Embedding(shape.vocabulary, shape.hidden)
-        self.position = nn.Embedding(shape.positions, shape.hidden)
-        self.token_type = nn.Embedding(shape.token_types, shape.hidden)
-        self.embedding_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
+        self.head = shape.head
+        self.head_activation = HEAD_ACTIVATIONS[head_activation]
+        width = shape.embedding_width
+        self.word = nn.Embedding(shape.vocabulary, width)
+        self.position = nn.Embedding(shape.positions, width)
+        self.token_type = nn.Embedding(shape.token_types, width) if shape.token_types else None
+        self.embedding_norm = nn.LayerNorm(width, eps=norm_eps)
+        self.projection = None if shape.embedding is None else Linear(width, shape.hidden)
         self.layers = nn.ModuleList(
             SlimLayer(shape, num_heads, num_neurons, activation, norm_eps, quantized=quantized)
             for num_heads, num_neurons in zip(heads, neurons, strict=True)
         )
-        self.pooler = Linear(shape.hidden, shape.hidden)
+        self.pooler = Linear(shape.hidden, shape.hidden) if shape.head.pooled else None
         self.classifier = Linear(shape.hidden, shape.labels)
 
     def forward(self, batch: PackedBatch, tap: Tap | None = None) -> Tensor:
-        """Return logits [B, labels]; ``tap`` sees, and may replace, the values at every site.
+        """Return logits [B, labels], or [T, labels] of a head that reads every token.
+
+        ``tap`` sees, and may replace, the values at every site.
 
         Raises:
             PrecisionError: a tap into a quantized model, whose neurons are integers.
         """
         if tap is not None and self.quantized:
             raise PrecisionError("a tap sees real values; look into the float32 model that this one was made of")
-        hidden = self.word(batch.ids_T) + self.position(batch.positions_T) + self.token_type(batch.type_ids_T)
-        hidden, first_R = self.embedding_norm(hidden), batch.first_B
+        hidden, first_R = self.embedded(batch), batch.first_B
         if tap is None:  # it would see rows of no sequence
             hidden, first_R = _filled_up(hidden), _filled_up(first_R)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            asking = first_R if index == last else None
-            hidden = layer(hidden, asking, batch.layout, _visit(tap, index, batch, index == last))
-        logits: Tensor = self.classifier(torch.tanh(self.pooler(hidden)))
-        return logits[: batch.num_sequences]
+            first_only = index == last and self.pooler is not None
+            asking = first_R if first_only else None
+            hidden = layer(hidden, asking, batch.layout, _visit(tap, index, batch, first_only))
+        if self.pooler is not None:
+            hidden = self.head_activation(self.pooler(hidden))
+        logits: Tensor = self.classifier(hidden)
+        return logits[: batch.num_sequences if self.pooler is not None else batch.num_tokens]
+
+    def embedded(self, batch: PackedBatch) -> Tensor:
+        """Return the hidden states [T, D] that the first layer reads."""
+        hidden_TE = self.word(batch.ids_T) + self.position(batch.positions_T)
+        if self.token_type is not None:
+            single = self.token_type.num_embeddings == 1
+            hidden_TE = hidden_TE + (self.token_type.weight[0] if single else self.token_type(batch.type_ids_T))
+        hidden_TE = self.embedding_norm(hidden_TE)
+        return hidden_TE if self.projection is None else cast(Tensor, self.projection(hidden_TE))
 
 
 def _filled_up(rows: Tensor) -> Tensor:

@@ -21,12 +21,14 @@ SHARED = {
     "token_type.weight": "embeddings.token_type.weight",
     "embedding_norm.weight": "embeddings.norm.weight",
     "embedding_norm.bias": "embeddings.norm.bias",
+    "projection.weight": "embeddings.project.weight",
+    "projection.bias": "embeddings.project.bias",
     "pooler.weight": "pooler.weight",
     "pooler.bias": "pooler.bias",
     "classifier.weight": "classifier.weight",
     "classifier.bias": "classifier.bias",
 }
-"""Slots that no cut touches; every variant of a model shares these tensors."""
+"""Slots that no cut touches; every variant of a model shares those of these tensors that its architecture has."""
 
 DTYPES = {
     Precision.FLOAT32: torch.float32,
@@ -111,16 +113,29 @@ def build_slim(base: BaseModel, layers: Mapping[str, Tensor]) -> SlimBert:
         require_integers()
     try:
         dtype = layers[A_NORM].dtype
-        state = {name: base.tensors[slot].to(dtype) for name, slot in SHARED.items()} | dict(layers)
+        state = {name: base.tensors[slot].to(dtype) for name, slot in shared_slots(base).items()} | dict(layers)
         heads, neurons = layer_widths(layers, base.shape)
         with torch.device("meta"):
-            model = SlimBert(base.shape, heads, neurons, base.activation, base.norm_eps, quantized=quantized)
+            model = SlimBert(
+                base.shape,
+                heads,
+                neurons,
+                base.activation,
+                base.norm_eps,
+                head_activation=base.head_activation,
+                quantized=quantized,
+            )
         model.load_state_dict(state, assign=True)
     except (KeyError, RuntimeError) as error:
         raise StoreError(
             f"the layers do not fit the model {base.name}: {error}; cut them from this very model again"
         ) from error
     return model.requires_grad_(False).eval()
+
+
+def shared_slots(base: BaseModel) -> dict[str, str]:
+    """Return the shared slots that a model has: name in ``SlimBert`` -> slot."""
+    return {name: slot for name, slot in SHARED.items() if slot in base.tensors}
 
 
 def layer_widths(layers: Mapping[str, Tensor], shape: Shape) -> tuple[list[int], list[int]]:
@@ -133,5 +148,5 @@ def layer_widths(layers: Mapping[str, Tensor], shape: Shape) -> tuple[list[int],
 def held_bytes(base: BaseModel, layers: Mapping[str, Tensor]) -> int:
     """Return the size of a model's tensors: its layers, and the shared ones in their precision."""
     itemsize = layers[A_NORM].dtype.itemsize
-    shared = sum(base.tensors[slot].numel() * itemsize for slot in SHARED.values())
+    shared = sum(base.tensors[slot].numel() * itemsize for slot in shared_slots(base).values())
     return shared + sum(tensor.nbytes for tensor in layers.values())

@@ -121,12 +121,12 @@ class Capture:
         """Tell whether a batch fits."""
         return tokens <= self.tokens and rows <= self.rows and longest <= self.longest
 
-    def replay(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """Return logits [n, C], float32 on the CPU. Waits for the device."""
+    def replay(self, sequences: Sequence[TokenSequence], answers: int) -> Tensor:
+        """Return the first ``answers`` rows of logits, float32 on the CPU. Waits for the device."""
         self.staged.numpy()[:] = inputs_of(sequences, self.tokens, self.rows)
         self.inputs.copy_(self.staged, non_blocking=True)
         self.graph.replay()
-        return self.logits_BC[: len(sequences)].float().cpu()
+        return self.logits_BC[:answers].float().cpu()
 
 
 class GraphedBert:
@@ -161,13 +161,13 @@ class GraphedBert:
 
     @torch.inference_mode()
     def __call__(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """Return logits [n, C], float32 on the CPU, in the order of ``sequences``."""
+        """Return logits [n, C], or [T, C] of a head that reads every token, float32 on the CPU, in the order given."""
         lengths = [len(sequence.ids) for sequence in sequences]
         size = sum(lengths), len(lengths), max(lengths)
         for capture in self._captures:
             if capture.holds(*size):
                 with self._turn:
-                    return capture.replay(sequences)
+                    return capture.replay(sequences, answers=size[1] if self._model.head.pooled else size[0])
         device = self._model.classifier.weight.device
         logits: Tensor = self._model(PackedBatch.from_sequences(sequences, device)).float().cpu()
         return logits

@@ -14,11 +14,11 @@ from loadtests.machine import certificate
 from loadtests.texts import load_texts
 from pruning.ceiling import ceiling, matrix_sizes
 from pruning.cost import Shape
-from pruning.data import read_rows
 from pruning.errors import DataError, PrecisionError
 from pruning.random_model import random_sequences, shape_named
 from pruning.slim.quantized import require_integers
 from pruning.spec import Precision
+from pruning.tasks.labels import read_rows
 from pruning.tokenization import Encoded, Text, TextTokenizer
 from service.bench.engine import BATCH_TEXTS, Batch, measure_engine
 from service.bench.loops import LoopReading, measure_loops
@@ -27,6 +27,7 @@ from service.bench.report import Level, Report
 from service.bench.subjects import Subject, random_subjects, stored_subjects
 from service.info import VERSIONS
 from service.ladder import ladder_specs, prepare_ladder
+from service.served import require_served
 from service.settings import Settings
 from service.sources import Sources, model_dir, rows_of
 from service.store_commands import Place
@@ -55,6 +56,7 @@ def bench_model(
     """
     _check(precisions)
     bench = place.open()
+    require_served(bench.base)
     folder = model_dir(place.model)
     train, evaluation = rows_of(folder, place.train, place.evaluation)
     answered = _texts(texts, evaluation, bench.base.labels)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from pruning.data import LabelledSet, calibration_sample, encode_rows, read_rows
+from pruning.data import LabelledSet, calibration_sample
 from pruning.encoder import BaseModel, load_base_model
+from pruning.tasks.labels import encode_rows, read_rows
 from pruning.tokenization import TextTokenizer
 from pruning.workbench import Workbench
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertForSequenceClassification
 
+from pruning.architectures.bert import LAYER_SLOTS
 from pruning.data import LabelledSet
-from pruning.encoder import LAYER_SLOTS, PRUNABLE_SLOTS
+from pruning.encoder import PRUNABLE_SLOTS
 from pruning.tokenization import Encoded
 
 FIRST_TOKEN_ONLY = ("query", "attention_output", "ffn_in", "ffn_out")

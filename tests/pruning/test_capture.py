@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertForSequenceClassification
 
+from pruning.architectures.bert import LAYER_SLOTS
 from pruning.capture import BATCH_ROWS, Captured, capture
 from pruning.data import LabelledSet
-from pruning.encoder import LAYER_SLOTS, PRUNABLE_SLOTS, BaseModel
+from pruning.encoder import PRUNABLE_SLOTS, BaseModel
 from pruning.errors import CacheError
 from pruning.gates import GATED
 from pruning.slim.bert import Site

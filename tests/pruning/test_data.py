@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.data import LabelledRow, LabelledSet, calibration_sample, encode_rows, read_rows
+from pruning.data import LabelledSet, calibration_sample
 from pruning.encoder import BaseModel
 from pruning.errors import DataError
+from pruning.tasks.labels import LabelledRow, encode_rows, read_rows
 from pruning.tokenization import TextTokenizer
 
 LABELS = ("negative", "positive")

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertForSequenceClassification, BertModel
 
-from pruning.encoder import SIZES, BaseModel, load_base_model
+from pruning.architectures import ARCHITECTURES
+from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import ModelError
 
 
@@ -126,10 +127,10 @@ def test_a_config_that_is_no_json_object_is_refused(copy: Path, content: str) ->
         load_base_model(copy)
 
 
-@pytest.mark.parametrize("kind", ["roberta", None])
-def test_a_model_that_is_not_bert_is_refused_naming_what_it_is(copy: Path, kind: str | None) -> None:
+@pytest.mark.parametrize("kind", ["gpt2", None, ["bert"]])
+def test_an_unknown_architecture_is_refused_naming_what_it_is_and_the_known_ones(copy: Path, kind: Any) -> None:
     change_config(copy, model_type=kind)
-    with pytest.raises(ModelError, match=f"holds a {kind!r} model"):
+    with pytest.raises(ModelError, match=re.escape(f"holds a {kind!r} model; this version knows bert, roberta")):
         load_base_model(copy)
 
 
@@ -168,7 +169,7 @@ def test_the_usual_values_of_these_settings_are_served(base: BaseModel, copy: Pa
     assert load_base_model(copy).digest == base.digest
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", ARCHITECTURES["bert"].sizes.values())
 @pytest.mark.parametrize("value", [0, -2, "32", 1.5, True, None])
 def test_a_size_that_is_none_is_refused_naming_it(copy: Path, name: str, value: Any) -> None:
     change_config(copy, **{name: value})

@@ -15,6 +15,8 @@ SPECS = [
     PruneSpec(sparsity=0.0),
     PruneSpec(sparsity=0.5),
     PruneSpec(sparsity=0.5, recover=Recover.NONE),
+    PruneSpec(sparsity=0.5, recover=Recover.SEQUENTIAL),
+    PruneSpec(sparsity=0.5, scorer="obs"),
     PruneSpec(sparsity=0.5, scorer="taylor"),
     PruneSpec(sparsity=0.5, scorer="magnitude"),
     PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED),

@@ -12,7 +12,7 @@ def row(
 ) -> dict[str, Any]:
     return {
         "variant": variant,
-        "accuracy": accuracy,
+        "metric_value": accuracy,
         "items_per_s": items_per_s,
         "speeds_run": run,
         "rows_digest": rows,

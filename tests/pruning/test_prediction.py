@@ -6,6 +6,7 @@ from torch import Tensor
 
 import pruning.prediction
 from pruning.encoder import BaseModel
+from pruning.heads import Head
 from pruning.prediction import BATCH_SEQUENCES, SCREEN_SEQUENCES, judged_logits, predict_logits, screened_logits
 from pruning.slim.bert import SlimBert
 from pruning.slim.packed import PackedBatch
@@ -75,6 +76,8 @@ def test_an_answer_that_is_not_finite_in_bfloat16_is_computed_again(
     expected = predict_logits(model, sequences)
 
     class Overflowing:
+        head = Head.LABEL
+
         def __call__(self, batch: PackedBatch) -> Tensor:
             return torch.full((batch.num_sequences, 2), torch.nan)
 

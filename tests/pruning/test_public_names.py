@@ -50,7 +50,7 @@ def test_the_example_runs_as_it_stands(
     monkeypatch.chdir(tmp_path)
     example = (pruning.__doc__ or "").partition("    from pathlib")[2].rpartition("\n\n")[0]
     exec(textwrap.dedent("    from pathlib" + example), {})
-    assert capsys.readouterr().out.startswith("Evaluation(accuracy=")
+    assert capsys.readouterr().out.startswith("Evaluation(metric=Metric(name='accuracy', value=")
 
 
 def test_the_package_alone_imports_nothing_slow() -> None:

@@ -78,10 +78,11 @@ def test_an_unknown_choice_is_refused_naming_the_known_ones(field: str) -> None:
         PruneSpec(sparsity=0.5, **choices)
 
 
-def test_reconstruction_of_single_weights_is_refused_with_the_remedy() -> None:
+@pytest.mark.parametrize("recover", [Recover.RECONSTRUCT, Recover.SEQUENTIAL])
+def test_reconstruction_of_single_weights_is_refused_with_the_remedy(recover: Recover) -> None:
     for pattern in (Pattern.UNSTRUCTURED, Pattern.TWO_FOUR):
-        with pytest.raises(SpecError, match=f"with pattern='{pattern}' use recover='none'"):
-            PruneSpec(sparsity=0.5, pattern=pattern, recover=Recover.RECONSTRUCT)
+        with pytest.raises(SpecError, match=f"recover='{recover}' .* with pattern='{pattern}' use recover='none'"):
+            PruneSpec(sparsity=0.5, pattern=pattern, recover=recover)
 
 
 @pytest.mark.parametrize("sparsity", [0.1, 0.49, 0.51, 0.9])

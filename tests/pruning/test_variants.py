@@ -16,6 +16,7 @@ from pruning.encoder import BaseModel
 from pruning.errors import ChecksumError, StoreError
 from pruning.evaluation import Evaluation
 from pruning.files import sha256_of
+from pruning.metrics import Metric
 from pruning.slim.convert import dense_mask, slim_layers
 from pruning.spec import Pattern, PruneSpec
 from pruning.timing import Speed
@@ -32,7 +33,9 @@ def manifest_of(base: BaseModel, variant_id: str, sparsity: float = 0.5) -> Mani
         heads=[2, 2],
         neurons=[32, 32],
         cost=structured_cost(base.shape, [2, 2], [32, 32]),
-        evaluation=Evaluation(accuracy=0.9, accuracy_low=0.8, accuracy_high=0.95, agreement=0.97, rows=30),
+        evaluation=Evaluation(
+            metric=Metric(name="accuracy", value=0.9, low=0.8, high=0.95), agreement=0.97, rows=30, others={"f1": 0.8}
+        ),
         speed=Speed(latency_p50_ms=1.5, items_per_s=600.0),
         build_seconds={"cut": 0.1},
     )
@@ -150,7 +153,7 @@ def test_a_flipped_bit_in_the_weights_is_refused_naming_both_checksums(
 def test_a_changed_manifest_is_refused_naming_its_checksum(store: VariantStore, stored: Manifest) -> None:
     path = store.folder / stored.variant_id / MANIFEST
     claimed = json.loads(path.read_text())["manifest_sha256"]
-    path.write_text(path.read_text().replace('"accuracy": 0.9', '"accuracy": 0.8'))
+    path.write_text(path.read_text().replace('"value": 0.9', '"value": 0.8'))
     with pytest.raises(ChecksumError, match=f"{MANIFEST} does not match its checksum {claimed[:12]}"):
         store.load(stored.variant_id)
 

@@ -9,6 +9,7 @@ import torch
 
 from pruning.cost import Cost
 from pruning.evaluation import Evaluation
+from pruning.metrics import Metric
 from pruning.spec import PruneSpec
 from pruning.timing import Speed
 from pruning.variants import Manifest, VariantStore
@@ -37,7 +38,9 @@ def manifest_of(spec: PruneSpec, accuracy: float = 0.9) -> Manifest:
         neurons=[64, 64],
         cost=Cost(parameters=1000, prunable_parameters=800, macs=10_000, macs_length=128, bytes=4000),
         evaluation=Evaluation(
-            accuracy=accuracy, accuracy_low=accuracy - 0.02, accuracy_high=accuracy + 0.02, agreement=0.97, rows=600
+            metric=Metric(name="accuracy", value=accuracy, low=accuracy - 0.02, high=accuracy + 0.02),
+            agreement=0.97,
+            rows=600,
         ),
         speed=Speed(latency_p50_ms=4.0, items_per_s=250.0),
         build_seconds={},

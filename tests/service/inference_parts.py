@@ -15,6 +15,7 @@ from pruning.cost import structured_cost
 from pruning.encoder import BaseModel
 from pruning.evaluation import Evaluation
 from pruning.masks.structures import StructureMask
+from pruning.metrics import Metric
 from pruning.slim.convert import DTYPES, build_slim, layer_widths, slim_layers
 from pruning.slim.packed import TokenSequence
 from pruning.spec import Precision, PruneSpec
@@ -55,7 +56,7 @@ def manifest_of(base: BaseModel, layers: dict[str, Tensor], variant_id: str, spa
         heads=heads,
         neurons=neurons,
         cost=cost,
-        evaluation=Evaluation(accuracy=0.9, accuracy_low=0.85, accuracy_high=0.93, agreement=0.97, rows=600),
+        evaluation=Evaluation(metric=Metric(name="accuracy", value=0.9, low=0.85, high=0.93), agreement=0.97, rows=600),
         speed=Speed(latency_p50_ms=4.0, items_per_s=250.0),
         build_seconds={},
     )

@@ -103,8 +103,11 @@ class Bench:
 
     async def run_out(self) -> None:
         await settle()
-        while self.executor.waiting:
-            self.executor.step()
+        while self.executor.waiting or self.batcher.queue_tokens:
+            if self.executor.waiting:
+                self.executor.step()
+            else:  # a batch waits for requests that are expected back
+                await asyncio.sleep(0.001)
             await settle()
 
 

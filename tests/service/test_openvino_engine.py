@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pruning.architectures import ARCHITECTURES
 from pruning.encoder import BaseModel, load_base_model
-from pruning.errors import PrecisionError, StoreError
+from pruning.errors import ModelError, PrecisionError, StoreError
+from pruning.heads import Head
 from pruning.masks.structures import StructureMask
 from pruning.slim.convert import DTYPES, build_slim, slim_layers
 from pruning.spec import Precision
@@ -24,9 +26,11 @@ from service.engine import NonFiniteLogits
 from service.engine_errors import EngineError
 from service.schedule import Lane
 from service.torch_engine import TorchEngine
+from tests.pruning.zoo import write_model
 from tests.service.inference_parts import CPU, engine_of, layers_of, manifest_of, put_variant, sequence, sequences
 
 openvino_engine = pytest.importorskip("service.openvino_engine", reason="the extra openvino is not installed")
+build_graph = openvino_engine.build_graph
 OpenVinoBert, OpenVinoEngine = openvino_engine.OpenVinoBert, openvino_engine.OpenVinoEngine
 
 LENGTHS = [4, 48, 9, 9, 1, 30, 17]
@@ -87,6 +91,21 @@ def test_every_activation_is_the_one_that_torch_computes(base: BaseModel, activa
     torch_engine, compiled = pair_of(replace(base, activation=activation), layers_of(base, 0.0))
     batch = sequences(LENGTHS, base.shape.vocabulary)
     torch.testing.assert_close(compiled.predict(batch), torch_engine.predict(batch), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_architecture_is_computed_as_torch_does(tmp_path: Path, kind: str) -> None:
+    base = load_base_model(write_model(tmp_path, kind))
+    torch_engine, compiled = pair_of(base, emptied(base, [1, 2], [3, 40]))
+    batch = sequences(LENGTHS, base.shape.vocabulary)
+    torch.testing.assert_close(compiled.predict(batch), torch_engine.predict(batch), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("head", [Head.TAGS, Head.SPAN])
+def test_a_head_that_reads_every_token_is_refused_naming_it_and_the_remedy(tmp_path: Path, head: Head) -> None:
+    base = load_base_model(write_model(tmp_path, "electra", head))
+    with pytest.raises(ModelError, match=f"there is no OpenVINO graph of a model for {head}; use the engine 'torch'"):
+        build_graph(base, layers_of(base, 0.0))
 
 
 def test_the_second_text_of_a_pair_is_told_from_the_first(base: BaseModel) -> None:

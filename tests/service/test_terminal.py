@@ -36,8 +36,9 @@ def row(sparsity: float = 0.5, **changes: Any) -> dict[str, Any]:
     return {
         "requested_sparsity": sparsity,
         "achieved_sparsity": sparsity,
-        "accuracy": 0.901,
-        "accuracy_interval": [0.881, 0.922],
+        "metric": "accuracy",
+        "metric_value": 0.901,
+        "metric_interval": [0.881, 0.922],
         "agreement": 0.987,
         "macs": 11_000_000_000,
         "latency_p50_ms": 123.4,
@@ -60,8 +61,8 @@ def lines_of(rows: list[dict[str, Any]], width: int) -> list[str]:
 
 
 def test_what_is_not_worth_having_stands_apart_with_the_reason() -> None:
-    worse = row(0.4, variant="worse", dominated_by="better", accuracy=0.824, items_per_s=466.0)
-    better = row(0.6, variant="better", accuracy=0.831, items_per_s=654.0)
+    worse = row(0.4, variant="worse", dominated_by="better", metric_value=0.824, items_per_s=466.0)
+    better = row(0.6, variant="better", metric_value=0.831, items_per_s=654.0)
     written = io.StringIO()
     print_frontier([worse, better, row(0.7, variant="fastest")], Console(file=written, width=100))
     lines = [line.strip() for line in written.getvalue().splitlines()]
@@ -74,7 +75,7 @@ def test_what_is_not_worth_having_stands_apart_with_the_reason() -> None:
     [
         ({"items_per_s": 200.0}, "0.6 int8 is as accurate (90.1%, 90.1%) and faster (200, 100 texts/s)"),
         ({"scorer": "taylor", "items_per_s": 200.0}, "0.6 int8 (taylor, structured, reconstruct) is as accurate"),
-        ({"accuracy": 0.95, "items_per_s": 100.0}, "0.6 int8 is more accurate (95.0%, 90.1%) and as fast"),
+        ({"metric_value": 0.95, "items_per_s": 100.0}, "0.6 int8 is more accurate (95.0%, 90.1%) and as fast"),
     ],
 )
 def test_the_reason_says_what_is_equal(changes: dict[str, Any], words: str) -> None:

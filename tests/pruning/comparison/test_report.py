@@ -110,10 +110,10 @@ def test_widths_are_given_for_smaller_matrices_alone(material: Material, root: P
     "others",
     [
         {"seeds": 1, "levels": (0.5,)},
-        {"recovers": ("none", "reconstruct"), "levels": (0.2, 0.3, 0.5, 0.6)},
+        {"recovers": ("none", "reconstruct", "sequential"), "levels": (0.2, 0.3, 0.5, 0.6)},
         {"pattern": "unstructured"},
     ],
-    ids=["one level", "two recoveries", "single weights"],
+    ids=["one level", "three recoveries", "single weights"],
 )
 def test_a_comparison_becomes_a_png_that_names_every_scorer_and_level(
     material: Material, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pruning.data import LabelledSet, encode_rows, read_rows
+from pruning.data import LabelledSet
 from pruning.pipeline import cut
 from pruning.recovery.checkpoint import Checkpoints
 from pruning.recovery.lesson import Lesson
@@ -16,6 +16,7 @@ from pruning.recovery.recipe import Recipe
 from pruning.recovery.student import Student, kept_weights
 from pruning.recovery.training import Trained, train
 from pruning.spec import Pattern, PruneSpec
+from pruning.tasks.labels import encode_rows, read_rows
 from pruning.tokenization import TextTokenizer
 from pruning.workbench import Workbench
 from tests.conftest import train_tiny_model, write_rows, write_tiny_model

@@ -3,7 +3,8 @@
 import torch
 from torch.nn import functional
 
-from pruning.encoder import LAYER_SLOTS, BaseModel
+from pruning.architectures.bert import LAYER_SLOTS
+from pruning.encoder import BaseModel
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.student import Student

@@ -7,7 +7,7 @@ from pruning.masks.weights import unstructured_mask
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.student import Student, kept_weights
-from pruning.slim.convert import SHARED, slim_layers, zeroed_layers
+from pruning.slim.convert import shared_slots, slim_layers, zeroed_layers
 from tests.pruning.parts import mask_of, sequences_of
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def test_what_variants_share_and_the_base_model_are_not_touched(base: BaseModel)
     a_few_steps(base, student)
     assert all(torch.equal(base.tensors[name], tensor) for name, tensor in before.items())
     state = student.model.state_dict()
-    assert all(torch.equal(state[name], base.tensors[slot]) for name, slot in SHARED.items())
+    assert all(torch.equal(state[name], base.tensors[slot]) for name, slot in shared_slots(base).items())
 
 
 def test_a_layer_without_heads_or_neurons_trains_what_is_left_of_it(base: BaseModel) -> None:

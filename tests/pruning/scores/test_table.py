@@ -22,8 +22,8 @@ def test_every_scorer_gives_one_finite_score_to_every_structure(bench: Workbench
     assert torch.isfinite(scores.neurons_LF).all()
 
 
-@pytest.mark.parametrize("name", SCORERS)
-def test_every_scorer_gives_one_finite_score_to_every_prunable_weight(bench: Workbench, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(SCORERS) - {"obs"}))
+def test_every_other_scorer_gives_one_finite_score_to_every_prunable_weight(bench: Workbench, name: str) -> None:
     scores = bench.weight_scores(scorer_named(name))
     shapes = {tensor: weight.shape for tensor, weight in bench.base.prunable_weights().items()}
     assert {tensor: part.shape for tensor, part in scores.items()} == shapes

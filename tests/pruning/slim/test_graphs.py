@@ -1,16 +1,20 @@
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.encoder import BaseModel
+from pruning.architectures import ARCHITECTURES
+from pruning.encoder import BaseModel, load_base_model
+from pruning.heads import Head
 from pruning.slim.convert import build_slim, slim_layers
 from pruning.slim.graphs import SMALLEST, STEPS_FROM, TOKENS_PER_LONG, GraphedBert, graph_shapes, graph_sizes, inputs_of
 from pruning.slim.linear import rounded_rows
 from pruning.tokenization import Encoded
 from tests.pruning.parts import dense_model, logits_of, mask_of, sequences_of
+from tests.pruning.zoo import write_model
 
 
 @given(max_tokens=st.integers(1, 100_000))
@@ -75,3 +79,13 @@ def test_layers_without_heads_or_neurons_are_captured_too(base: BaseModel) -> No
     graphed = GraphedBert.capture(build_slim(base, layers).to("cuda"), max_tokens=64, max_length=base.max_length)
     expected = logits_of(build_slim(base, layers), sequences)
     torch.testing.assert_close(graphed(sequences), expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("kind", "head"), list(itertools.product(ARCHITECTURES, Head)))
+def test_every_architecture_and_head_is_replayed(tmp_path: Path, kind: str, head: Head) -> None:
+    model = load_base_model(write_model(tmp_path, kind, head))
+    sequences = sequences_of([5, 48, 2], vocabulary=model.shape.vocabulary)
+    graphed = GraphedBert.capture(dense_model(model).to("cuda"), max_tokens=64, max_length=model.max_length)
+    torch.testing.assert_close(graphed(sequences), logits_of(dense_model(model), sequences), atol=1e-3, rtol=0)
