@@ -10,10 +10,12 @@ from pruning.comparison.request import Comparison
 from pruning.comparison.run import Outcome, compare
 from pruning.errors import StoreError
 from pruning.evaluation import evaluate
+from pruning.heads import Head
 from pruning.material import Material
 from pruning.pipeline import build_variant
-from pruning.spec import PruneSpec
+from pruning.spec import Pattern, PruneSpec
 from pruning.workbench import Workbench
+from tests.pruning.zoo import write_model, write_task_rows
 
 
 def plain(outcome: Outcome) -> list[dict[str, Any]]:
@@ -115,6 +117,19 @@ def test_single_weights_are_compared_too(
     first = compare(material, tmp_path, wish)
     assert [cell.achieved_sparsity for cell in first.cells] == pytest.approx([*levels, *levels], abs=0.01)
     assert plain(compare(material, tmp_path, wish)) == plain(first)
+
+
+@pytest.mark.parametrize(("kind", "head"), [("distilbert", Head.TAGS), ("roberta", Head.SCORE)])
+def test_every_task_is_compared_by_its_own_metric(tmp_path: Path, kind: str, head: Head) -> None:
+    rows = [write_task_rows(tmp_path / f"{seed}.jsonl", head, 20, seed=seed) for seed in (0, 1)]
+    material = Material.load(write_model(tmp_path / "model", kind, head), *rows)
+    for pattern in Pattern:
+        wish = Comparison(scorers=("wanda",), levels=(0.5,), seeds=1, pattern=pattern)
+        outcome = compare(material, tmp_path / "store", wish)
+        bench = Workbench.drawn(material, tmp_path / "store", size=16)
+        evaluation = build_variant(bench, outcome.cells[0].spec).evaluation
+        assert outcome.cells[0].worth.metric == outcome.dense.metric == evaluation.metric.name != "accuracy"
+        assert outcome.cells[0].worth.value == evaluation.metric.value
 
 
 def test_scores_that_are_cached_take_no_seconds(material: Material, tmp_path: Path) -> None:
