@@ -14,6 +14,7 @@ What a program may rely on, by the file that it is imported from:
     pruning.frontier       measure_side_by_side   times levels in one run, so that their speeds may be compared
                            unmeasured             the levels that no run timed beside the others
                            frontier_rows          accuracy against cost, one row per variant
+    pruning.comparison.run compare                the published criteria side by side, over seeds
     pruning.plot           plot_frontier          the same as a picture
     pruning.scores         SCORERS                the importance scorers by name
                            Scorer                 what a new one must do

@@ -26,6 +26,10 @@ class CurveCache:
         """Use ``root``; it is made when the first curves are written."""
         self.folder = root / "curves"
 
+    def has(self, calibration_digest: str, scorer: Scorer) -> bool:
+        """Tell whether the curves of this calibration and scorer are there."""
+        return self._path(calibration_digest, scorer).is_file()
+
     def get_or_solve(
         self, calibration_digest: str, scorer: Scorer, solve: Callable[[], Sequence[CostCurve]]
     ) -> list[CostCurve]:
@@ -34,7 +38,7 @@ class CurveCache:
         Raises:
             CacheError: the stored curves were altered, or new ones cannot be written.
         """
-        path = self.folder / f"{calibration_digest}-{scorer.name}-{scorer.version}.{CURVES_VERSION}.json"
+        path = self._path(calibration_digest, scorer)
         if path.is_file():
             return _read(path)
         curves = list(solve())
@@ -45,6 +49,9 @@ class CurveCache:
         except OSError as error:
             raise CacheError(f"{path} could not be written: {error}; free space or choose another --store") from error
         return curves
+
+    def _path(self, calibration_digest: str, scorer: Scorer) -> Path:
+        return self.folder / f"{calibration_digest}-{scorer.name}-{scorer.version}.{CURVES_VERSION}.json"
 
 
 def _as_plain(curve: CostCurve) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
-from pruning.masks.structures import FILL_VERSION, StructureMask, is_coarse, structure_mask
+from pruning.masks.structures import FILL_VERSION, CostCurve, StructureMask, is_coarse, structure_mask
 from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
 from pruning.quantization import MATRICES, QUANTIZATION_VERSION, quantize
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.recovered import RecoveredCut
-from pruning.scores import Scorer, scorer_named
+from pruning.scores import scorer_named
 from pruning.sequential import SEQUENTIAL_VERSION, recover_sequentially
 from pruning.slim.convert import (
     DTYPES,
@@ -42,6 +42,10 @@ from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
 from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
+
+Ranking = Sequence[CostCurve] | Mapping[str, Tensor]
+"""Cost curves along a scorer's order of structures, or its scores of single weights by tensor name."""
+Mask = StructureMask | WeightMask
 
 RECOVERY_VERSIONS: dict[Recover | None, int] = {
     Recover.RECONSTRUCT: RECONSTRUCTION_VERSION,
@@ -142,21 +146,53 @@ def in_precision(
 def _cut_in_float32(
     bench: Workbench, spec: PruneSpec, breath: Breath, progress: Progress
 ) -> tuple[dict[str, Tensor], Cost, float]:
-    base, shape = bench.base, bench.base.shape
-    dense_heads, dense_neurons = [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers
     if spec.sparsity == 0.0:
-        return slim_layers(base, dense_mask(shape)), structured_cost(shape, dense_heads, dense_neurons), 0.0
-
+        return carried_out(bench, dense_mask(bench.base.shape), replace(spec, recover=Recover.NONE))
     if spec.recover is Recover.DISTILL:
         return _as_trained(bench, spec)
+    ranking = ranking_of(bench, spec, progress, breath)
+    return carried_out(bench, mask_of(bench, ranking, spec), spec, breath)
 
+
+def ranking_of(
+    bench: Workbench, spec: PruneSpec, progress: Progress = lambda done, total: None, breath: Breath = no_breath
+) -> Ranking:
+    """Return what every mask of the spec's scorer and pattern is chosen by, whatever the sparsity.
+
+    Raises:
+        SpecError: no scorer of that name.
+        CacheError: as ``build_variant``.
+    """
     scorer = scorer_named(spec.scorer)
-    if spec.pattern is not Pattern.STRUCTURED:
-        weight_mask = _weight_mask(bench.weight_scores(scorer, progress, breath), spec, scorer)
-        cost = structured_cost(shape, dense_heads, dense_neurons)
-        return zeroed_layers(base, weight_mask), _less_zeros(cost, weight_mask), mask_sparsity(weight_mask)
+    if spec.pattern is Pattern.STRUCTURED:
+        return bench.curves(scorer, progress, breath)
+    return bench.weight_scores(scorer, progress, breath)
 
-    mask = structure_mask(bench.curves(scorer, progress, breath), shape, spec.sparsity)
+
+def mask_of(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Mask:
+    """Return the mask of ``spec`` by the ranking of its scorer and pattern.
+
+    Raises:
+        SpecError: a sparsity that leaves nothing, or inputs that are no multiple of four for 2:4.
+    """
+    if not isinstance(ranking, Mapping):
+        return structure_mask(ranking, bench.base.shape, spec.sparsity)
+    if spec.pattern is Pattern.TWO_FOUR:
+        return two_four_mask(ranking)
+    return unstructured_mask(ranking, spec.sparsity, spec.scope or scorer_named(spec.scorer).scope)
+
+
+def carried_out(
+    bench: Workbench, mask: Mask, spec: PruneSpec, breath: Breath = no_breath
+) -> tuple[dict[str, Tensor], Cost, float]:
+    """Return (encoder layers in float32, cost, achieved sparsity) of a mask, recovered as ``spec`` says.
+
+    Of recoveries, distillation is not done here: it takes minutes, and ``pruning.recovery`` does it.
+    """
+    base, shape = bench.base, bench.base.shape
+    if not isinstance(mask, StructureMask):
+        dense = structured_cost(shape, [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers)
+        return zeroed_layers(base, mask), _less_zeros(dense, mask), mask_sparsity(mask)
     cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
     return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
 
@@ -168,12 +204,6 @@ def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: B
     if spec.recover is Recover.SEQUENTIAL:
         return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
     return slim_layers(bench.base, mask)
-
-
-def _weight_mask(scores: Mapping[str, Tensor], spec: PruneSpec, scorer: Scorer) -> WeightMask:
-    if spec.pattern is Pattern.TWO_FOUR:
-        return two_four_mask(scores)
-    return unstructured_mask(scores, spec.sparsity, spec.scope or scorer.scope)
 
 
 def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:

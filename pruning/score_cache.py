@@ -38,16 +38,23 @@ class ScoreCache:
         """Use ``root``; it is made when the first sums are written."""
         self.folder = root / "scores"
 
+    def __contains__(self, key: ScoreKey) -> bool:
+        """Tell whether the sums of this key are there."""
+        return (self._folder_of(key) / KEY).is_file()
+
     def get_or_make(self, key: ScoreKey, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
         """Return the sums of this key, from disk or made and written now.
 
         Raises:
             CacheError: the stored sums were altered, or new ones are not finite or cannot be written.
         """
-        folder = self.folder / digest_of(asdict(key))[:16]
-        if not (folder / KEY).is_file():
+        folder = self._folder_of(key)
+        if key not in self:
             self._write(folder, key, make())
         return _read(folder, key)
+
+    def _folder_of(self, key: ScoreKey) -> Path:
+        return self.folder / digest_of(asdict(key))[:16]
 
     def _write(self, folder: Path, key: ScoreKey, sums: Mapping[str, Tensor]) -> None:
         for name, tensor in sums.items():

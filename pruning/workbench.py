@@ -17,10 +17,11 @@ from pruning.capture import BATCH_ROWS, Progress, capture
 from pruning.curve_cache import CurveCache
 from pruning.curves import cost_curves
 from pruning.data import LabelledSet, calibration_sample
-from pruning.encoder import BaseModel, load_base_model
-from pruning.errors import CacheError, ModelError, StoreError
+from pruning.encoder import BaseModel
+from pruning.errors import CacheError, StoreError
 from pruning.files import digest_of, new_folder, sha256_of, write_json
 from pruning.masks.structures import CostCurve
+from pruning.material import Material
 from pruning.prediction import Breath, no_breath, predict_logits
 from pruning.recovered import RecoveredCuts
 from pruning.score_cache import ScoreCache, ScoreKey
@@ -28,7 +29,6 @@ from pruning.scores import Scorer, Streamed, StructureScores
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.tasks import TASKS
-from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
 from pruning.weight_pass import weight_pass
 
@@ -49,6 +49,8 @@ class Workbench:
     """Calibration rows, in the order they are read."""
     evaluation: LabelledSet
     root: Path
+    seed: int = SEED
+    """By which the calibration rows were drawn."""
     store: VariantStore = field(init=False)
     cache: CalibrationCache = field(init=False)
     recovered: RecoveredCuts = field(init=False)
@@ -61,25 +63,29 @@ class Workbench:
         self.recovered = RecoveredCuts(self.root)
 
     @classmethod
-    def open(cls, model: Path, train: Path, evaluation: Path, root: Path) -> "Workbench":
-        """Load the model and the rows.
+    def open(
+        cls,
+        model: Path,
+        train: Path,
+        evaluation: Path,
+        root: Path,
+        *,
+        seed: int = SEED,
+        size: int = CALIBRATION_ROWS,
+    ) -> "Workbench":
+        """Load the model and the rows, and draw at most ``size`` of those of ``train`` by ``seed``.
 
         Raises:
             ModelError: the model cannot be loaded, or its tokenizer is of a larger vocabulary.
             DataError: the rows cannot be used, or are for another head than the model's.
         """
-        base = load_base_model(model)
-        tokenizer = TextTokenizer.load(model)
-        if tokenizer.largest_id() >= base.shape.vocabulary:
-            raise ModelError(
-                f"the tokenizer of {model} gives ids up to {tokenizer.largest_id()}, the model has vocab_size "
-                f"{base.shape.vocabulary} and so knows ids up to {base.shape.vocabulary - 1}; "
-                "put the tokenizer.json there that the model was trained with"
-            )
-        task = TASKS[base.shape.head]
-        longest = min(task.max_tokens, base.max_length)
-        rows, judged = (task.load(path, base.labels, tokenizer, longest) for path in (train, evaluation))
-        return cls(base, calibration_sample(rows, CALIBRATION_ROWS, SEED), judged, root)
+        return cls.drawn(Material.load(model, train, evaluation), root, seed=seed, size=size)
+
+    @classmethod
+    def drawn(cls, material: Material, root: Path, *, seed: int = SEED, size: int = CALIBRATION_ROWS) -> "Workbench":
+        """Return the workbench that is calibrated on at most ``size`` of the training rows, drawn by ``seed``."""
+        sample = calibration_sample(material.train, size, seed)
+        return cls(material.base, sample, material.evaluation, root, seed)
 
     @cached_property
     def key(self) -> CalibrationKey:
@@ -95,7 +101,7 @@ class Workbench:
             micro_batch=MICRO_BATCH,
             batch=BATCH_ROWS,
             dtype="float32",
-            seed=SEED,
+            seed=self.seed,
         )
 
     @cached_property
@@ -123,6 +129,14 @@ class Workbench:
             )
         return self._curves[scorer.name]
 
+    def has_curves(self, scorer: Scorer) -> bool:
+        """Tell whether a structured cut by ``scorer`` needs no more than a look at the disk."""
+        return scorer.name in self._curves or CurveCache(self.root).has(self.key.digest, scorer)
+
+    def has_sums(self, scorer: Streamed) -> bool:
+        """Tell whether the scorer's own pass over the rows was taken before."""
+        return self._score_key(scorer) in ScoreCache(self.root)
+
     def structure_scores(
         self, scorer: Scorer, progress: Progress = lambda done, total: None, breath: Breath = no_breath
     ) -> StructureScores:
@@ -139,13 +153,16 @@ class Workbench:
         """Return the calibration; for a streamed scorer with its sums, which are read or made when it asks for them."""
         if not isinstance(scorer, Streamed):
             return self.calibration
-        key = ScoreKey(calibration=self.key.digest, scorer=scorer.name, scorer_version=scorer.version)
+        key = self._score_key(scorer)
 
         def make() -> Mapping[str, Tensor]:
             accumulator = scorer.accumulator(self.base)
             return weight_pass(self.base, self.train, scorer.plan, accumulator, progress=progress, breath=breath)
 
         return replace(self.calibration, load_sums=partial(ScoreCache(self.root).get_or_make, key, make))
+
+    def _score_key(self, scorer: Streamed) -> ScoreKey:
+        return ScoreKey(calibration=self.key.digest, scorer=scorer.name, scorer_version=scorer.version)
 
     def calibrate(self, progress: Progress = lambda done, total: None) -> bool:
         """Make the calibration unless it is cached; return whether it was made now."""

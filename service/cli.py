@@ -14,6 +14,7 @@ import typer
 
 from pruning.spec import PruneSpec, precisions_of
 from service.bench.command import bench
+from service.compare_command import compare
 from service.dial_commands import dial, rollback, status
 from service.options import (
     AsJson,
@@ -213,6 +214,7 @@ def serve(
 
 app.command()(recover)
 app.command()(bench)
+app.command()(compare)
 app.command(cls=NumberCommand)(dial)
 app.command()(rollback)
 app.command()(status)

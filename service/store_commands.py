@@ -1,13 +1,14 @@
 """What ``prepare``, ``prune`` and ``frontier`` do with a model and its store. Torch comes with this file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pruning.encoder import load_base_model
 from pruning.errors import SpecError, StoreError
 from pruning.frontier import frontier_rows
+from pruning.material import Material
 from pruning.pipeline import build_variant
 from pruning.plot import plot_frontier
 from pruning.spec import Precision, PruneSpec
@@ -38,11 +39,13 @@ class Place:
             ModelError: the model cannot be loaded.
             DataError: the rows are missing or cannot be used.
         """
+        return Workbench.drawn(*self.load())
+
+    def load(self) -> tuple[Material, Path]:
+        """Return the model with its rows, and the folder of its store; raises what ``open`` raises."""
         folder = model_dir(self.model)
-        rows = rows_of(folder, self.train, self.evaluation)
-        bench = Workbench.open(folder, *rows, self.store or Path())
-        # The default store is named after the weights, which are not read twice for that.
-        return bench if self.store else replace(bench, root=default_store(bench.base))
+        material = Material.load(folder, *rows_of(folder, self.train, self.evaluation))
+        return material, self.store or default_store(material.base)
 
 
 def prepare_model(

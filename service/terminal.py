@@ -5,12 +5,21 @@ On a terminal progress moves in place. Anywhere else (a log, a pipe, a container
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from pruning.pareto import left_out
@@ -64,6 +73,37 @@ def _plain_progress(what: str) -> Callable[[int, int], None]:
         if shown < 0 or percent // PLAIN_STEP > shown // PLAIN_STEP:
             shown = percent
             say(f"{what}: {percent} % ({done} of {total})")
+
+    return update
+
+
+@contextmanager
+def work_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show what is being computed and the time left, on stderr; the block gets ``update(step, done, total)``.
+
+    Steps may take very different times: ``done`` and ``total`` count work, not steps.
+    """
+    if not stderr.is_terminal:
+        yield _plain_work(what)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=stderr) as bars:
+        bar = bars.add_task(what, total=None)
+        yield lambda step, done, total: bars.update(bar, description=step, completed=done, total=total)
+
+
+def _plain_work(what: str) -> Callable[[str, int, int], None]:
+    """Return an ``update`` that writes a line at about every ``PLAIN_STEP`` percent: the step, and the time left."""
+    started, shown = time.monotonic(), -1
+
+    def update(step: str, done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // max(total, 1)
+        if shown < 0 or percent // PLAIN_STEP > shown // PLAIN_STEP:
+            shown = percent
+            elapsed = time.monotonic() - started
+            left = f", about {elapsed * (total - done) / done:.0f} s left" if 0 < done < total else ""
+            say(f"{what}: {percent} %, {step}{left}")
 
     return update
 

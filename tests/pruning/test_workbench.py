@@ -48,6 +48,16 @@ def test_at_most_2048_rows_are_used_for_calibration(tiny_model_dir: Path, tiny_r
     assert len(Workbench.open(tiny_model_dir, many, tiny_rows[1], tmp_path).train) == 2_048
 
 
+def test_a_seed_and_a_size_draw_other_rows_and_have_calibrations_of_their_own(
+    tiny_model_dir: Path, tiny_rows: Rows, tmp_path: Path
+) -> None:
+    usual = Workbench.open(tiny_model_dir, *tiny_rows, tmp_path)
+    drawn = [Workbench.open(tiny_model_dir, *tiny_rows, tmp_path, seed=seed, size=20) for seed in (0, 1)]
+    assert [(bench.key.seed, bench.key.num_rows) for bench in drawn] == [(0, 20), (1, 20)]
+    assert len({bench.key.rows for bench in (usual, *drawn)}) == 3
+    assert usual.key == Workbench.open(tiny_model_dir, *tiny_rows, tmp_path, seed=0, size=2_048).key
+
+
 def test_rows_longer_than_the_model_reads_are_cut(tiny_model_dir: Path, tiny_rows: Rows, tmp_path: Path) -> None:
     long = tmp_path / "long.jsonl"
     long.write_text("".join(json.dumps({"text": "good film " * 60, "label": label}) + "\n" for label in (0, 1)))

@@ -34,7 +34,7 @@ from tests.service.fake_admin import (
     status_of,
 )
 
-COMMANDS = ["prepare", "prune", "frontier", "recover", "bench", "serve", "dial", "rollback", "status"]
+COMMANDS = ["prepare", "prune", "frontier", "recover", "bench", "compare", "serve", "dial", "rollback", "status"]
 Run = Callable[..., Result]
 
 
@@ -153,7 +153,7 @@ def test_a_model_whose_store_is_found_by_itself_is_read_once(
         read.append(path)
         return load_base_model(path)
 
-    for module in ("pruning.workbench", "pruning.encoder", "service.store_commands"):
+    for module in ("pruning.material", "pruning.encoder", "service.store_commands"):
         monkeypatch.setattr(f"{module}.load_base_model", counting)
     result = run(command[0], tiny_model_dir, *rows, *command[1:], "--json")
     assert result.exit_code == 0, result.output

@@ -5,7 +5,16 @@ import pytest
 from rich.console import Console
 
 import service.terminal
-from service.terminal import frontier_table, print_frontier, print_json, print_table, progress_bar, say, spinner
+from service.terminal import (
+    frontier_table,
+    print_frontier,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    spinner,
+    work_bar,
+)
 
 
 @pytest.fixture
@@ -101,6 +110,28 @@ def test_a_plain_spinner_tells_what_and_every_step(plain: io.StringIO) -> None:
     with spinner("building") as tell:
         tell("cut")
     assert plain.getvalue().splitlines() == ["building", "building: cut"]
+
+
+def test_plain_work_is_a_line_every_ten_percent_with_the_step_and_the_time_left(
+    plain: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 5.0, 6.0, 10.0])
+    monkeypatch.setattr("service.terminal.time.monotonic", lambda: next(seconds))
+    with work_bar("comparing") as update:
+        for step, done in (("calibration", 0), ("calibration", 5), ("calibration", 100), ("wanda", 200)):
+            update(step, done, 200)
+    assert plain.getvalue().splitlines() == [
+        "comparing: 0 %, calibration",
+        "comparing: 50 %, calibration, about 6 s left",
+        "comparing: 100 %, wanda",
+    ]
+
+
+def test_work_on_a_terminal_moves_in_place_and_names_the_step(terminal: io.StringIO) -> None:
+    with work_bar("comparing") as update:
+        update("calibration", 1, 4)
+    assert "\x1b[" in terminal.getvalue()
+    assert "calibration" in terminal.getvalue() and "25%" in terminal.getvalue() and "left" in terminal.getvalue()
 
 
 def test_on_a_terminal_progress_moves_in_place(terminal: io.StringIO) -> None:

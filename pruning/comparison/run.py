@@ -1,0 +1,150 @@
+"""The story: for every draw of calibration rows, scorer and level a cut, judged on the evaluation rows.
+
+Cuts are not stored as variants: what each is worth is a small document, and a run that was interrupted goes on where it
+stopped. Calibrations, scores and cost curves are cached as for any other cut.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from pruning.comparison.cells import Cell, CellStore, Worth, cell_name
+from pruning.comparison.kept import kept_by
+from pruning.comparison.request import Comparison, draw_size
+from pruning.comparison.work import Ledger, Watch, calibration_work, cut_work, scoring_work, work_of
+from pruning.evaluation import evaluate
+from pruning.material import Material
+from pruning.pipeline import Ranking, carried_out, mask_of, ranking_of
+from pruning.prediction import judged_logits
+from pruning.scores import Scorer, Streamed, scorer_named
+from pruning.slim.convert import build_slim
+from pruning.spec import Pattern, PruneSpec
+from pruning.workbench import Workbench
+
+
+@dataclass(slots=True)
+class Seconds:
+    """What was computed in this run took so long; what was cached is not among it."""
+
+    calibration: list[float] = field(default_factory=list)
+    """One pass each, which all scorers share."""
+    scoring: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """By scorer: its own pass, its scores and its cost curves, for one draw of rows each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """All cells of a comparison."""
+
+    comparison: Comparison
+    dense: Worth
+    cells: tuple[Cell, ...]
+    """Seed by seed, scorer by scorer, least sparse first."""
+    computed: int
+    """So many of them were computed in this run; the others were stored."""
+    calibration_rows: int
+    """Rows of each draw."""
+    seconds: Seconds
+
+
+def compare(
+    material: Material, root: Path, comparison: Comparison, watch: Watch = lambda what, done, total: None
+) -> Outcome:
+    """Return what every cut of ``comparison`` is worth: from the store under ``root``, or computed and stored now.
+
+    Raises:
+        SpecError: a sparsity that leaves nothing, or a pattern that does not fit the model.
+        DataError: too few training rows to draw from.
+        CacheError: a calibration or scores that are damaged.
+        StoreError: a stored cell is damaged, or one cannot be written.
+    """
+    size = draw_size(len(material.train))
+    store = CellStore(root)
+    wanted = [spec for scorer in comparison.scorers for spec in comparison.specs_of(scorer)]
+    cells: dict[tuple[int, PruneSpec], Cell] = {}
+    missing: dict[int, list[PruneSpec]] = {}
+    work = 0
+    for seed in range(comparison.seeds):
+        bench = Workbench.drawn(material, root, seed=seed, size=size)
+        stored = {spec: cell for spec in wanted if (cell := store.find(cell_name(bench, spec))) is not None}
+        cells |= {(seed, spec): cell for spec, cell in stored.items()}
+        missing[seed] = [spec for spec in wanted if spec not in stored]
+        work += work_of(bench, missing[seed])
+
+    ledger, seconds = Ledger(work, watch), Seconds()
+    for seed, specs in missing.items():
+        # Opened anew: what one draw keeps in memory goes with it.
+        bench = Workbench.drawn(material, root, seed=seed, size=size)
+        for spec, cell in _computed(bench, specs, ledger, seconds):
+            store.put(cell_name(bench, spec), cell)
+            cells[seed, spec] = cell
+
+    reference = bench.reference()
+    return Outcome(
+        comparison=comparison,
+        dense=Worth.of(evaluate(reference, reference, material.evaluation)),
+        cells=tuple(cells[seed, spec] for seed in range(comparison.seeds) for spec in wanted),
+        computed=sum(len(specs) for specs in missing.values()),
+        calibration_rows=size,
+        seconds=seconds,
+    )
+
+
+def _computed(
+    bench: Workbench, specs: Sequence[PruneSpec], ledger: Ledger, seconds: Seconds
+) -> Iterator[tuple[PruneSpec, Cell]]:
+    """Yield the cells of one draw as they are computed; each scorer ranks once, and every level cuts by that."""
+    if not specs:
+        return
+    with ledger.step(f"seed {bench.seed}, calibration", calibration_work(bench)) as progress, _clock() as took:
+        made = bench.calibrate(progress)
+    if made:
+        seconds.calibration.append(took[0])
+    for name, cuts in groupby(specs, key=lambda spec: spec.scorer):
+        levels = list(cuts)
+        scorer, pattern = scorer_named(name), levels[0].pattern
+        cached = _is_cached(bench, scorer, pattern)
+        with (
+            ledger.step(f"seed {bench.seed}, {name}: scores", scoring_work(bench, pattern, scorer)) as progress,
+            _clock() as took,
+        ):
+            ranking = ranking_of(bench, levels[0], progress)
+        if not cached:
+            seconds.scoring[name].append(took[0])
+        for spec in levels:
+            with ledger.step(f"seed {bench.seed}, {name} at {spec.sparsity:g}", cut_work(bench, spec)):
+                cell = _judged(bench, ranking, spec)
+            yield spec, cell
+
+
+def _judged(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Cell:
+    mask = mask_of(bench, ranking, spec)
+    layers, cost, achieved = carried_out(bench, mask, spec)
+    logits, _ = judged_logits(build_slim(bench.base, layers), bench.evaluation.sequences)
+    return Cell(
+        spec=spec,
+        seed=bench.seed,
+        achieved_sparsity=achieved,
+        macs=cost.macs,
+        worth=Worth.of(evaluate(logits, bench.reference(), bench.evaluation)),
+        kept=kept_by(mask, bench.base.shape),
+    )
+
+
+def _is_cached(bench: Workbench, scorer: Scorer, pattern: Pattern) -> bool:
+    """Tell whether ranking only reads: of single weights, only what a pass of the scorer's own gave is ever stored."""
+    if pattern is Pattern.STRUCTURED:
+        return bench.has_curves(scorer)
+    return isinstance(scorer, Streamed) and bench.has_sums(scorer)
+
+
+@contextmanager
+def _clock() -> Iterator[list[float]]:
+    """Give a list that holds the seconds of the block once it ended."""
+    started, took = time.perf_counter(), [0.0]
+    yield took
+    took[0] = time.perf_counter() - started

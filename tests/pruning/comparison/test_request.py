@@ -1,0 +1,71 @@
+from typing import Any
+
+import pytest
+
+from pruning.comparison.request import USUAL_SCORERS, Comparison, draw_size
+from pruning.errors import DataError, SpecError
+from pruning.scores import SCORERS
+from pruning.spec import Pattern, Recover
+
+
+def comparison(**others: Any) -> Comparison:
+    return Comparison(**{"scorers": ("fisher",), "levels": (0.5,)} | others)
+
+
+def test_names_stand_once_and_levels_ascend_without_the_dense_one() -> None:
+    made = comparison(scorers=("wanda", "fisher", "wanda"), levels=(0.7, 0.0, 0.3, 0.7))
+    assert (made.scorers, made.levels) == (("wanda", "fisher"), (0.3, 0.7))
+
+
+def test_every_level_is_cut_with_every_recovery() -> None:
+    ways = (Recover.NONE, Recover.RECONSTRUCT)
+    made = comparison(levels=(0.3, 0.7), recovers=("none", "reconstruct", "none"))
+    cuts = [(spec.scorer, spec.sparsity, spec.recover) for spec in made.specs_of("wanda")]
+    assert cuts == [("wanda", level, recover) for level in (0.3, 0.7) for recover in ways]
+
+
+@pytest.mark.parametrize(("pattern", "usual"), [("structured", Recover.RECONSTRUCT), ("2:4", Recover.NONE)])
+def test_without_a_recovery_the_usual_one_of_the_pattern_is_taken(pattern: str, usual: Recover) -> None:
+    made = comparison(pattern=pattern)
+    assert made.pattern is Pattern(pattern)
+    assert made.recovers == (usual,)
+
+
+def test_the_usual_scorers_are_scorers() -> None:
+    assert set(USUAL_SCORERS) <= SCORERS.keys()
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"scorers": ("fisher", "fishy")}, "unknown scorer 'fishy'; known: .*wanda"),
+        ({"scorers": ()}, "no scorer to compare; name some of fisher"),
+        ({"levels": ()}, "no level to compare at; got .*: name sparsities above 0"),
+        ({"levels": (0.0,)}, r"no level to compare at; got \[0.0\]"),
+        ({"levels": (0.5, 1.0)}, "sparsity must lie in .*; got 1.0"),
+        ({"levels": (float("nan"),)}, "sparsity must lie in .*; got nan"),
+        ({"pattern": "2:4", "levels": (0.5, 0.7)}, "2:4.* got sparsity=0.7: use 0.5"),
+        ({"pattern": "unstructured", "recovers": ("reconstruct",)}, "with pattern='unstructured' use recover='none'"),
+        ({"pattern": "blocks"}, "unknown pattern 'blocks'; known: structured"),
+        ({"recovers": ("magic",)}, "unknown recover 'magic'; known: none, reconstruct"),
+        ({"recovers": ("none", "distill")}, "recover='distill' trains .* use none, reconstruct or sequential"),
+        ({"recovers": ()}, "no recovery to compare; name some of none, reconstruct"),
+        ({"seeds": 0}, "seeds must be a whole number of at least 1; got 0"),
+        ({"seeds": -2}, "got -2"),
+        ({"seeds": True}, "got True"),
+        ({"seeds": 1.5}, "got 1.5"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_value_and_remedy(wish: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        comparison(**wish)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(2, 1), (40, 32), (2_560, 2_048), (2_559, 2_047), (67_349, 2_048)])
+def test_a_draw_is_at_most_2048_rows_and_80_percent(rows: int, size: int) -> None:
+    assert draw_size(rows) == size
+
+
+def test_a_single_row_is_too_few_to_draw_from() -> None:
+    with pytest.raises(DataError, match=r"1 training rows are too few .* give at least 2"):
+        draw_size(1)

@@ -1,0 +1,162 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pruning.comparison.run as module
+from pruning.cache import CalibrationCache
+from pruning.comparison.request import Comparison
+from pruning.comparison.run import Outcome, compare
+from pruning.errors import StoreError
+from pruning.evaluation import evaluate
+from pruning.heads import Head
+from pruning.material import Material
+from pruning.pipeline import build_variant
+from pruning.spec import Pattern, PruneSpec
+from pruning.workbench import Workbench
+from tests.pruning.zoo import write_model, write_task_rows
+
+
+def plain(outcome: Outcome) -> list[dict[str, Any]]:
+    return [cell.as_dict() for cell in outcome.cells]
+
+
+@pytest.fixture(scope="module")
+def whole(material: Material, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A store, and the comparison that was made in one go in it."""
+    root = tmp_path_factory.mktemp("whole")
+    return root, compare(material, root, Comparison(scorers=("fisher", "wanda"), levels=(0.3, 0.6), seeds=2))
+
+
+def test_cells_come_seed_by_seed_scorer_by_scorer_level_by_level(whole: tuple[Path, Outcome]) -> None:
+    order = [(cell.seed, cell.spec.scorer, cell.spec.sparsity) for cell in whole[1].cells]
+    assert order == [(seed, scorer, level) for seed in (0, 1) for scorer in ("fisher", "wanda") for level in (0.3, 0.6)]
+    assert whole[1].computed == 8
+    assert whole[1].calibration_rows == 32
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_the_same(
+    material: Material,
+    comparison: Comparison,
+    whole: tuple[Path, Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged = 0
+
+    def interrupted(*given: Any) -> Any:
+        nonlocal judged
+        judged += 1
+        if judged == 4:
+            raise KeyboardInterrupt
+        return evaluate(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "evaluate", interrupted)
+        compare(material, tmp_path, comparison)
+    resumed = compare(material, tmp_path, comparison)
+    assert resumed.computed == 8 - 3
+    assert plain(resumed) == plain(whole[1])
+    assert resumed.dense == whole[1].dense
+
+
+def test_a_second_run_computes_nothing(
+    material: Material, comparison: Comparison, whole: tuple[Path, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("computed again")
+
+    for name in ("ranking_of", "judged_logits"):
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(CalibrationCache, "get", refuse)
+    again = compare(material, whole[0], comparison)
+    assert (again.computed, again.seconds.calibration, dict(again.seconds.scoring)) == (0, [], {})
+    assert plain(again) == plain(whole[1])
+
+
+def test_a_wider_comparison_computes_only_what_is_new(
+    material: Material, comparison: Comparison, whole: tuple[Path, Outcome]
+) -> None:
+    wider = compare(material, whole[0], replace(comparison, scorers=("fisher", "random", "wanda")))
+    assert wider.computed == 4
+    assert set(wider.seconds.scoring) == {"random"}
+    assert wider.seconds.calibration == []
+
+
+def test_seeds_draw_other_rows_even_of_a_small_set(material: Material, whole: tuple[Path, Outcome]) -> None:
+    draws = [Workbench.drawn(material, whole[0], seed=seed, size=32) for seed in (0, 1)]
+    assert draws[0].train.digest != draws[1].train.digest
+    assert {len(bench.train) for bench in draws} == {32}
+    kept = {seed: [cell.as_dict()["kept"] for cell in whole[1].cells if cell.seed == seed] for seed in (0, 1)}
+    assert kept[0] != kept[1]
+
+
+def test_a_cell_is_worth_what_the_variant_of_its_spec_is(material: Material, whole: tuple[Path, Outcome]) -> None:
+    bench = Workbench.drawn(material, whole[0], seed=1, size=32)
+    manifest = build_variant(bench, PruneSpec(sparsity=0.6, scorer="wanda"))
+    (cell,) = [cell for cell in whole[1].cells if (cell.seed, cell.spec) == (1, manifest.spec)]
+    assert (cell.worth.value, cell.worth.agreement) == (manifest.evaluation.accuracy, manifest.evaluation.agreement)
+    assert (cell.worth.low, cell.worth.high) == (manifest.evaluation.accuracy_low, manifest.evaluation.accuracy_high)
+    assert (cell.achieved_sparsity, cell.macs) == (manifest.achieved_sparsity, manifest.cost.macs)
+    shape = material.base.shape
+    assert [part.kept for part in cell.kept if part.size == shape.ffn] == manifest.neurons
+
+
+def test_no_cut_is_stored_as_a_variant(material: Material, comparison: Comparison, tmp_path: Path) -> None:
+    compare(material, tmp_path, replace(comparison, seeds=1))
+    assert not (tmp_path / "variants").exists()
+    assert len(list((tmp_path / "comparisons").iterdir())) == 4
+
+
+@pytest.mark.parametrize(("pattern", "levels"), [("unstructured", (0.5, 0.8)), ("2:4", (0.5,))])
+def test_single_weights_are_compared_too(
+    material: Material, tmp_path: Path, pattern: str, levels: tuple[float, ...]
+) -> None:
+    wish = Comparison(scorers=("magnitude", "wanda"), levels=levels, seeds=1, pattern=pattern)  # type: ignore[arg-type]
+    first = compare(material, tmp_path, wish)
+    assert [cell.achieved_sparsity for cell in first.cells] == pytest.approx([*levels, *levels], abs=0.01)
+    assert plain(compare(material, tmp_path, wish)) == plain(first)
+
+
+@pytest.mark.parametrize(("kind", "head"), [("distilbert", Head.TAGS), ("roberta", Head.SCORE)])
+def test_every_task_is_compared_by_its_own_metric(tmp_path: Path, kind: str, head: Head) -> None:
+    rows = [write_task_rows(tmp_path / f"{seed}.jsonl", head, 20, seed=seed) for seed in (0, 1)]
+    material = Material.load(write_model(tmp_path / "model", kind, head), *rows)
+    for pattern in Pattern:
+        wish = Comparison(scorers=("wanda",), levels=(0.5,), seeds=1, pattern=pattern)
+        outcome = compare(material, tmp_path / "store", wish)
+        bench = Workbench.drawn(material, tmp_path / "store", size=16)
+        evaluation = build_variant(bench, outcome.cells[0].spec).evaluation
+        assert outcome.cells[0].worth.metric == outcome.dense.metric == evaluation.metric.name != "accuracy"
+        assert outcome.cells[0].worth.value == evaluation.metric.value
+
+
+def test_scores_that_are_cached_take_no_seconds(material: Material, tmp_path: Path) -> None:
+    wish = Comparison(scorers=("fisher", "wanda"), levels=(0.3,), seeds=2)
+    first = compare(material, tmp_path, wish)
+    assert len(first.seconds.calibration) == 2
+    assert {name: len(took) for name, took in first.seconds.scoring.items()} == {"fisher": 2, "wanda": 2}
+    further = compare(material, tmp_path, replace(wish, levels=(0.6,)))
+    assert (further.computed, further.seconds.calibration, dict(further.seconds.scoring)) == (4, [], {})
+
+
+def test_a_damaged_cell_is_told_before_any_work(
+    material: Material, comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(material, tmp_path, replace(comparison, seeds=1))
+    next((tmp_path / "comparisons").iterdir()).write_text("{")
+    monkeypatch.setattr(CalibrationCache, "put", lambda *_: pytest.fail("worked first"))
+    with pytest.raises(StoreError, match=r"damaged .* delete it"):
+        compare(material, tmp_path, comparison)
+
+
+def test_watchers_see_every_step_and_all_work_done_at_the_end(
+    material: Material, comparison: Comparison, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    compare(material, tmp_path, comparison, lambda *told: seen.append(told))
+    assert {"seed 0, calibration", "seed 1, wanda: scores", "seed 1, wanda at 0.6"} <= {what for what, _, _ in seen}
+    done = [done for _, done, _ in seen]
+    assert done == sorted(done)
+    assert done[-1] == seen[-1][2] and len({total for _, _, total in seen}) == 1
