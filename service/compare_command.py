@@ -56,15 +56,14 @@ def compare(
         if plot is not None and plot.suffix != ".png":
             raise SpecError(f"--plot writes a PNG; name it so: {plot.with_suffix('.png')}, not {plot}")
         from pruning.comparison.report import report_of
-        from pruning.comparison.request import USUAL_SCORERS, Comparison
+        from pruning.comparison.request import USUAL_SCORERS, Comparison, scorers_for
         from pruning.comparison.run import compare as compare_scorers
-        from pruning.scores import SCORERS
         from service.comparison_tables import circumstances, overlap_tables, worth_table
         from service.store_commands import Place
 
         usual_levels = f"{TWO_FOUR_SPARSITY}" if pattern == Pattern.TWO_FOUR else USUAL_LEVELS
         comparison = Comparison(
-            scorers=tuple(SCORERS) if scorers == "all" else USUAL_SCORERS if scorers is None else _words(scorers),
+            scorers=scorers_for(pattern) if scorers == "all" else USUAL_SCORERS if scorers is None else _words(scorers),
             levels=_numbers(usual_levels if levels is None else levels),
             seeds=seeds,
             pattern=pattern,  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pruning.errors import DataError, SpecError
-from pruning.scores import SCORERS, scorer_named
+from pruning.scores import SCORERS, STRUCTURES_ALONE, scorer_named
 from pruning.spec import Pattern, PruneSpec, Recover
 from pruning.workbench import CALIBRATION_ROWS
 
@@ -16,7 +16,7 @@ class Comparison:
     """Every scorer at every level with every seed and recovery. One that cannot be made cannot be built.
 
     Raises:
-        SpecError: an unknown scorer, pattern or recovery, one that the pattern does not know, a level outside
+        SpecError: an unknown scorer, pattern or recovery, one that does not go with the pattern, a level outside
             [0, 1) or not the pattern's, no scorer, no level above 0, or fewer than one seed.
     """
 
@@ -36,6 +36,12 @@ class Comparison:
         if not self.scorers:
             raise SpecError(f"no scorer to compare; name some of {', '.join(SCORERS)}")
         names = dict.fromkeys(scorer_named(name).name for name in self.scorers)
+        known = scorers_for(self.pattern)
+        for name in names:
+            if name not in known:
+                raise SpecError(
+                    f"scorer {name!r} ranks whole heads and neurons; with pattern={str(self.pattern)!r} leave it out"
+                )
         specs = [PruneSpec(sparsity=level, pattern=self.pattern) for level in self.levels]
         levels = sorted({spec.sparsity for spec in specs if spec.sparsity > 0.0})
         if not levels:
@@ -61,6 +67,12 @@ class Comparison:
             for level in self.levels
             for recover in self.recovers
         ]
+
+
+def scorers_for(pattern: str) -> tuple[str, ...]:
+    """Return the names of all scorers that rank what ``pattern`` removes."""
+    structured = pattern == Pattern.STRUCTURED
+    return tuple(name for name in SCORERS if structured or name not in STRUCTURES_ALONE)
 
 
 def draw_size(rows: int) -> int:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from pruning.comparison.request import USUAL_SCORERS, Comparison, draw_size
+from pruning.comparison.request import USUAL_SCORERS, Comparison, draw_size, scorers_for
 from pruning.errors import DataError, SpecError
 from pruning.scores import SCORERS
 from pruning.spec import Pattern, Recover
@@ -31,14 +31,25 @@ def test_without_a_recovery_the_usual_one_of_the_pattern_is_taken(pattern: str, 
     assert made.recovers == (usual,)
 
 
-def test_the_usual_scorers_are_scorers() -> None:
-    assert set(USUAL_SCORERS) <= SCORERS.keys()
+@pytest.mark.parametrize("pattern", Pattern)
+def test_the_usual_and_all_scorers_go_with_every_pattern(pattern: Pattern) -> None:
+    assert set(USUAL_SCORERS) <= set(scorers_for(pattern)) <= SCORERS.keys()
+    assert comparison(scorers=scorers_for(pattern), pattern=pattern).scorers == scorers_for(pattern)
+
+
+def test_heads_and_neurons_are_ranked_by_every_scorer() -> None:
+    assert scorers_for("structured") == tuple(SCORERS)
 
 
 @pytest.mark.parametrize(
     ("wish", "words"),
     [
         ({"scorers": ("fisher", "fishy")}, "unknown scorer 'fishy'; known: .*wanda"),
+        (
+            {"scorers": ("fisher", "obs"), "pattern": "unstructured"},
+            "'obs' ranks whole heads .*'unstructured' leave it",
+        ),
+        ({"scorers": ("obs",), "pattern": "2:4"}, "'obs' ranks whole heads .* pattern='2:4' leave it out"),
         ({"scorers": ()}, "no scorer to compare; name some of fisher"),
         ({"levels": ()}, "no level to compare at; got .*: name sparsities above 0"),
         ({"levels": (0.0,)}, r"no level to compare at; got \[0.0\]"),

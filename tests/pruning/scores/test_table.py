@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pruning.errors import SpecError
-from pruning.scores import SCORERS, scorer_named
+from pruning.scores import SCORERS, STRUCTURES_ALONE, scorer_named
 from pruning.workbench import Workbench
 
 
@@ -22,12 +22,18 @@ def test_every_scorer_gives_one_finite_score_to_every_structure(bench: Workbench
     assert torch.isfinite(scores.neurons_LF).all()
 
 
-@pytest.mark.parametrize("name", sorted(set(SCORERS) - {"obs"}))
+@pytest.mark.parametrize("name", sorted(set(SCORERS) - STRUCTURES_ALONE))
 def test_every_other_scorer_gives_one_finite_score_to_every_prunable_weight(bench: Workbench, name: str) -> None:
     scores = bench.weight_scores(scorer_named(name))
     shapes = {tensor: weight.shape for tensor, weight in bench.base.prunable_weights().items()}
     assert {tensor: part.shape for tensor, part in scores.items()} == shapes
     assert all(torch.isfinite(part).all() for part in scores.values())
+
+
+@pytest.mark.parametrize("name", sorted(STRUCTURES_ALONE))
+def test_scorers_of_structures_alone_refuse_single_weights(bench: Workbench, name: str) -> None:
+    with pytest.raises(SpecError, match="ranks whole heads and neurons"):
+        bench.weight_scores(scorer_named(name))
 
 
 def test_an_unknown_scorer_is_refused_naming_the_known_ones() -> None:
