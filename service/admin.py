@@ -74,7 +74,8 @@ def build_admin_api(
         admin_token: what a client must send as ``Authorization: Bearer``; never empty.
         frontier: rows of ``GET /frontier``; may read files, is called in a thread.
         scorers: names that a change may ask for.
-        usual: what a change is taken to ask for where it does not say: the scorer, pattern and precision of the ladder.
+        usual: what a change is taken to ask for where it does not say: the scorer, pattern, precision and recovery of
+            the ladder; the recovery belongs to the pattern, and one that names another pattern says its own.
     """
     if not admin_token:
         raise ValueError("the admin token must not be empty")
@@ -183,6 +184,8 @@ def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, str]) ->
         raise Invalid(f'The body must be an object such as {{"sparsity": 0.5}}; got {shown(body)}.')
     if "sparsity" not in body:
         raise Invalid('"sparsity" is missing: a number in [0, 1), the share of encoder weights to remove.')
+    if body.get("pattern", usual.get("pattern")) != usual.get("pattern"):
+        usual = {name: value for name, value in usual.items() if name != "recover"}
     try:
         spec = PruneSpec.from_dict({**usual, **body})
     except SpecError as error:

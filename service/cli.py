@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pruning.spec import PruneSpec, precisions_of
+from pruning.spec import PruneSpec, Recover, precisions_of
 from service.bench.command import bench
 from service.compare_command import compare
 from service.dial_commands import dial, rollback, status
@@ -182,6 +182,10 @@ def serve(
         str | None,
         typer.Option(help="One, or several such as bfloat16,int8: the first is the usual one. [default: float32]"),
     ] = None,
+    recover: Annotated[
+        Recover | None,
+        typer.Option(help="Recovery of the ladder; sequential is better, and slower. [default: the usual one]"),
+    ] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Token budget of a batch. [default: 4096]")] = None,
     ingress: Annotated[
         Ingress | None, typer.Option(help="haproxy (fast) or proxy (Ray Serve's default). [default: haproxy]")
@@ -205,6 +209,7 @@ def serve(
         settings = settings_of(
             model=model, host=host, port=port, replicas=replicas, store=store, sparsity=sparsity, device=device,
             engine=engine, train=train, eval=eval, levels=levels, precision=precision,
+            recover=recover,
             max_batch_tokens=max_batch_tokens, ingress=ingress, address=address,
         )  # fmt: skip
         from service.launcher import launch

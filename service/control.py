@@ -64,7 +64,12 @@ class Control:
             token,
             frontier=lambda: frontier_rows(store, dense.base_digest),
             scorers=SCORERS,
-            usual={"scorer": settings.scorer, "pattern": settings.pattern, "precision": settings.precision[0].value},
+            usual={
+                "scorer": settings.scorer,
+                "pattern": settings.pattern,
+                "precision": settings.precision[0].value,
+                **({"recover": settings.recover.value} if settings.recover else {}),
+            },
         )
         self._api.add_middleware(IdLeftToServer)
 

@@ -50,7 +50,7 @@ def specs_of(settings: Settings) -> list[PruneSpec]:
     return [
         spec
         for precision in settings.precision
-        for spec in ladder_specs(levels, settings.scorer, settings.pattern, precision=precision)
+        for spec in ladder_specs(levels, settings.scorer, settings.pattern, settings.recover, precision)
     ]
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pruning.errors import SpecError
-from pruning.spec import Precision, precisions_of
+from pruning.spec import Precision, Recover, precisions_of
 
 ENV_PREFIX = "SPARSEDIAL_"
 DEFAULT_LEVELS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     """Importance scorer of the ladder; [Scorers](#scorers) has them all."""
     pattern: str = "structured"
     """Sparsity pattern of the ladder: ``structured`` (smaller matrices), ``unstructured`` or ``2:4`` (zeros)."""
+    recover: Recover | None = None
+    """Recovery of the ladder: ``sequential`` keeps more accuracy, in seconds a cut. Default: the usual one."""
     precision: Annotated[tuple[Precision, ...], NoDecode] = (Precision.FLOAT32,)
     """Numbers of the ladder, the usual ones first: ``float32``, ``bfloat16``, ``int8`` (CPUs), ``float16`` (GPUs)."""
     accuracy_floor: float | None = Field(default=None, ge=0.0, le=1.0)

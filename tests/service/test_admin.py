@@ -8,7 +8,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.admin import MAX_BODY_BYTES, build_admin_api
+from pruning.spec import Recover
+from service.admin import MAX_BODY_BYTES, build_admin_api, parse_spec
 from tests.service.control_parts import DENSE, FLOOR, Control, ModelReplica, id_of, make_control, until
 
 TOKEN = "s3cret-tökèn"
@@ -364,3 +365,11 @@ async def test_a_controller_that_has_not_started_refuses_in_words_and_names_no_v
         answer = await client.get("/admin/sparsity")
     assert is_problem(answer, 503, "unhealthy")
     assert answer.headers["x-request-id"] and "x-generation" not in answer.headers
+
+
+def test_the_ladders_recovery_is_the_usual_one_of_its_own_pattern_alone() -> None:
+    usual = {"scorer": "fisher", "pattern": "structured", "precision": "float32", "recover": "sequential"}
+    assert parse_spec({"sparsity": 0.5}, ("fisher",), usual).recover is Recover.SEQUENTIAL
+    assert parse_spec({"sparsity": 0.5, "pattern": "structured"}, ("fisher",), usual).recover is Recover.SEQUENTIAL
+    assert parse_spec({"sparsity": 0.5, "recover": "none"}, ("fisher",), usual).recover is Recover.NONE
+    assert parse_spec({"sparsity": 0.5, "pattern": "unstructured"}, ("fisher",), usual).recover is Recover.NONE

@@ -112,3 +112,9 @@ def test_a_service_keeps_every_usual_level_and_of_other_precisions_what_nothing_
     write_json(bench.root / SPEEDS, document_of(read_runs(bench.root / SPEEDS), run))
     ladder = Ladder.of([bench.store.manifest(name) for name in rates], bench.store, settings)
     assert ladder == Ladder((dense, usual, fast), usual)
+
+
+def test_the_ladder_of_a_service_recovers_as_it_is_told() -> None:
+    settings = Settings(levels=(0.0, 0.3), recover=Recover.SEQUENTIAL)
+    assert [spec.recover for spec in specs_of(settings)] == [Recover.SEQUENTIAL] * 2
+    assert [spec.recover for spec in specs_of(Settings(levels=(0.0,)))] == [Recover.RECONSTRUCT]

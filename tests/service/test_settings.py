@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pruning.spec import Precision
+from pruning.spec import Precision, Recover
 from service import settings as module
 from service.settings import DEFAULT_LEVELS, Device, EngineName, Ingress, Settings
 
@@ -26,6 +26,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "scorer": ("taylor", "taylor"),
     "pattern": ("unstructured", "unstructured"),
     "precision": ("int8, bfloat16", (Precision.INT8, Precision.BFLOAT16)),
+    "recover": ("sequential", Recover.SEQUENTIAL),
     "accuracy_floor": ("0.9", 0.9),
     "max_batch_tokens": ("8", 8),
     "max_batch_ms": ("7.5", 7.5),
