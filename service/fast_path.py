@@ -69,15 +69,12 @@ def set_environment(
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     if ingress is Ingress.HAPROXY:
         wanted |= _own_ports(replicas)
-        stats_port, metrics_port = free_ports(2)
         wanted |= HAPROXY | {
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(_quiet_haproxy(folder)),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         }
     for name, value in wanted.items():
         environment.setdefault(name, value)
@@ -115,16 +112,17 @@ exec '{binary}' "$@"
 
 
 def _own_ports(replicas: int) -> dict[str, str]:
-    """Return ports, for replicas and for the proxy behind HAProxy, that no other service on this machine uses.
+    """Return ports, for replicas, for the proxy behind HAProxy and for its pages, that nobody on this machine uses.
 
     Every Ray cluster begins at the same ones, and their servers share them without an error (SO_REUSEPORT): two
-    services on one machine would answer each other's requests.
+    services on one machine would answer each other's requests. All lie below those that Linux gives to whoever asks
+    for any, for such a one may be taken before HAProxy binds it.
     """
     each = 2 * (replicas + 1) + 16  # the controller's replica, and room while replicas are replaced
     while True:
-        start = secrets.choice(range(20_000, 32_000 - 2 * each, 100))
+        start = secrets.choice(range(20_000, 32_000 - 2 * each - 4, 100))
         proxy = start + 2 * each
-        if all(_is_free(port) for port in (*range(start, start + replicas + 2), proxy)):
+        if all(_is_free(port) for port in (*range(start, start + replicas + 2), *range(proxy, proxy + 4))):
             return {
                 "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(start),
                 "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(start + each - 1),
@@ -132,6 +130,8 @@ def _own_ports(replicas: int) -> dict[str, str]:
                 "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(proxy - 1),
                 "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(proxy),
                 "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(proxy + 1),
+                "RAY_SERVE_HAPROXY_STATS_PORT": str(proxy + 2),
+                "RAY_SERVE_HAPROXY_METRICS_PORT": str(proxy + 3),
             }
 
 
