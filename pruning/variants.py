@@ -66,7 +66,7 @@ class Manifest:
         if values.get("format") != FORMAT:
             raise StoreError(
                 f"variant {values.get('variant_id')} has format {values.get('format')!r}, this version reads {FORMAT}; "
-                "build it again"
+                "remove the store, or give another --store: whatever was in it is made again"
             )
         plain = {name: value for name, value in values.items() if name != "format"}
         return cls(
