@@ -88,6 +88,7 @@ async def test_nothing_outlives_the_run(tmp_path: Path) -> None:
 
 
 PROGRAM = """
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,7 @@ async def run():
     options = replace(plan(Path(sys.argv[1]), contestant("one", "parent")), seconds=60.0)
     return result_of(await measure(options), ["c1"], {}, None)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts the tests may ignore it
 sys.exit(exit_code_of(run(), out=None, as_json=False))
 """
 
