@@ -171,16 +171,22 @@ class Patient(Gathering):
         Gathering.answered(self, requests, self.batch_s, now_s)
 
 
+async def waiting_behind_an_answered_one(b: Bench) -> asyncio.Task[Any]:
+    """Return request 1, which came while request 0 ran; that one has its answer."""
+    first = b.send(0, 1)
+    await settle()
+    second = b.send(1, 1)
+    await settle()
+    b.executor.step()
+    await first
+    return second
+
+
 async def test_a_batch_waits_for_those_who_were_answered_a_moment_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service.gathering, "LONGEST_S", 30.0)
     async with bench() as b:
         b.batcher._gathering, b.batcher._schedule.worth_a_core = Patient(), BUDGET
-        first = b.send(0, 1)
-        await settle()
-        second = b.send(1, 1)
-        await settle()
-        b.executor.step()
-        await first
+        second = await waiting_behind_an_answered_one(b)
         await settle()
         assert not b.executor.waiting
         again = b.send(0, 1)
@@ -196,12 +202,7 @@ async def test_a_batch_does_not_wait_where_enough_waits_or_where_the_last_one_to
 ) -> None:
     async with bench() as b:
         b.batcher._gathering, b.batcher._schedule.worth_a_core = Patient(batch_s=batch_s), enough
-        first = b.send(0, 1)
-        await settle()
-        second = b.send(1, 1)
-        await settle()
-        b.executor.step()
-        await first
+        second = await waiting_behind_an_answered_one(b)
         await settle()
         b.executor.step()
         await second
@@ -210,12 +211,7 @@ async def test_a_batch_does_not_wait_where_enough_waits_or_where_the_last_one_to
 async def test_a_wait_ends_by_itself() -> None:
     async with bench() as b:
         b.batcher._gathering, b.batcher._schedule.worth_a_core = Patient(), BUDGET
-        first = b.send(0, 1)
-        await settle()
-        second = b.send(1, 1)
-        await settle()
-        b.executor.step()
-        await first
+        second = await waiting_behind_an_answered_one(b)
         async with asyncio.timeout(10):
             while not b.executor.waiting:
                 await asyncio.sleep(0.001)
