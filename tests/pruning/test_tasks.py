@@ -1,13 +1,15 @@
 """Every task, end to end: scored, cut by every scorer, reconstructed, judged, compared; and what the score is of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from pruning import sequential
 from pruning.architectures import ARCHITECTURES
 from pruning.capture import capture
 from pruning.encoder import BaseModel, load_base_model
@@ -16,12 +18,12 @@ from pruning.evaluation import evaluate
 from pruning.frontier import frontier_rows, measure_side_by_side
 from pruning.heads import Head
 from pruning.pipeline import build_variant, cut
-from pruning.prediction import judged_logits, predict_logits
+from pruning.prediction import Breath, judged_logits, predict_logits
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
 from pruning.scores import SCORERS
 from pruning.slim.bert import Site
-from pruning.slim.convert import build_slim
+from pruning.slim.convert import build_slim, dense_mask
 from pruning.slim.quantized import multiplies_integers
 from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.tasks import TASKS
@@ -196,3 +198,24 @@ def test_distillation_refuses_what_picks_no_label_and_says_what_to_use(opened: O
     bench = opened("bert", head)
     with pytest.raises(SpecError, match=f"is a model for {head}, .* use recover='reconstruct'"):
         recover(bench, PruneSpec(sparsity=0.5), bench.train, Recipe(steps=1))
+
+
+@pytest.mark.parametrize("head", Head)
+def test_sequential_recovery_solves_the_last_layer_on_the_rows_that_the_head_reads(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, head: Head
+) -> None:
+    bench = opened("bert", head)
+    solve, rows_of = sequential._solved, dict[str, int]()
+
+    def counting(
+        name: str, layers: dict[str, Tensor], pairs: Iterable[tuple[Tensor, Tensor]], breath: Breath
+    ) -> dict[str, Tensor]:
+        kept = list(pairs)
+        rows_of[name] = sum(len(inputs_RI) for inputs_RI, _ in kept)
+        return solve(name, layers, kept, breath)
+
+    monkeypatch.setattr(sequential, "_solved", counting)
+    sequential.recover_sequentially(bench.base, dense_mask(bench.base.shape), bench.train.sequences)
+    lengths = [len(sequence.ids) for sequence in bench.train.sequences]
+    read = len(lengths) if head in (Head.LABEL, Head.SCORE) else sum(lengths)
+    assert rows_of[f"layers.{bench.base.shape.num_layers - 1}.attention_output"] == read
