@@ -81,7 +81,7 @@ def inference_api(tiny_model_dir: Path) -> FastAPI:
 @pytest.fixture(scope="module")
 def admin_api(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     control = make_control(tmp_path_factory.mktemp("control"))
-    return build_admin_api(lambda: control.controller, "token", frontier=list, scorers=("fisher",))
+    return build_admin_api(lambda: control.controller, "token", frontier=list, cascades=list, scorers=("fisher",))
 
 
 def routes_of(api: FastAPI, prefix: str = "") -> Iterator[str]:
