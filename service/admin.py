@@ -26,6 +26,7 @@ from service.errors import Invalid, NotReady, ServiceError, Unauthorized
 from service.event_routes import event_routes
 from service.limits import MAX_WAIT_S
 from service.operations import Cause, Operation, Phase
+from service.plan_routes import plan_routes
 from service.policy import MEMBERS
 from service.problems import install_problem_handlers, problem_response, send_problem
 
@@ -86,6 +87,7 @@ def build_admin_api(
     api = FastAPI(title="SparseDial admin", description="Turn sparsity while the service runs.")
     api.include_router(_change_routes(controller_provider, scorers, usual))
     api.include_router(_reading_routes(controller_provider, frontier, cascades))
+    api.include_router(plan_routes(controller_provider, frontier, scorers, usual))
     api.include_router(event_routes(lambda: controller_provider().view.log))
     api.add_exception_handler(PruningError, _store_unreadable)
     install_problem_handlers(api)

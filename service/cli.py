@@ -36,6 +36,7 @@ from service.options import (
     refusals,
     settings_of,
 )
+from service.plan_command import plan
 from service.recover_command import recover
 from service.settings import Device, EngineName, Ingress
 from service.terminal import print_cascades, print_frontier, print_json, say
@@ -221,6 +222,7 @@ app.command()(recover)
 app.command()(bench)
 app.command()(compare)
 app.command(cls=NumberCommand)(dial)
+app.command(cls=NumberCommand)(plan)
 app.command()(rollback)
 app.command()(status)
 

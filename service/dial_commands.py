@@ -74,7 +74,7 @@ def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False)
       sparsedial status --json
     """
     with refusals(as_json=as_json):
-        state = _client(url, token).status()
+        state = client_of(url, token).status()
         if as_json:
             print_json(state)
             return
@@ -90,7 +90,7 @@ def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False)
 
 
 def _change(call: Callable[[AdminClient], dict[str, Any]], url: str, token: str | None, as_json: bool) -> None:
-    client = _client(url, token)
+    client = client_of(url, token)
     with spinner("waiting for every replica"):
         operation = call(client)
     if as_json:
@@ -108,6 +108,7 @@ def _change(call: Callable[[AdminClient], dict[str, Any]], url: str, token: str 
         typer.echo(f"{operation['phase']}: operation {operation['id']}; 'sparsedial status' shows how it goes")
 
 
-def _client(url: str, token: str | None) -> AdminClient:
+def client_of(url: str, token: str | None) -> AdminClient:
+    """Return a client of the service at ``url``; without a token, with that of a service that this user runs there."""
     found = None if token else find_service(url)
     return AdminClient(found.url, found.token) if found else AdminClient(url, token)
