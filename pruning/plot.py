@@ -16,7 +16,7 @@ POINT = 36
 INK, SOFT = "#22313f", "#9fb8c3"
 COLORS = ("#1f6f8b", "#c8553d", "#5b8c5a", "#8e6c8a", "#d9a441", "#4a4e69")
 """One per way of cutting, over again if there are more."""
-CASCADE_COLOR = "#d9a441"
+CASCADE_COLOR = "#b5179e"
 
 
 def plot_frontier(rows: Sequence[Row], path: Path, title: str, cascades: Sequence[Row] = ()) -> None:

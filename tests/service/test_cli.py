@@ -138,8 +138,12 @@ def test_a_second_prepare_scores_builds_and_times_nothing(
 def test_a_prepared_model_is_shown_as_a_table_on_stdout(store: Path, tiny_model_dir: Path) -> None:
     result = run("frontier", tiny_model_dir, "--store", store)
     header, *lines = result.stdout.splitlines()
-    rows = [line for line in lines if line[:30].strip()[:1].isdigit()]
+    begin = next(index for index, line in enumerate(lines) if line.startswith("cascade"))
+    rows, cascades = (
+        [line for line in part if line[:30].strip()[:1].isdigit()] for part in (lines[:begin], lines[begin:])
+    )
     assert result.exit_code == 0
+    assert [row.split()[:2] for row in cascades[:3]] == [["0.3", "98.0%"], ["0.3", "99.0%"], ["0.3", "99.5%"]]
     assert header.split()[:3] == ["sparsity", "achieved", "accuracy"]
     assert sorted(row.split()[0] for row in rows) == ["0", "0.3", "0.5"]  # one line each: nothing is wrapped in a pipe
     assert [line for line in lines if line.strip().startswith("cut by fisher, structured, reconstruct")]
