@@ -8,6 +8,7 @@ Read in this order:
     loss           soft labels, hidden states, hard labels
     student        the model that learns: its parameters, its locked zeros, its optimizer
     schedule       learning rate over progress, which steps and minutes both bound
+    crew           the workers that train together; one alone is the usual case
     training       the loop
     checkpoint     what the loop needs to go on after it was killed
 """

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -13,6 +14,7 @@ from pruning.masks.structures import structure_mask
 from pruning.pipeline import build_variant, cut, cut_id
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.lesson import Lesson, computes_bfloat16
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.rows import others_than, split
@@ -27,6 +29,15 @@ from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
 
+class Trainer(Protocol):
+    """Trains a cut from its newest checkpoint, if there is one, and keeps what comes of it in the store."""
+
+    def __call__(
+        self, bench: Workbench, spec: PruneSpec, rows: LabelledSet, recipe: Recipe, *, device: str, report: Report
+    ) -> None:
+        """Train the cut of ``spec``; raises what ``recover`` raises."""
+
+
 def recover(
     bench: Workbench,
     spec: PruneSpec,
@@ -36,6 +47,7 @@ def recover(
     resume: bool = False,
     device: str = "cpu",
     report: Report = lambda progress: None,
+    trainer: Trainer | None = None,
 ) -> tuple[Manifest, RecoveredCut]:
     """Return the variant of ``spec`` after distillation, and how its training went.
 
@@ -50,6 +62,7 @@ def recover(
         resume: go on from the checkpoint of this very recipe, if there is one; otherwise it is removed.
         device: where to train.
         report: called after every step.
+        trainer: has the cut trained elsewhere; by default it is trained in this process.
 
     Raises:
         SpecError: nothing was cut, or the model does not pick labels for texts: the loss is that of such answers.
@@ -69,7 +82,9 @@ def recover(
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     if bench.recovered.find(cut_name, recipe_id) is None:
         checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
-        _train(bench, spec, rows, recipe, checkpoints, resume, torch.device(device), report)
+        if not resume:
+            checkpoints.clear()
+        (trainer or train_cut)(bench, spec, rows, recipe, device=device, report=report)
         checkpoints.clear()
     bench.recovered.choose(cut_name, recipe_id)
     found = bench.recovered.find(cut_name, recipe_id)
@@ -77,32 +92,31 @@ def recover(
     return build_variant(bench, spec), found
 
 
-def checkpoints_of(root: Path, cut_name: str, recipe_id: str) -> Checkpoints:
-    """Return the checkpoints of a recipe's run on a cut."""
-    return Checkpoints(root, f"{cut_name}-{recipe_id}")
-
-
-def _train(
+def train_cut(
     bench: Workbench,
     spec: PruneSpec,
     rows: LabelledSet,
     recipe: Recipe,
-    checkpoints: Checkpoints,
-    resume: bool,
-    device: torch.device,
-    report: Report,
+    *,
+    device: str = "cpu",
+    report: Report = lambda progress: None,
+    crew: Crew = SOLO,
 ) -> None:
-    """Train the cut of ``spec`` and keep what comes of it."""
-    if not resume:
-        checkpoints.clear()
+    """Train the cut of ``spec`` in this process, as one of the ``crew``; its worker 0 keeps what comes of it.
+
+    Every worker reads the newest checkpoint, if there is one; how many workers there were before does not matter.
+    """
+    where = torch.device(device)
     trained, held_out = split(others_than(bench.evaluation, rows), recipe.held_out_rows, recipe.seed)
-    thinning = _thinning(bench, spec, recipe, device) if recipe.gradual else None
+    thinning = _thinning(bench, spec, recipe, where) if recipe.gradual else None
     start = replace(spec.before_training(), sparsity=0.0) if thinning else spec.before_training()
     layers, _, _ = cut(bench, start)
     kept = None if spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
+    cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
+    checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
     outcome = train(
-        Lesson(recipe, _teacher(bench, device), rows, device),
-        Student(bench.base, layers, recipe, kept=kept, device=device),
+        Lesson(recipe, _teacher(bench, where), rows, where, crew),
+        Student(bench.base, layers, recipe, kept=kept, device=where),
         trained,
         held_out,
         checkpoints,
@@ -110,14 +124,16 @@ def _train(
         resume=bool(checkpoints),
         report=report,
     )
-    recovered = RecoveredCut(
-        cut=cut_id(bench, spec),
-        recipe_id=recipe.digest_with(rows.digest),
-        recipe=recipe.as_dict(),
-        training=asdict(outcome.standing)
-        | {"rows": len(trained), "held_out_rows": len(held_out), "device": device.type},
-    )
-    bench.recovered.put(recovered, outcome.layers)
+    if crew.rank == 0:
+        went = {"rows": len(trained), "held_out_rows": len(held_out), "device": where.type, "workers": crew.size}
+        training = asdict(outcome.standing) | went
+        recovered = RecoveredCut(cut=cut_name, recipe_id=recipe_id, recipe=recipe.as_dict(), training=training)
+        bench.recovered.put(recovered, outcome.layers)
+
+
+def checkpoints_of(root: Path, cut_name: str, recipe_id: str) -> Checkpoints:
+    """Return the checkpoints of a recipe's run on a cut."""
+    return Checkpoints(root, f"{cut_name}-{recipe_id}")
 
 
 def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe, device: torch.device) -> Thinning:

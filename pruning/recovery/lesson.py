@@ -11,6 +11,7 @@ from torch.nn import functional
 from pruning.data import LabelledSet
 from pruning.errors import RecoveryError
 from pruning.prediction import multiplies_bfloat16
+from pruning.recovery.crew import SOLO, Crew, weight_of
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.loss import distillation_loss
 from pruning.recovery.recipe import Recipe
@@ -21,7 +22,7 @@ NAMED_ROWS = 10
 
 
 class Losses(NamedTuple):
-    """Of one batch, means over its rows."""
+    """Of one batch, means over its rows; of several workers each has a part, and the parts add up."""
 
     total: Tensor
     """What is trained on."""
@@ -37,6 +38,8 @@ class Lesson:
     teacher: SlimBert
     rows: LabelledSet
     device: torch.device
+    crew: Crew = SOLO
+    """Who takes the other shares of every batch."""
 
     def losses(self, student: SlimBert, chosen: Sequence[int], tap: Tap | None = None) -> Losses:
         """Return the losses of the ``chosen`` rows, with their gradients; ``tap`` looks into the student.
@@ -53,8 +56,9 @@ class Lesson:
             logits_BC, hidden = outputs_of(student, batch, tap)
         answers = logits_BC.float(), [state.float() for state in hidden]
         wanted = target_BC.float(), [state.float() for state in target_hidden]
-        task = functional.cross_entropy(answers[0], self.rows.labels[list(chosen)].to(self.device))
-        total = distillation_loss(self.recipe, answers, wanted, task)
+        weight = weight_of(len(chosen), self.crew, self.device)
+        task = weight * functional.cross_entropy(answers[0], self.rows.labels[list(chosen)].to(self.device))
+        total = distillation_loss(self.recipe, answers, wanted, task, self.crew)
         if not torch.isfinite(total):
             raise RecoveryError(_not_finite(chosen, answers[0], wanted[0]))
         return Losses(total, task)

@@ -1,6 +1,6 @@
 """What the student is trained to make small.
 
-Letters: B sequences, T tokens, D hidden, C labels.
+Letters: B sequences, T tokens, D hidden, C labels, L layers.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pruning.recovery.crew import SOLO, Crew, weight_of
 from pruning.recovery.recipe import Recipe
 
 
@@ -17,21 +18,26 @@ def distillation_loss(
     student: tuple[Tensor, Sequence[Tensor]],
     teacher: tuple[Tensor, Sequence[Tensor]],
     task_loss: Tensor,
+    crew: Crew = SOLO,
 ) -> Tensor:
     """Return ``(1 - h) * soft + h * task + w * hidden``, h the recipe's ``label_weight``, w its ``hidden_weight``.
+
+    Of several workers each gets its part; the parts add up to the loss of the batch.
 
     Args:
         recipe: weights and temperature.
         student: logits [B, C] and the hidden states of every layer, [T, D] ([B, D] of the last).
         teacher: the same of the dense model on the same batch.
-        task_loss: the loss of the student's answers by the rows' own labels.
+        task_loss: the loss of the student's answers by the rows' own labels; this worker's part.
+        crew: who computes the other parts.
     """
     (logits_BC, hidden), (target_BC, target_hidden) = student, teacher
-    loss = (1.0 - recipe.label_weight) * soft_label_loss(logits_BC, target_BC, recipe.temperature)
+    weight = weight_of(len(logits_BC), crew, logits_BC.device)
+    loss = (1.0 - recipe.label_weight) * weight * soft_label_loss(logits_BC, target_BC, recipe.temperature)
     if recipe.label_weight:
         loss = loss + recipe.label_weight * task_loss
     if recipe.hidden_weight:
-        loss = loss + recipe.hidden_weight * hidden_state_loss(hidden, target_hidden)
+        loss = loss + recipe.hidden_weight * hidden_state_loss(hidden, target_hidden, crew)
     return loss
 
 
@@ -46,14 +52,13 @@ def soft_label_loss(logits_BC: Tensor, target_BC: Tensor, temperature: float) ->
     return temperature**2 * functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
-def hidden_state_loss(hidden: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+def hidden_state_loss(hidden: Sequence[Tensor], target: Sequence[Tensor], crew: Crew = SOLO) -> Tensor:
     """Return the squared error of the hidden states over the squared size of the dense ones, the mean over layers.
 
     After every layer, mapped one to one and by the identity, since a cut leaves depth and hidden width alone. GRAIN
     takes the plain mean square of every second layer through learned maps; that of one layer then outweighs the others
-    by its scale.
+    by its scale. Of several workers each gives its own error over the size of all workers' states.
     """
-    errors = [
-        (mine - theirs).square().sum() / theirs.square().sum() for mine, theirs in zip(hidden, target, strict=True)
-    ]
-    return torch.stack(errors).mean()
+    (sizes_L,) = crew.total([torch.stack([theirs.square().sum() for theirs in target])])
+    errors_L = torch.stack([(mine - theirs).square().sum() for mine, theirs in zip(hidden, target, strict=True)])
+    return (errors_L / sizes_L).mean()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.recipe import Recipe
 from pruning.slim.bert import SlimLayer
 from pruning.slim.convert import build_slim, layer_widths
@@ -75,13 +76,14 @@ class Student:
         """Tell whether ``layers`` have this student's widths."""
         return layer_widths(layers, self._base.shape) == self.counts()
 
-    def learn(self, loss: Tensor, learning_rate: float) -> None:
-        """Take one step down the gradient of ``loss``.
+    def learn(self, loss: Tensor, learning_rate: float, crew: Crew = SOLO) -> None:
+        """Take one step down the gradient of ``loss``, of which every worker of the ``crew`` gives a part.
 
         Raises:
-            RecoveryError: the gradient is not finite.
+            RecoveryError: the gradient is not finite, or a worker is gone.
         """
         loss.backward()
+        self._sum_gradients(crew)
         for name, kept in self._kept.items():
             gradient = self.parameters[name].grad
             assert gradient is not None  # every matrix takes part in the answer
@@ -93,6 +95,13 @@ class Student:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def _sum_gradients(self, crew: Crew) -> None:
+        """Put the sum of all workers' gradients in the place of this one's."""
+        learning = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
+        mine = [parameter.grad for parameter in learning if parameter.grad is not None]
+        for parameter, gradient in zip(learning, crew.total(mine), strict=True):
+            parameter.grad = gradient
 
     def layers(self) -> dict[str, Tensor]:
         """Return a copy of all layers' tensors, on the CPU."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.narrowing import Kept, narrowed
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.student import Student
@@ -48,11 +49,15 @@ class StudentGates:
             return values_RW * self.neurons[layer]
         return values_RW
 
-    def gradients(self, loss: Tensor) -> list[Tensor]:
-        """Return the size of the gradient of ``loss`` at every gate: of all layers' heads, then of their neurons."""
+    def gradients(self, loss: Tensor, crew: Crew = SOLO) -> list[Tensor]:
+        """Return the size of the gradient of ``loss`` at every gate: of all layers' heads, then of their neurons.
+
+        ``loss`` is this worker's part of the whole ``crew``'s.
+        """
         gates = [*self.heads, *self.neurons]
         found = torch.autograd.grad(loss, gates, retain_graph=True, allow_unused=True)  # an empty layer has no gate
-        return [torch.zeros_like(gate) if one is None else one.abs() for gate, one in zip(gates, found, strict=True)]
+        mine = [torch.zeros_like(gate) if one is None else one for gate, one in zip(gates, found, strict=True)]
+        return [gradient.abs() for gradient in crew.total(mine)]
 
 
 @dataclass(slots=True)
@@ -75,9 +80,9 @@ class Thinning:
         """Return the gates that the next batch is to pass."""
         return StudentGates(student.counts(), self.head_dim, self.device)
 
-    def observe(self, gates: StudentGates, task_loss: Tensor) -> None:
-        """Take note of what the loss of the labels says of every structure."""
-        seen = gates.gradients(task_loss)
+    def observe(self, gates: StudentGates, task_loss: Tensor, crew: Crew) -> None:
+        """Take note of what the loss of the labels, the sum over the ``crew``, says of every structure."""
+        seen = gates.gradients(task_loss, crew)
         if self._scores:
             seen = [DECAY * old + (1.0 - DECAY) * new for old, new in zip(self._scores, seen, strict=True)]
         self._scores = seen

@@ -1,5 +1,6 @@
 """The loop: batches in, a better student out."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,8 +8,10 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from pruning.data import LabelledSet
+from pruning.errors import RecoveryError
 from pruning.prediction import predict_logits
 from pruning.recovery.checkpoint import Checkpoints, Standing
+from pruning.recovery.crew import Crew
 from pruning.recovery.lesson import Lesson
 from pruning.recovery.rows import Batches
 from pruning.recovery.schedule import learning_rate_at, progress_of
@@ -61,10 +64,11 @@ def train(
     """Train until steps or minutes are over, or the held-out score stands still; return the best layers.
 
     Everything that a step depends on is in the checkpoint or a function of its number, so that a run that was killed
-    and resumed is the run that was not.
+    and resumed is the run that was not. Several workers train by calling it together: worker 0 scores, writes and says
+    what time it is, and all of them end with the same step and the same layers.
 
     Args:
-        lesson: rows, teacher and recipe.
+        lesson: rows, teacher and recipe, and the crew whose worker this is.
         student: what is trained; where ``thinning`` is given, it is not cut yet.
         trained: rows to train on.
         held_out: rows to score while it goes.
@@ -75,36 +79,39 @@ def train(
         clock: seconds.
 
     Raises:
-        RecoveryError, CacheError: a loss or gradient is not finite, or the checkpoint cannot be used.
+        RecoveryError, CacheError: a loss or gradient is not finite, the checkpoint cannot be used, or a worker is gone.
         StoreError: no checkpoint can be written.
     """
-    recipe, judged = lesson.recipe, lesson.rows.subset(held_out)
+    recipe, crew, judged = lesson.recipe, lesson.crew, lesson.rows.subset(held_out)
     batches = Batches([len(lesson.rows.sequences[index].ids) for index in trained], recipe.batch_rows, recipe.seed)
     if resume:
         standing, state, best = checkpoints.newest()
+        if standing.step != crew.agreed(standing.step):
+            raise RecoveryError("the workers see different checkpoints; give them one store, on a shared file system")
         student = student.with_layers(best, state, standing.step)
         if thinning:
             thinning.restore(state)
     else:
-        standing, best = _at_the_start(_score(student, judged)), student.layers()
+        standing, best = _at_the_start(_score(student, judged, crew)), student.layers()
     started, loss = clock() - standing.seconds, float("nan")
     share = progress_of(recipe, standing.step, standing.seconds)
     while share < 1.0 and (standing.without_gain < recipe.patience or _thins(thinning, student)):
-        chosen = [trained[index] for index in batches.at(standing.step)]
+        chosen = [trained[index] for index in batches.at(standing.step, crew.rank, crew.size)]
         # The middle of the step: neither the first nor the last one is wasted on a rate of zero.
         rate = learning_rate_at(recipe, progress_of(recipe, standing.step + 0.5, standing.seconds))
         this = _learn(lesson, student, chosen, rate, thinning)
         loss = this if loss != loss else SMOOTHING * loss + (1.0 - SMOOTHING) * this
-        standing = replace(standing, step=standing.step + 1, seconds=clock() - started)
+        standing = replace(standing, step=standing.step + 1, seconds=crew.agreed(clock() - started))
         share = progress_of(recipe, standing.step, standing.seconds)
         if thinning:
             student = thinning.thinned(student, standing.step, share)
         if standing.step % recipe.check_every == 0 or share == 1.0:
-            standing = _scored(standing, _score(student, judged), comparable=student.fits(best))
+            standing = _scored(standing, _score(student, judged, crew), comparable=student.fits(best))
             if standing.best_step == standing.step:
                 best = student.layers()
-            standing = replace(standing, seconds=clock() - started)
-            checkpoints.put(standing, student.state() | (thinning.state() if thinning else {}), best)
+            standing = replace(standing, seconds=crew.agreed(clock() - started))
+            if crew.rank == 0:
+                checkpoints.put(standing, student.state() | (thinning.state() if thinning else {}), best)
         left = standing.seconds * (1.0 - share) / share
         report(Progress(step=standing.step, share=share, loss=loss, score=standing.score, seconds_left=left))
     return Trained(best, standing)
@@ -113,15 +120,15 @@ def train(
 def _learn(
     lesson: Lesson, student: Student, chosen: Sequence[int], learning_rate: float, thinning: Thinning | None
 ) -> float:
-    """Take one step on the ``chosen`` rows; return their loss before it."""
+    """Take one step on the ``chosen`` rows and those of the other workers; return the loss of all before it."""
     if thinning and _thins(thinning, student):
         gates = thinning.gates(student)
         losses = lesson.losses(student.model, chosen, gates.tap)
-        thinning.observe(gates, losses.task)
+        thinning.observe(gates, losses.task, lesson.crew)
     else:
         losses = lesson.losses(student.model, chosen)
-    student.learn(losses.total, learning_rate)
-    return losses.total.item()
+    student.learn(losses.total, learning_rate, lesson.crew)
+    return lesson.crew.total([losses.total.detach()])[0].item()
 
 
 def _thins(thinning: Thinning | None, student: Student) -> bool:
@@ -142,7 +149,9 @@ def _scored(standing: Standing, score: float, *, comparable: bool) -> Standing:
     return standing
 
 
-def _score(student: Student, judged: LabelledSet) -> float:
-    """Return the share of the held-out rows that are labelled right."""
+def _score(student: Student, judged: LabelledSet, crew: Crew) -> float:
+    """Return the share of the held-out rows that are labelled right, as worker 0 finds it."""
+    if crew.rank:
+        return crew.agreed(math.nan)
     logits = predict_logits(student.model, judged.sequences, device=student.device)
-    return float((logits.argmax(1) == judged.labels).double().mean())
+    return crew.agreed(float((logits.argmax(1) == judged.labels).double().mean()))

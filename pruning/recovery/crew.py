@@ -1,0 +1,101 @@
+"""The workers that train one student together.
+
+Each of them has the whole student and takes its share of every batch. What it computes of a share is weighted such
+that the shares' losses add up to the batch's. So do their gradients: every worker takes the step that one alone would
+take, but for rounding (synchronous data parallelism).
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch import distributed as group
+
+from pruning.errors import RecoveryError
+
+
+class Crew(Protocol):
+    """What a worker knows of the others. Every worker calls the same methods in the same order."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this worker; 0 is the one that scores, writes and whose clock counts."""
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+
+    def total(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sum of each tensor over all workers: the same bits on all of them.
+
+        Raises:
+            RecoveryError: a worker is gone.
+        """
+
+    def agreed(self, value: float) -> float:
+        """Return what worker 0 has for ``value``.
+
+        Raises:
+            RecoveryError: a worker is gone.
+        """
+
+
+class Solo:
+    """One worker alone."""
+
+    rank = 0
+    size = 1
+
+    def total(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the tensors."""
+        return list(tensors)
+
+    def agreed(self, value: float) -> float:
+        """Return the value."""
+        return value
+
+
+class Gang:
+    """The workers of torch's default process group, which has been set up."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Take the ``device`` on which this worker's messages lie: a GPU for nccl, the CPU for gloo."""
+        self.rank, self.size = group.get_rank(), group.get_world_size()
+        self._device = device
+
+    def total(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sums over all workers, in one message; tensors must have one type of numbers."""
+        message = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        try:
+            group.all_reduce(message)
+        except RuntimeError as error:
+            raise _someone_left(error) from error
+        parts = message.split([tensor.numel() for tensor in tensors])
+        return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+    def agreed(self, value: float) -> float:
+        """Return worker 0's value."""
+        message = torch.tensor(value, dtype=torch.float64, device=self._device)
+        try:
+            group.broadcast(message, src=0)
+        except RuntimeError as error:
+            raise _someone_left(error) from error
+        return float(message)
+
+
+SOLO = Solo()
+
+
+def weight_of(amount: float | Tensor, crew: Crew, device: torch.device) -> Tensor:
+    """Return this worker's part of an amount (rows, or words) that all workers have together, in [0, 1].
+
+    A mean over a share of the batch, times this, adds up with the other workers' to the mean over the batch.
+    """
+    mine = torch.as_tensor(amount, dtype=torch.float32, device=device)
+    return mine / crew.total([mine])[0]
+
+
+def _someone_left(error: RuntimeError) -> RecoveryError:
+    reason = str(error).partition("\n")[0]
+    return RecoveryError(f"a worker of the training is gone ({reason}); the same command with --resume goes on")
