@@ -5,7 +5,7 @@ that the shares' losses add up to the batch's. So do their gradients: every work
 take, but for rounding (synchronous data parallelism).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -66,13 +66,13 @@ class Gang:
 
     def total(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return the sums over all workers, in one message; tensors must have one type of numbers."""
-        message = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        message = torch.cat([tensor.reshape(-1) for tensor in tensors]).to(self._device)
         try:
             group.all_reduce(message)
         except RuntimeError as error:
             raise _someone_left(error) from error
         parts = message.split([tensor.numel() for tensor in tensors])
-        return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+        return [part.view_as(tensor).to(tensor.device) for part, tensor in zip(parts, tensors, strict=True)]
 
     def agreed(self, value: float) -> float:
         """Return worker 0's value."""
@@ -94,6 +94,12 @@ def weight_of(amount: float | Tensor, crew: Crew, device: torch.device) -> Tenso
     """
     mine = torch.as_tensor(amount, dtype=torch.float32, device=device)
     return mine / crew.total([mine])[0]
+
+
+def of_worker_0(tensors: Mapping[str, Tensor], crew: Crew) -> dict[str, Tensor]:
+    """Return worker 0's tensors: processors that round otherwise would not begin with the same student."""
+    mine = [tensor if crew.rank == 0 else torch.zeros_like(tensor) for tensor in tensors.values()]
+    return dict(zip(tensors, crew.total(mine), strict=True))
 
 
 def _someone_left(error: RuntimeError) -> RecoveryError:

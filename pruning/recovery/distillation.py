@@ -14,7 +14,7 @@ from pruning.masks.structures import structure_mask
 from pruning.pipeline import build_variant, cut, cut_id
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
-from pruning.recovery.crew import SOLO, Crew
+from pruning.recovery.crew import SOLO, Crew, of_worker_0
 from pruning.recovery.lesson import Lesson, computes_bfloat16
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.rows import others_than, split
@@ -30,12 +30,10 @@ from pruning.workbench import Workbench
 
 
 class Trainer(Protocol):
-    """Trains a cut from its newest checkpoint, if there is one, and keeps what comes of it in the store."""
+    """Has a cut trained, from its newest checkpoint if there is one, and what comes of it kept in the store."""
 
-    def __call__(
-        self, bench: Workbench, spec: PruneSpec, rows: LabelledSet, recipe: Recipe, *, device: str, report: Report
-    ) -> None:
-        """Train the cut of ``spec``; raises what ``recover`` raises."""
+    def __call__(self, spec: PruneSpec, cut_name: str, recipe_id: str) -> None:
+        """Train the cut of ``spec``, called ``cut_name``, by the recipe of that id; raises what ``recover`` raises."""
 
 
 def recover(
@@ -60,9 +58,9 @@ def recover(
         rows: labelled, of the same task; the messages about them count from 1, in their order.
         recipe: how to train.
         resume: go on from the checkpoint of this very recipe, if there is one; otherwise it is removed.
-        device: where to train.
-        report: called after every step.
-        trainer: has the cut trained elsewhere; by default it is trained in this process.
+        device: where to train, in this process.
+        report: called after every step, in this process.
+        trainer: trains it elsewhere in place of this process.
 
     Raises:
         SpecError: nothing was cut, or the model does not pick labels for texts: the loss is that of such answers.
@@ -84,7 +82,10 @@ def recover(
         checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
         if not resume:
             checkpoints.clear()
-        (trainer or train_cut)(bench, spec, rows, recipe, device=device, report=report)
+        if trainer:
+            trainer(spec, cut_name, recipe_id)
+        else:
+            train_cut(bench, spec, rows, recipe, device=device, report=report)
         checkpoints.clear()
     bench.recovered.choose(cut_name, recipe_id)
     found = bench.recovered.find(cut_name, recipe_id)
@@ -110,7 +111,7 @@ def train_cut(
     trained, held_out = split(others_than(bench.evaluation, rows), recipe.held_out_rows, recipe.seed)
     thinning = _thinning(bench, spec, recipe, where) if recipe.gradual else None
     start = replace(spec.before_training(), sparsity=0.0) if thinning else spec.before_training()
-    layers, _, _ = cut(bench, start)
+    layers = of_worker_0(cut(bench, start)[0], crew)
     kept = None if spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
