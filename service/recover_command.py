@@ -58,7 +58,7 @@ def recover(
     workers: Annotated[
         int,
         typer.Option(
-            help="Processes that share every batch; of more than one, each takes a GPU, or a share of the cores.", min=1
+            help="Processes that share every batch; of more than one, each takes a GPU, or a share of the cores."
         ),
     ] = 1,
     address: Annotated[

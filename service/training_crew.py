@@ -50,8 +50,10 @@ class Hiring:
         """Return if so many workers can take part.
 
         Raises:
-            SpecError: a batch has fewer rows, or Ray Train is not installed.
+            SpecError: there are none, or more than a batch has rows, or Ray Train is not installed.
         """
+        if self.workers < 1:
+            raise SpecError(f"--workers must be at least 1; got {self.workers}")
         if self.workers > recipe.batch_rows:
             raise SpecError(
                 f"--workers {self.workers} cannot share batches of {recipe.batch_rows} rows; raise --batch-rows, or "
