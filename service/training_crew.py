@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pruning.errors import PruningError, RecoveryError, SpecError
 from pruning.files import ASIDE
@@ -22,15 +22,13 @@ from pruning.recovery.recipe import Recipe
 from pruning.recovery.training import Progress, Report
 from pruning.spec import PruneSpec
 from pruning.workbench import Workbench
+from service.assignment import Assignment
 from service.fast_path import set_training_environment
 from service.progress_board import ProgressBoard
 from service.ray_connection import connect
 from service.settings import Device
 from service.sources import Sources
 from service.terminal import say
-
-if TYPE_CHECKING:  # it brings Ray Train
-    from service.training_worker import Assignment
 
 LOOK_S = 0.25
 """Seconds between two looks at the progress."""
@@ -87,15 +85,13 @@ class CrewTrainer:
         cut(self.bench, spec.before_training())  # what it caches, no worker has to compute
         say(f"starting Ray and {self.hiring.workers} workers")
         with _cluster(self.hiring) as resources:
-            from service.training_worker import Assignment
-
             assignment = Assignment(
                 sources=self.sources, rows=self.rows, spec=spec, recipe=self.recipe, cut_name=cut_name,
                 recipe_id=recipe_id,
             )  # fmt: skip
             self._train(assignment, resources)
 
-    def _train(self, assignment: "Assignment", resources: dict[str, float]) -> None:
+    def _train(self, assignment: Assignment, resources: dict[str, float]) -> None:
         """Let Ray Train do it, and pass on what worker 0 reports."""
         import ray
         from ray.exceptions import RayError
@@ -174,7 +170,8 @@ def refusal_of(error: Any) -> PruningError:
         if isinstance(failure, PruningError):
             return failure
     who = f"worker {min(failures)}" if failures else "the training"
-    reason = failures[min(failures)] if failures else error
+    found = failures[min(failures)] if failures else error
+    reason = getattr(found, "health_check_failure", found)  # Ray Train's words for it say no more than that
     return RecoveryError(f"{who} ended before its time ({_first_line(reason)}); {REMEDY}")
 
 

@@ -1,7 +1,6 @@
 """One worker of ``sparsedial recover --workers N``, in a process that Ray Train started, on whatever node."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -11,26 +10,10 @@ from pruning.errors import RecoveryError
 from pruning.pipeline import cut_id
 from pruning.recovery.crew import Gang
 from pruning.recovery.distillation import train_cut
-from pruning.recovery.recipe import Recipe
 from pruning.recovery.training import Progress, Report
-from pruning.spec import PruneSpec
 from pruning.workbench import Workbench
-from service.sources import Sources
+from service.assignment import Assignment
 from service.training_rows import training_rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """What every worker is to do. Model, rows and store are paths: each worker reads them by itself."""
-
-    sources: Sources
-    rows: Path | None
-    """Training rows; None: those that score the model."""
-    spec: PruneSpec
-    recipe: Recipe
-    cut_name: str
-    recipe_id: str
-    """What the command has found cut and recipe with these rows to be."""
 
 
 def work(config: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import service.training_crew
 from pruning.errors import DataError, PruningError, RecoveryError, SpecError
 from pruning.recovery.recipe import Recipe
 from pruning.spec import PruneSpec
+from service.assignment import Assignment
 from service.cli import app
 from service.fast_path import RAY, free_ports, set_training_environment
 from service.progress_board import ProgressBoard
@@ -65,6 +66,8 @@ def test_a_worker_that_is_gone_is_named_with_what_helps() -> None:
     assert str(refusal) == (
         "worker 1 ended before its time (the process ended); the same command with --resume goes on"
     )
+    unhealthy = SimpleNamespace(health_check_failure=OSError("killed for want of memory"))
+    assert "(killed for want of memory)" in str(refusal_of(SimpleNamespace(worker_failures={0: unhealthy})))
     assert "the training ended before its time (lost)" in str(refusal_of(RuntimeError("lost")))
 
 
@@ -103,7 +106,7 @@ def test_no_worker_at_all_is_refused(tiny_model_dir: Path, tiny_rows: tuple[Path
 
 def test_a_node_with_other_files_is_told(tiny_model_dir: Path, tiny_rows: tuple[Path, Path], tmp_path: Path) -> None:
     pytest.importorskip("pandas", reason="the extra train is not installed")
-    from service.training_worker import Assignment, work
+    from service.training_worker import work
 
     assignment = Assignment(
         sources=Sources(tiny_model_dir, *tiny_rows, tmp_path), rows=None, spec=PruneSpec(sparsity=0.5),
