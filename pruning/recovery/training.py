@@ -4,15 +4,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from pruning.data import LabelledSet
+from pruning.evaluation import evaluate
 from pruning.prediction import predict_logits
+from pruning.recovery.blame import refusal
 from pruning.recovery.checkpoint import Checkpoints, Standing
 from pruning.recovery.lesson import Lesson
 from pruning.recovery.rows import Batches
 from pruning.recovery.schedule import learning_rate_at, progress_of
-from pruning.recovery.student import Student
+from pruning.recovery.student import GradientError, Student
 from pruning.recovery.thinning import Thinning
 
 SMOOTHING = 0.95
@@ -29,7 +32,7 @@ class Progress:
     loss: float
     """Mean over the last steps."""
     score: float
-    """Of the held-out rows, when they were scored last."""
+    """Of the held-out rows by the task's metric, when they were scored last."""
     seconds_left: float
 
 
@@ -75,7 +78,8 @@ def train(
         clock: seconds.
 
     Raises:
-        RecoveryError, CacheError: a loss or gradient is not finite, or the checkpoint cannot be used.
+        RecoveryError, CacheError: a loss or a gradient is not finite (its rows are named, and of a gradient the
+            uppermost parameter that has it), or the checkpoint cannot be used.
         StoreError: no checkpoint can be written.
     """
     recipe, judged = lesson.recipe, lesson.rows.subset(held_out)
@@ -113,14 +117,23 @@ def train(
 def _learn(
     lesson: Lesson, student: Student, chosen: Sequence[int], learning_rate: float, thinning: Thinning | None
 ) -> float:
-    """Take one step on the ``chosen`` rows; return their loss before it."""
+    """Take one step on the ``chosen`` rows; return their loss before it.
+
+    Raises:
+        RecoveryError: the loss or its gradient is not finite.
+    """
     if thinning and _thins(thinning, student):
         gates = thinning.gates(student)
         losses = lesson.losses(student.model, chosen, gates.tap)
         thinning.observe(gates, losses.task)
     else:
         losses = lesson.losses(student.model, chosen)
-    student.learn(losses.total, learning_rate)
+    if not torch.isfinite(losses.total):
+        raise refusal("the loss", lesson, student, chosen)
+    try:
+        student.learn(losses.total, learning_rate)
+    except GradientError as error:
+        raise refusal(str(error), lesson, student, chosen) from error
     return losses.total.item()
 
 
@@ -143,6 +156,6 @@ def _scored(standing: Standing, score: float, *, comparable: bool) -> Standing:
 
 
 def _score(student: Student, judged: LabelledSet) -> float:
-    """Return the share of the held-out rows that are labelled right."""
-    logits = predict_logits(student.model, judged.sequences, device=student.device)
-    return float((logits.argmax(1) == judged.labels).double().mean())
+    """Return the worth of the student's answers to the held-out rows, by the task's own metric."""
+    answers = predict_logits(student.model, judged.sequences, device=student.device)
+    return evaluate(answers, answers, judged).metric.value  # agreement with the dense model is not asked for
