@@ -51,7 +51,7 @@ def recover(
         float, typer.Option(help="Share of the training over which heads and neurons go; 0: all at once before it.")
     ] = USUAL.gradual,
     patience: Annotated[
-        int, typer.Option(help="Scores without a gain after which the training stops.")
+        int, typer.Option(help="Scores without a gain, once the learning rate falls, after which the training stops.")
     ] = USUAL.patience,
     seed: Annotated[int, typer.Option(help="Of the held-out rows and the order of the others.")] = USUAL.seed,
     device: Annotated[Device, typer.Option(help="Where to train; auto takes a GPU if there is one.")] = Device.AUTO,
