@@ -9,7 +9,7 @@ import torch
 from pruning.data import LabelledSet
 from pruning.errors import DataError, SpecError
 from pruning.masks.structures import structure_mask
-from pruning.memory import memory_for
+from pruning.out_of_memory import memory_for
 from pruning.pipeline import build_variant, cut, cut_id
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
