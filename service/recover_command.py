@@ -59,10 +59,11 @@ def recover(
 ) -> None:
     """Train a cut against the dense model, to keep deep ones accurate.
 
-    The cut, solved as by 'prune --recover sequential', learns the dense model's answers and hidden states on
-    labelled rows of the model's own task. A tenth of the rows is held out: it is scored while the training runs, and the best weights are kept. The --eval
-    rows are judged once, at the end. The variant joins the store; a service on that store swaps to it when asked with
-    "recover": "distill". Checkpoints are kept meanwhile: stop it, or let it be killed, and --resume goes on. Example:
+    The cut, solved as by 'prune --recover sequential', learns the dense model's answers and hidden states on labelled
+    rows of the model's own task. A tenth of the rows is held out: it is scored while the training runs, and the best
+    weights are kept. The --eval rows are judged once, at the end. The variant joins the store; a service on that store
+    swaps to it when asked with "recover": "distill". Checkpoints are kept meanwhile: stop it, or let it be killed, and
+    --resume goes on. Example:
 
     \b
       sparsedial recover --sparsity 0.8 --minutes 10
