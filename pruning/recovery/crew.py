@@ -87,15 +87,6 @@ class Gang:
 SOLO = Solo()
 
 
-def weight_of(amount: float | Tensor, crew: Crew, device: torch.device) -> Tensor:
-    """Return this worker's part of an amount (rows, or words) that all workers have together, in [0, 1].
-
-    A mean over a share of the batch, times this, adds up with the other workers' to the mean over the batch.
-    """
-    mine = torch.as_tensor(amount, dtype=torch.float32, device=device)
-    return mine / crew.total([mine])[0]
-
-
 def of_worker_0(tensors: Mapping[str, Tensor], crew: Crew) -> dict[str, Tensor]:
     """Return worker 0's tensors: processors that round otherwise would not begin with the same student."""
     mine = [tensor if crew.rank == 0 else torch.zeros_like(tensor) for tensor in tensors.values()]

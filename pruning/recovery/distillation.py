@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 
 from pruning.data import LabelledSet
-from pruning.errors import SpecError
-from pruning.heads import Head
+from pruning.errors import DataError, SpecError
 from pruning.masks.structures import structure_mask
+from pruning.out_of_memory import memory_for
 from pruning.pipeline import build_variant, cut, cut_id
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
@@ -63,16 +63,17 @@ def recover(
         trainer: trains it elsewhere in place of this process.
 
     Raises:
-        SpecError: nothing was cut, or the model does not pick labels for texts: the loss is that of such answers.
-        DataError: too few rows.
+        SpecError: nothing was cut.
+        DataError: too few rows, or rows for another head than the model's.
         CacheError: the model is not calibrated.
         RecoveryError: the training cannot go on.
+        DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
         StoreError: the store cannot be written.
     """
-    if bench.base.shape.head is not Head.LABEL:
-        raise SpecError(
-            f"{bench.base.name} is a model for {bench.base.shape.head}, and only those for {Head.LABEL} are trained; "
-            "use recover='reconstruct'"
+    if rows.head is not bench.base.shape.head:
+        raise DataError(
+            f"{bench.base.name} is a model for {bench.base.shape.head}, and the rows are for {rows.head}; give rows "
+            "of the model's own task"
         )
     if spec.sparsity == 0.0:
         raise SpecError("sparsity 0 cuts nothing, and there is nothing to recover; give the sparsity of a cut")
@@ -115,16 +116,20 @@ def train_cut(
     kept = None if spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
-    outcome = train(
-        Lesson(recipe, _teacher(bench, where), rows, where, crew),
-        Student(bench.base, layers, recipe, kept=kept, device=where),
-        trained,
-        held_out,
-        checkpoints,
-        thinning=thinning,
-        resume=bool(checkpoints),
-        report=report,
-    )
+    with memory_for(
+        f"training on {device} with {recipe.batch_rows} rows a step",
+        "free some and go on with --resume, or train with fewer --batch-rows or shorter rows",
+    ):
+        outcome = train(
+            Lesson(recipe, _teacher(bench, where), rows, where, crew),
+            Student(bench.base, layers, recipe, kept=kept, device=where),
+            trained,
+            held_out,
+            checkpoints,
+            thinning=thinning,
+            resume=bool(checkpoints),
+            report=report,
+        )
     if crew.rank == 0:
         went = {"rows": len(trained), "held_out_rows": len(held_out), "device": where.type, "workers": crew.size}
         training = asdict(outcome.standing) | went

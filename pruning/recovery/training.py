@@ -5,17 +5,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from pruning.data import LabelledSet
 from pruning.errors import RecoveryError
+from pruning.evaluation import evaluate
 from pruning.prediction import predict_logits
+from pruning.recovery.blame import refusal
 from pruning.recovery.checkpoint import Checkpoints, Standing
-from pruning.recovery.crew import Crew
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.lesson import Lesson
 from pruning.recovery.rows import Batches
 from pruning.recovery.schedule import learning_rate_at, progress_of
-from pruning.recovery.student import Student
+from pruning.recovery.student import GradientError, Student
 from pruning.recovery.thinning import Thinning
 
 SMOOTHING = 0.95
@@ -32,7 +35,7 @@ class Progress:
     loss: float
     """Mean over the last steps."""
     score: float
-    """Of the held-out rows, when they were scored last."""
+    """Of the held-out rows by the task's metric, when they were scored last."""
     seconds_left: float
 
 
@@ -79,7 +82,8 @@ def train(
         clock: seconds.
 
     Raises:
-        RecoveryError, CacheError: a loss or gradient is not finite, the checkpoint cannot be used, or a worker is gone.
+        RecoveryError, CacheError: a loss or a gradient is not finite (its rows are named, and of a gradient the
+            uppermost parameter that has it), the checkpoint cannot be used, or a worker is gone.
         StoreError: no checkpoint can be written.
     """
     recipe, crew, judged = lesson.recipe, lesson.crew, lesson.rows.subset(held_out)
@@ -96,17 +100,21 @@ def train(
     started, loss = clock() - standing.seconds, float("nan")
     share = progress_of(recipe, standing.step, standing.seconds)
     while share < 1.0 and (standing.without_gain < recipe.patience or _thins(thinning, student)):
-        chosen = [trained[index] for index in batches.at(standing.step, crew.rank, crew.size)]
+        batch, share_of_it = (
+            [trained[index] for index in rows]
+            for rows in (batches.at(standing.step), batches.at(standing.step, crew.rank, crew.size))
+        )
         # The middle of the step: neither the first nor the last one is wasted on a rate of zero.
         rate = learning_rate_at(recipe, progress_of(recipe, standing.step + 0.5, standing.seconds))
-        this = _learn(lesson, student, chosen, rate, thinning)
+        this = _learn(lesson, student, batch, share_of_it, rate, thinning)
         loss = this if loss != loss else SMOOTHING * loss + (1.0 - SMOOTHING) * this
         standing = replace(standing, step=standing.step + 1, seconds=crew.agreed(clock() - started))
         share = progress_of(recipe, standing.step, standing.seconds)
         if thinning:
             student = thinning.thinned(student, standing.step, share)
         if standing.step % recipe.check_every == 0 or share == 1.0:
-            standing = _scored(standing, _score(student, judged, crew), comparable=student.fits(best))
+            score, rising = _score(student, judged, crew), share < recipe.warm_up
+            standing = _scored(standing, score, comparable=student.fits(best), rising=rising)
             if standing.best_step == standing.step:
                 best = student.layers()
             standing = replace(standing, seconds=crew.agreed(clock() - started))
@@ -118,17 +126,33 @@ def train(
 
 
 def _learn(
-    lesson: Lesson, student: Student, chosen: Sequence[int], learning_rate: float, thinning: Thinning | None
+    lesson: Lesson,
+    student: Student,
+    batch: Sequence[int],
+    mine: Sequence[int],
+    learning_rate: float,
+    thinning: Thinning | None,
 ) -> float:
-    """Take one step on the ``chosen`` rows and those of the other workers; return the loss of all before it."""
+    """Take one step on the rows of a ``batch``, of which this worker computes ``mine``; return their loss before it.
+
+    Raises:
+        RecoveryError: the loss or its gradient is not finite.
+    """
     if thinning and _thins(thinning, student):
         gates = thinning.gates(student)
-        losses = lesson.losses(student.model, chosen, gates.tap)
+        losses = lesson.losses(student.model, mine, gates.tap)
         thinning.observe(gates, losses.task, lesson.crew)
     else:
-        losses = lesson.losses(student.model, chosen)
-    student.learn(losses.total, learning_rate, lesson.crew)
-    return lesson.crew.total([losses.total.detach()])[0].item()
+        losses = lesson.losses(student.model, mine)
+    (total,) = lesson.crew.total([losses.total.detach()])
+    alone = replace(lesson, crew=SOLO)  # every worker tries the whole batch, and all say the same
+    if not torch.isfinite(total):
+        raise refusal("the loss", alone, student, batch)
+    try:
+        student.learn(losses.total, learning_rate, lesson.crew)
+    except GradientError as error:
+        raise refusal(str(error), alone, student, batch) from error
+    return total.item()
 
 
 def _thins(thinning: Thinning | None, student: Student) -> bool:
@@ -137,21 +161,40 @@ def _thins(thinning: Thinning | None, student: Student) -> bool:
 
 
 def _at_the_start(score: float) -> Standing:
-    return Standing(step=0, seconds=0.0, score=score, first_score=score, best_score=score, best_step=0, without_gain=0)
+    return Standing(
+        step=0,
+        seconds=0.0,
+        score=score,
+        first_score=score,
+        best_score=score,
+        best_step=0,
+        reached=None,
+        without_gain=0,
+    )
 
 
-def _scored(standing: Standing, score: float, *, comparable: bool) -> Standing:
-    """Take note of a score; of equals the later one is the best, and of other widths the later one too."""
-    gained = not comparable or score > standing.best_score
-    standing = replace(standing, score=score, without_gain=0 if gained else standing.without_gain + 1)
-    if gained or score == standing.best_score:
+def _scored(standing: Standing, score: float, *, comparable: bool, rising: bool) -> Standing:
+    """Take note of a score; of equals the later one is the best, and of other widths the later one too.
+
+    A gain is told from what was reached since the learning rate fell. A good cut loses at first, while the rate is
+    ``rising``, and takes long to be better than it began: it does not stand still meanwhile.
+    """
+    gained = standing.reached is None or not comparable or score > standing.reached
+    standing = replace(
+        standing,
+        score=score,
+        reached=None if rising else score if gained else standing.reached,
+        without_gain=0 if gained else standing.without_gain + 1,
+    )
+    if not comparable or score >= standing.best_score:
         standing = replace(standing, best_score=score, best_step=standing.step)
     return standing
 
 
 def _score(student: Student, judged: LabelledSet, crew: Crew) -> float:
-    """Return the share of the held-out rows that are labelled right, as worker 0 finds it."""
+    """Return what the student's answers to the held-out rows are worth by the task's own metric, as worker 0 finds."""
     if crew.rank:
         return crew.agreed(math.nan)
-    logits = predict_logits(student.model, judged.sequences, device=student.device)
-    return crew.agreed(float((logits.argmax(1) == judged.labels).double().mean()))
+    answers = predict_logits(student.model, judged.sequences, device=student.device)
+    worth = evaluate(answers, answers, judged).metric.value  # agreement with the dense model is not asked for
+    return crew.agreed(worth)

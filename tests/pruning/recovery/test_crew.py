@@ -12,12 +12,12 @@ from torch import Tensor, multiprocessing
 from pruning.data import LabelledSet
 from pruning.prediction import predict_logits
 from pruning.recovery.checkpoint import Checkpoints
-from pruning.recovery.crew import SOLO, weight_of
+from pruning.recovery.crew import SOLO
 from pruning.recovery.distillation import train_cut
 from pruning.slim.convert import build_slim
 from pruning.workbench import Workbench
 from tests.pruning.recovery import gang
-from tests.pruning.recovery.conftest import CPU, HALF, SHORT, bench_at, rows_of, trained
+from tests.pruning.recovery.conftest import HALF, SHORT, bench_at, rows_of, trained
 from tests.pruning.recovery.gang import GRADUAL, SIZE, Killed, Learned, compute_float32, kill
 
 
@@ -103,8 +103,3 @@ def test_structures_that_go_are_chosen_together(together: Path, bench: Workbench
     assert record["training"]["workers"] == SIZE
     assert {name: tensor.shape for name, tensor in ours.items()} == {name: alone[name].shape for name in alone}
     assert_alike(bench, rows, ours, alone)
-
-
-def test_what_one_alone_has_is_all_there_is() -> None:
-    assert float(weight_of(7.0, SOLO, CPU)) == 1.0
-    assert SOLO.agreed(0.5) == 0.5
