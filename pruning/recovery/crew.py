@@ -90,7 +90,12 @@ SOLO = Solo()
 def of_worker_0(tensors: Mapping[str, Tensor], crew: Crew) -> dict[str, Tensor]:
     """Return worker 0's tensors: processors that round otherwise would not begin with the same student."""
     mine = [tensor if crew.rank == 0 else torch.zeros_like(tensor) for tensor in tensors.values()]
-    return dict(zip(tensors, crew.total(mine), strict=True))
+    return total_by_name(dict(zip(tensors, mine, strict=True)), crew)
+
+
+def total_by_name(tensors: Mapping[str, Tensor], crew: Crew) -> dict[str, Tensor]:
+    """Return the sum of each tensor over all workers, by its name; every worker has the same names."""
+    return dict(zip(tensors, crew.total(list(tensors.values())), strict=True)) if tensors else {}
 
 
 def _someone_left(error: RuntimeError) -> RecoveryError:

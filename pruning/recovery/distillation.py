@@ -15,12 +15,15 @@ from pruning.pipeline import build_variant, cut, cut_id
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
 from pruning.recovery.crew import SOLO, Crew, of_worker_0
+from pruning.recovery.criteria import STRUCTURE_CRITERIA, weight_criterion
 from pruning.recovery.lesson import Lesson, computes_bfloat16
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.rows import others_than, split
+from pruning.recovery.structure_thinning import Counts, StructureThinning
 from pruning.recovery.student import Student, kept_weights
-from pruning.recovery.thinning import Counts, Thinning
+from pruning.recovery.thinning import AnyThinning
 from pruning.recovery.training import Report, train
+from pruning.recovery.weight_thinning import WeightThinning
 from pruning.scores import scorer_named
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
@@ -110,10 +113,10 @@ def train_cut(
     """
     where = torch.device(device)
     trained, held_out = split(others_than(bench.evaluation, rows), recipe.held_out_rows, recipe.seed)
-    thinning = _thinning(bench, spec, recipe, where) if recipe.gradual else None
+    thinning = _thinning(bench, spec, recipe) if recipe.gradual else None
     start = replace(spec.before_training(), sparsity=0.0) if thinning else spec.before_training()
     layers = of_worker_0(cut(bench, start)[0], crew)
-    kept = None if spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
+    kept = None if thinning or spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
     with memory_for(
@@ -142,9 +145,17 @@ def checkpoints_of(root: Path, cut_name: str, recipe_id: str) -> Checkpoints:
     return Checkpoints(root, f"{cut_name}-{recipe_id}")
 
 
-def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe, device: torch.device) -> Thinning:
-    if spec.pattern is not Pattern.STRUCTURED:
-        raise SpecError(f"gradual cuts take heads and neurons; with pattern={spec.pattern.value!r} use gradual=0")
+def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
+    """Return what cuts the dense model to ``spec`` while it trains.
+
+    Raises:
+        SpecError: the pattern is 2:4, which nothing leads to bit by bit, or the criterion is not the pattern's.
+    """
+    if spec.pattern is Pattern.TWO_FOUR:
+        raise SpecError("pattern='2:4' is cut at once: use gradual=0, or pattern='unstructured'")
+    if spec.pattern is Pattern.UNSTRUCTURED:
+        scope = spec.scope or scorer_named(spec.scorer).scope
+        return WeightThinning(recipe, weight_criterion(recipe.criterion), spec.sparsity, scope)
     shape, curves = bench.base.shape, bench.curves(scorer_named(spec.scorer))
 
     @cache
@@ -152,7 +163,7 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe, device: torch.d
         mask = structure_mask(curves, shape, share * spec.sparsity)
         return mask.head_counts, mask.neuron_counts
 
-    return Thinning(recipe, counts_at, shape.head_dim, device)
+    return StructureThinning(recipe, STRUCTURE_CRITERIA[recipe.criterion], counts_at)
 
 
 def _teacher(bench: Workbench, device: torch.device) -> SlimBert:

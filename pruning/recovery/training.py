@@ -19,7 +19,7 @@ from pruning.recovery.lesson import Lesson
 from pruning.recovery.rows import Batches
 from pruning.recovery.schedule import learning_rate_at, progress_of
 from pruning.recovery.student import GradientError, Student
-from pruning.recovery.thinning import Thinning
+from pruning.recovery.thinning import AnyThinning
 
 SMOOTHING = 0.95
 """Share of the loss shown that comes from earlier steps."""
@@ -59,7 +59,7 @@ def train(
     held_out: Sequence[int],
     checkpoints: Checkpoints,
     *,
-    thinning: Thinning | None = None,
+    thinning: AnyThinning | None = None,
     resume: bool = False,
     report: Report = lambda progress: None,
     clock: Callable[[], float] = time.monotonic,
@@ -76,7 +76,7 @@ def train(
         trained: rows to train on.
         held_out: rows to score while it goes.
         checkpoints: where they are kept.
-        thinning: how structures go meanwhile.
+        thinning: how weights, or whole heads and neurons, go meanwhile.
         resume: go on from the newest checkpoint.
         report: called after every step.
         clock: seconds.
@@ -94,7 +94,7 @@ def train(
             raise RecoveryError("the workers see different checkpoints; give them one store, on a shared file system")
         student = student.with_layers(best, state, standing.step)
         if thinning:
-            thinning.restore(state)
+            thinning.restore(state, student.device)
     else:
         standing, best = _at_the_start(_score(student, judged, crew)), student.layers()
     started, loss = clock() - standing.seconds, float("nan")
@@ -111,7 +111,9 @@ def train(
         standing = replace(standing, step=standing.step + 1, seconds=crew.agreed(clock() - started))
         share = progress_of(recipe, standing.step, standing.seconds)
         if thinning:
-            student = thinning.thinned(student, standing.step, share)
+            thinner = thinning.thinned(student, standing.step, share)
+            if thinner is not student:  # no better one can be expected at once
+                student, standing = thinner, replace(standing, without_gain=0)
         if standing.step % recipe.check_every == 0 or share == 1.0:
             score, rising = _score(student, judged, crew), share < recipe.warm_up
             standing = _scored(standing, score, comparable=student.fits(best), rising=rising)
@@ -131,7 +133,7 @@ def _learn(
     batch: Sequence[int],
     mine: Sequence[int],
     learning_rate: float,
-    thinning: Thinning | None,
+    thinning: AnyThinning | None,
 ) -> float:
     """Take one step on the rows of a ``batch``, of which this worker computes ``mine``; return their loss before it.
 
@@ -139,9 +141,9 @@ def _learn(
         RecoveryError: the loss or its gradient is not finite.
     """
     if thinning and _thins(thinning, student):
-        gates = thinning.gates(student)
-        losses = lesson.losses(student.model, mine, gates.tap)
-        thinning.observe(gates, losses.task, lesson.crew)
+        watch = thinning.watch(student)
+        losses = lesson.losses(student.model, mine, watch.tap)
+        thinning.observe(student, watch, losses.task, lesson.crew)
     else:
         losses = lesson.losses(student.model, mine)
     (total,) = lesson.crew.total([losses.total.detach()])
@@ -155,8 +157,8 @@ def _learn(
     return total.item()
 
 
-def _thins(thinning: Thinning | None, student: Student) -> bool:
-    """Tell whether structures still go."""
+def _thins(thinning: AnyThinning | None, student: Student) -> bool:
+    """Tell whether something still goes."""
     return thinning is not None and not thinning.is_over(student)
 
 
@@ -174,7 +176,7 @@ def _at_the_start(score: float) -> Standing:
 
 
 def _scored(standing: Standing, score: float, *, comparable: bool, rising: bool) -> Standing:
-    """Take note of a score; of equals the later one is the best, and of other widths the later one too.
+    """Take note of a score; of equals the later one is the best, and of denser layers the later one too.
 
     A gain is told from what was reached since the learning rate fell. A good cut loses at first, while the rate is
     ``rising``, and takes long to be better than it began: it does not stand still meanwhile.
