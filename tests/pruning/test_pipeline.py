@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import pruning.cutting
 import pruning.pipeline
 import pruning.prediction
 import pruning.scores
@@ -20,8 +21,9 @@ import pruning.workbench
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError, ChecksumError, PrecisionError, SpecError, StoreError
+from pruning.identity import identify
 from pruning.masks.structures import ROUND_TO
-from pruning.pipeline import build_variant, cut, identify
+from pruning.pipeline import build_variant, cut
 from pruning.prediction import predict_logits
 from pruning.quantization import quantize
 from pruning.slim.convert import build_slim
@@ -381,7 +383,7 @@ def test_int8_is_refused_where_the_processor_multiplies_no_integers(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning.slim.quantized, "multiplies_integers", lambda: False)
-    monkeypatch.setattr(pruning.pipeline, "structure_mask", None)  # no cut is begun
+    monkeypatch.setattr(pruning.cutting, "structure_mask", None)  # no cut is begun
     with pytest.raises(PrecisionError, match="needs an x86-64 processor with VNNI"):
         build_variant(bench, PruneSpec(sparsity=0.3, precision=Precision.INT8))
 
