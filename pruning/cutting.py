@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
 from pruning.capture import Progress
+from pruning.compensation import compensated_weights
 from pruning.cost import Cost, structured_cost
+from pruning.input_grams import gram_of as input_gram
 from pruning.masks.structures import CostCurve, StructureMask, structure_mask
 from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, no_breath
 from pruning.reconstruction import reconstruct
 from pruning.scores import scorer_named
 from pruning.sequential import recover_sequentially
-from pruning.slim.convert import slim_layers, zeroed_layers
+from pruning.slim.convert import dense_mask, slim_layers, zeroed_layers
 from pruning.spec import Pattern, PruneSpec, Recover
 from pruning.workbench import Workbench
 
@@ -57,10 +60,10 @@ def carried_out(
 
     Of recoveries, distillation is not done here: it takes minutes, and ``pruning.recovery`` does it.
     """
-    base, shape = bench.base, bench.base.shape
+    shape = bench.base.shape
     if not isinstance(mask, StructureMask):
         dense = structured_cost(shape, [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers)
-        return zeroed_layers(base, mask), less_zeros(dense, mask), mask_sparsity(mask)
+        return _weights_recovered(bench, spec, mask, breath), less_zeros(dense, mask), mask_sparsity(mask)
     cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
     return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
 
@@ -72,6 +75,17 @@ def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: B
     if spec.recover is Recover.SEQUENTIAL:
         return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
     return slim_layers(bench.base, mask)
+
+
+def _weights_recovered(bench: Workbench, spec: PruneSpec, mask: WeightMask, breath: Breath) -> dict[str, Tensor]:
+    """Return the layers at full size, zeros where a mask of single weights has them, recovered as the spec says."""
+    if spec.recover is Recover.RECONSTRUCT:
+        gram_of = partial(input_gram, calibration=bench.calibration, grams=bench.input_grams(breath=breath))
+        tensors = bench.base.tensors | compensated_weights(bench.base, mask, gram_of, breath)
+        return slim_layers(replace(bench.base, tensors=tensors), dense_mask(bench.base.shape))
+    if spec.recover is Recover.SEQUENTIAL:
+        return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
+    return zeroed_layers(bench.base, mask)
 
 
 def less_zeros(dense: Cost, mask: Mapping[str, Tensor]) -> Cost:

@@ -1,5 +1,6 @@
 """What makes another variant of a cut: digests of all that its weights and its evaluation depend on."""
 
+from pruning.compensation import COMPENSATION_VERSION
 from pruning.curves import CURVES_VERSION
 from pruning.errors import RecoveryError
 from pruning.files import digest_of
@@ -16,6 +17,12 @@ RECOVERY_VERSIONS: dict[Recover | None, int] = {
     Recover.RECONSTRUCT: RECONSTRUCTION_VERSION,
     Recover.SEQUENTIAL: SEQUENTIAL_VERSION,
 }
+"""Of structured cuts."""
+WEIGHT_RECOVERY_VERSIONS: dict[Recover | None, int] = {
+    Recover.RECONSTRUCT: COMPENSATION_VERSION,
+    Recover.SEQUENTIAL: SEQUENTIAL_VERSION,
+}
+"""Of cuts of single weights."""
 
 
 def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
@@ -64,6 +71,7 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
 def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
     """Return all that the weights of a cut depend on beside base model, sparsity and precision."""
     scorer = scorer_named(spec.scorer)
+    versions = RECOVERY_VERSIONS if spec.pattern is Pattern.STRUCTURED else WEIGHT_RECOVERY_VERSIONS
     identity: dict[str, object] = {
         "pattern": spec.pattern,
         "scorer": spec.scorer,
@@ -71,7 +79,7 @@ def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
         "calibration": bench.key.digest,
         "scorer_version": scorer.version,
         "curves_version": CURVES_VERSION,
-        "reconstruction_version": RECOVERY_VERSIONS.get(spec.recover),
+        "reconstruction_version": versions.get(spec.recover),
     }
     if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
         identity["fill_version"] = FILL_VERSION

@@ -12,6 +12,9 @@ E = TypeVar("E", bound=StrEnum)
 TWO_FOUR_SPARSITY = 0.5
 """The share of weights that the 2:4 pattern removes: it has no other."""
 
+STRUCTURES_ALONE = frozenset({"obs"})
+"""Scorers that rank whole heads and neurons, and have no score for a single weight."""
+
 KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope")
 
 
@@ -42,7 +45,7 @@ class Recover(StrEnum):
 
     NONE = "none"
     RECONSTRUCT = "reconstruct"
-    """Least squares on the cached Gram matrices; no gradients, no data."""
+    """Least squares on the cached Gram matrices; no gradients, no labels."""
     SEQUENTIAL = "sequential"
     """Least squares matrix by matrix on the cut model's own inputs: a pass over the calibration rows for every cut."""
     DISTILL = "distill"
@@ -74,8 +77,8 @@ class PruneSpec:
     """One cut of one model. A value that cannot be valid cannot be built.
 
     Raises:
-        SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name, an unknown pattern,
-            recovery, precision or scope, or two that exclude each other.
+        SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name or does not go with the
+            pattern, an unknown pattern, recovery, precision or scope, or two that exclude each other.
     """
 
     sparsity: float
@@ -102,11 +105,6 @@ class PruneSpec:
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
         usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
         recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
-        if self.pattern is not Pattern.STRUCTURED and recover in (Recover.RECONSTRUCT, Recover.SEQUENTIAL):
-            raise SpecError(
-                f"recover={recover.value!r} works on whole heads and neurons; "
-                f"with pattern={self.pattern.value!r} use recover='none'"
-            )
         object.__setattr__(self, "recover", recover)
         object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))
         if self.scope is not None:
@@ -123,6 +121,11 @@ class PruneSpec:
             raise SpecError(
                 f"pattern='2:4' keeps exactly two of every four weights; got sparsity={self.sparsity}: use "
                 f"{TWO_FOUR_SPARSITY}, or 0 for the dense model, or pattern='unstructured'"
+            )
+        if self.scorer in STRUCTURES_ALONE and self.pattern is not Pattern.STRUCTURED and self.sparsity > 0.0:
+            raise SpecError(
+                f"scorer {self.scorer!r} ranks whole heads and neurons; with pattern={self.pattern.value!r} use "
+                "'fisher' or another scorer"
             )
 
     def before_training(self) -> Self:

@@ -13,7 +13,7 @@ from pruning.spec import TWO_FOUR_SPARSITY, Pattern, Precision, PruneSpec, Recov
 any_sparsity = st.floats(min_value=0, max_value=1, exclude_max=True)
 common = {
     "scorer": st.sampled_from(["fisher", "taylor", "magnitude"]),
-    "recover": st.sampled_from([None, Recover.NONE]),
+    "recover": st.sampled_from([None, *Recover]),
     "precision": st.sampled_from(Precision),
 }
 specs = st.one_of(
@@ -78,11 +78,14 @@ def test_an_unknown_choice_is_refused_naming_the_known_ones(field: str) -> None:
         PruneSpec(sparsity=0.5, **choices)
 
 
-@pytest.mark.parametrize("recover", [Recover.RECONSTRUCT, Recover.SEQUENTIAL])
-def test_reconstruction_of_single_weights_is_refused_with_the_remedy(recover: Recover) -> None:
-    for pattern in (Pattern.UNSTRUCTURED, Pattern.TWO_FOUR):
-        with pytest.raises(SpecError, match=f"recover='{recover}' .* with pattern='{pattern}' use recover='none'"):
-            PruneSpec(sparsity=0.5, pattern=pattern, recover=recover)
+@pytest.mark.parametrize("pattern", [Pattern.UNSTRUCTURED, Pattern.TWO_FOUR])
+def test_a_scorer_of_structures_alone_is_refused_for_single_weights_but_not_for_the_dense_model(
+    pattern: Pattern,
+) -> None:
+    with pytest.raises(SpecError, match=f"'obs' ranks whole heads and neurons; with pattern='{pattern}' use 'fisher'"):
+        PruneSpec(sparsity=0.5, pattern=pattern, scorer="obs")
+    assert PruneSpec(sparsity=0.0, pattern=pattern, scorer="obs").scorer == "obs"
+    assert PruneSpec(sparsity=0.5, scorer="obs").scorer == "obs"
 
 
 @pytest.mark.parametrize("sparsity", [0.1, 0.49, 0.51, 0.9])

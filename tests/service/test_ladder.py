@@ -30,7 +30,7 @@ def test_dense_is_on_every_ladder() -> None:
         (([0.5], "psychic", "structured", None), "unknown scorer 'psychic'; known: cam_cut, .*fisher, .*wanda"),
         (([0.5], "fisher", "plaid", None), "unknown pattern 'plaid'; known: structured, unstructured, 2:4"),
         (([0.5], "fisher", "structured", "magic"), "unknown recover 'magic'; known: none, reconstruct"),
-        (([0.5], "fisher", "unstructured", "reconstruct"), "recover='none'"),
+        (([0.5], "obs", "unstructured", None), "'obs' ranks whole heads and neurons; .* use 'fisher'"),
         (([1.0], "fisher", "structured", None), r"\[0, 1\)"),
         (([float("nan")], "fisher", "structured", None), "nan"),
     ],
