@@ -13,6 +13,8 @@ from pruning.sequential import SEQUENTIAL_VERSION
 from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
 from pruning.workbench import Workbench
 
+ROUNDS_VERSION = 1
+"""Raised whenever ``pruning.rounds`` chooses otherwise."""
 RECOVERY_VERSIONS: dict[Recover | None, int] = {
     Recover.RECONSTRUCT: RECONSTRUCTION_VERSION,
     Recover.SEQUENTIAL: SEQUENTIAL_VERSION,
@@ -36,6 +38,7 @@ def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
     found = bench.recovered.chosen(cut_id(bench, spec))
     if found is None:
         way = f"--scorer {spec.scorer} --pattern {spec.pattern}" + (f" --scope {spec.scope}" if spec.scope else "")
+        way += f" --rounds {spec.rounds}" if spec.rounds > 1 else ""
         raise RecoveryError(
             f"no recovered cut of sparsity {spec.sparsity:g} ({spec.pattern}, {spec.scorer}) in "
             f"{bench.recovered.folder}; it takes minutes of training: run 'sparsedial recover MODEL --sparsity "
@@ -46,8 +49,12 @@ def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
 
 def cut_id(bench: Workbench, spec: PruneSpec) -> str:
     """Return the id of the cut that distillation of ``spec`` begins with, whoever judges it."""
-    start = spec.before_training()
-    return digest_of({"base": bench.base.digest, "sparsity": spec.sparsity, **cut_identity(bench, start)})[:16]
+    return cut_digest(bench, spec.before_training())
+
+
+def cut_digest(bench: Workbench, spec: PruneSpec) -> str:
+    """Return the digest of all that the float32 weights of a cut depend on."""
+    return digest_of({"base": bench.base.digest, "sparsity": spec.sparsity, **cut_identity(bench, spec)})[:16]
 
 
 def identify(bench: Workbench, spec: PruneSpec) -> str:
@@ -86,4 +93,6 @@ def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
     scope = spec.scope or scorer.scope
     if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:
         identity["scope"] = scope
+    if spec.rounds > 1:
+        identity |= {"rounds": spec.rounds, "rounds_version": ROUNDS_VERSION}
     return identity

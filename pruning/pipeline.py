@@ -14,12 +14,13 @@ from torch import Tensor
 
 from pruning.capture import Progress
 from pruning.cost import Cost, structured_cost
-from pruning.cutting import carried_out, less_zeros, mask_of, ranking_of
+from pruning.cutting import carried_out, less_zeros
 from pruning.encoder import BaseModel
 from pruning.evaluation import evaluate
 from pruning.identity import identify, recovered_cut
 from pruning.prediction import Breath, judged_logits, no_breath
 from pruning.quantization import MATRICES, quantize
+from pruning.rounds import mask_in_rounds
 from pruning.slim.convert import DTYPES, build_slim, dense_mask, held_bytes, layer_widths
 from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
@@ -127,8 +128,7 @@ def _cut_in_float32(
         return carried_out(bench, dense_mask(bench.base.shape), replace(spec, recover=Recover.NONE))
     if spec.recover is Recover.DISTILL:
         return _as_trained(bench, spec)
-    ranking = ranking_of(bench, spec, progress, breath)
-    return carried_out(bench, mask_of(bench, ranking, spec), spec, breath)
+    return carried_out(bench, mask_in_rounds(bench, spec, progress, breath), spec, breath)
 
 
 def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:

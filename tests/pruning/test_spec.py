@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.errors import SpecError
-from pruning.spec import TWO_FOUR_SPARSITY, Pattern, Precision, PruneSpec, Recover, Scope, way_of
+from pruning.spec import MOST_ROUNDS, TWO_FOUR_SPARSITY, Pattern, Precision, PruneSpec, Recover, Scope, way_of
 
 any_sparsity = st.floats(min_value=0, max_value=1, exclude_max=True)
 common = {
@@ -17,7 +17,13 @@ common = {
     "precision": st.sampled_from(Precision),
 }
 specs = st.one_of(
-    st.builds(PruneSpec, sparsity=any_sparsity, pattern=st.just(Pattern.STRUCTURED), **common),
+    st.builds(
+        PruneSpec,
+        sparsity=any_sparsity,
+        pattern=st.just(Pattern.STRUCTURED),
+        rounds=st.integers(1, MOST_ROUNDS),
+        **common,
+    ),
     st.builds(
         PruneSpec,
         sparsity=any_sparsity,
@@ -110,6 +116,25 @@ def test_a_scope_is_told_only_where_it_was_asked_for() -> None:
         "fisher, unstructured, none",
         "fisher, unstructured, none, row",
     )
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 17, 2.0, 4.5, True, "4", None, [4]])
+def test_rounds_are_a_whole_number_of_at_least_one(rounds: Any) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"rounds must be a whole number from 1 to 16; got {rounds!r}")):
+        PruneSpec(sparsity=0.5, rounds=rounds)
+
+
+def test_rounds_are_refused_where_all_goes_at_once() -> None:
+    with pytest.raises(SpecError, match=r"removes all that it removes at once, and rounds=4 .* leave it out"):
+        PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR, rounds=4)
+
+
+def test_rounds_are_told_only_where_there_are_several() -> None:
+    plain = PruneSpec(sparsity=0.5)
+    four = PruneSpec.from_dict(plain.as_dict() | {"rounds": 4})
+    assert "rounds" not in plain.as_dict()
+    assert four.as_dict() == plain.as_dict() | {"rounds": 4}
+    assert way_of(four.as_dict()) == "fisher, structured, reconstruct, 4 rounds"
 
 
 @pytest.mark.parametrize(

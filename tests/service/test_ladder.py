@@ -115,6 +115,7 @@ def test_a_service_keeps_every_usual_level_and_of_other_precisions_what_nothing_
 
 
 def test_the_ladder_of_a_service_recovers_as_it_is_told() -> None:
+    assert {spec.rounds for spec in specs_of(Settings(levels=(0.0, 0.3), rounds=4))} == {4}
     settings = Settings(levels=(0.0, 0.3), recover=Recover.SEQUENTIAL)
     assert [spec.recover for spec in specs_of(settings)] == [Recover.SEQUENTIAL] * 2
     assert [spec.recover for spec in specs_of(Settings(levels=(0.0,)))] == [Recover.RECONSTRUCT]
