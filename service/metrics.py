@@ -75,6 +75,8 @@ class ReplicaMetrics:
         )
         self.shadow_kl = self._counter("shadow_kl_nats", "Sum of KL(dense || variant) over them.", "sparsity")
         self.shadow_dropped = self._counter("shadow_dropped", "Samples that were not compared.", "reason")
+        for reason in ("busy", "failed"):
+            self.shadow_dropped.labels(reason)
         self.cascade_texts = self._counter(
             "cascade_texts", "Texts that a cascade answered, by what became of them.", "sparsity", "outcome"
         )

@@ -89,7 +89,7 @@ def best_level(p99_ms: float | None, accuracy: float | None, rows: Sequence[Row]
         reason = f"the densest of {len(holding)} levels within {p99_ms:g} ms, with an accuracy of {least:.4f} or more"
     spec = PruneSpec.from_dict(
         {"sparsity": chosen["requested_sparsity"]}
-        | {name: chosen[name] for name in ("pattern", "scorer", "recover", "precision", "scope")}
+        | {name: chosen[name] for name in ("pattern", "scorer", "recover", "precision", "scope", "rounds")}
     )
     return _document(spec, chosen, chosen, 0.0, rows, facts) | {"reason": reason}
 

@@ -37,6 +37,7 @@ def plan(
     recover: RecoverOption = None,
     scope: ScopeOption = None,
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Score anew whenever another 1/N of the weights has gone.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
     as_json: AsJson = False,
@@ -51,11 +52,9 @@ def plan(
       sparsedial plan --p99-ms 20 --accuracy 0.88
     """
     with refusals(as_json=as_json):
-        wish = _wish(
-            {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope},
-            sparsity,
-            {"p99_ms": p99_ms, "accuracy": accuracy},
-        )
+        way: dict[str, Any] = {"scorer": scorer, "pattern": pattern, "recover": recover, "scope": scope}
+        way |= {"precision": precision, "rounds": rounds}
+        wish = _wish(way, sparsity, {"p99_ms": p99_ms, "accuracy": accuracy})
         found = client_of(url, token).plan(wish)
         if as_json:
             print_json(found)
@@ -63,7 +62,7 @@ def plan(
             typer.echo(_words(found))
 
 
-def _wish(way: dict[str, str | None], sparsity: str | None, bounds: dict[str, float | None]) -> dict[str, Any]:
+def _wish(way: dict[str, Any], sparsity: str | None, bounds: dict[str, float | None]) -> dict[str, Any]:
     """Return the body of the request.
 
     Raises:

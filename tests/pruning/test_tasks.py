@@ -13,24 +13,25 @@ from pruning import sequential
 from pruning.architectures import ARCHITECTURES
 from pruning.capture import capture
 from pruning.encoder import BaseModel, load_base_model
-from pruning.errors import DataError, SpecError
+from pruning.errors import DataError
 from pruning.evaluation import evaluate
 from pruning.frontier import frontier_rows, measure_side_by_side
 from pruning.heads import Head
 from pruning.pipeline import build_variant, cut
-from pruning.prediction import Breath, judged_logits, predict_logits
+from pruning.prediction import judged_logits, predict_logits
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
 from pruning.scores import SCORERS
 from pruning.slim.bert import Site
 from pruning.slim.convert import build_slim, dense_mask
 from pruning.slim.quantized import multiplies_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import STRUCTURES_ALONE, Pattern, Precision, PruneSpec, Recover
 from pruning.tasks import TASKS
 from pruning.workbench import Workbench
 from tests.pruning.parts import dense_model, logits_of, sequences_of
 from tests.pruning.zoo import library_model, library_outputs, write_model, write_task_rows
 
+UNTRAINED = (Recover.RECONSTRUCT, Recover.SEQUENTIAL, Recover.NONE)
 METRICS = {Head.LABEL: "accuracy", Head.SCORE: "pearson", Head.TAGS: "entity_f1", Head.SPAN: "f1"}
 Open = Callable[[str, Head], Workbench]
 
@@ -58,14 +59,12 @@ def test_every_scorer_cuts_a_model_of_every_task(opened: Open, scorer: str, head
     dense = build_variant(bench, PruneSpec(sparsity=0.0))
     assert dense.evaluation.metric.name == METRICS[head]
     assert dense.evaluation.agreement == 1.0
-    specs = [
-        PruneSpec(sparsity=0.5, scorer=scorer),
-        PruneSpec(sparsity=0.5, scorer=scorer, recover=Recover.SEQUENTIAL),
-        PruneSpec(sparsity=0.5, scorer=scorer, recover=Recover.NONE),
-        PruneSpec(sparsity=0.5, scorer=scorer, pattern=Pattern.UNSTRUCTURED),
-    ]
-    if scorer == "obs":  # ranks structures alone
-        specs.pop()
+    specs = [PruneSpec(sparsity=0.5, scorer=scorer, recover=recover) for recover in UNTRAINED]
+    if scorer not in STRUCTURES_ALONE:
+        specs += [
+            PruneSpec(sparsity=0.5, scorer=scorer, pattern=Pattern.UNSTRUCTURED),
+            PruneSpec(sparsity=0.5, scorer=scorer, pattern=Pattern.UNSTRUCTURED, recover=Recover.RECONSTRUCT),
+        ]
     for spec in specs:
         manifest = build_variant(bench, spec)
         assert manifest.evaluation.rows == 30
@@ -193,11 +192,18 @@ def test_the_head_is_part_of_what_identifies_a_model(opened: Open) -> None:
     assert load_base_model(base.path).digest == base.digest
 
 
-@pytest.mark.parametrize("head", [Head.SCORE, Head.TAGS, Head.SPAN])
-def test_distillation_refuses_what_picks_no_label_and_says_what_to_use(opened: Open, head: Head) -> None:
+@pytest.mark.parametrize("head", Head)
+def test_distillation_makes_a_variant_of_every_task(opened: Open, head: Head) -> None:
     bench = opened("bert", head)
-    with pytest.raises(SpecError, match=f"is a model for {head}, .* use recover='reconstruct'"):
-        recover(bench, PruneSpec(sparsity=0.5), bench.train, Recipe(steps=1))
+    manifest, recovered = recover(bench, PruneSpec(sparsity=0.5), bench.train, Recipe(steps=2, batch_rows=8))
+    assert manifest.evaluation.metric.name == METRICS[head]
+    assert -1.0 <= recovered.training["first_score"] <= recovered.training["best_score"] <= 1.0
+
+
+def test_distillation_on_rows_for_another_head_is_refused(opened: Open) -> None:
+    rows = opened("bert", Head.SPAN).train
+    with pytest.raises(DataError, match="is a model for token-classification, and the rows are for question-answering"):
+        recover(opened("bert", Head.TAGS), PruneSpec(sparsity=0.5), rows, Recipe(steps=1))
 
 
 @pytest.mark.parametrize("head", Head)
@@ -205,16 +211,16 @@ def test_sequential_recovery_solves_the_last_layer_on_the_rows_that_the_head_rea
     opened: Open, monkeypatch: pytest.MonkeyPatch, head: Head
 ) -> None:
     bench = opened("bert", head)
-    solve, rows_of = sequential._solved, dict[str, int]()
+    solve, rows_of = sequential._Solver.solved, dict[str, int]()
 
     def counting(
-        name: str, layers: dict[str, Tensor], pairs: Iterable[tuple[Tensor, Tensor]], breath: Breath
+        solver: sequential._Solver, name: str, layers: dict[str, Tensor], pairs: Iterable[tuple[Tensor, Tensor]]
     ) -> dict[str, Tensor]:
         kept = list(pairs)
         rows_of[name] = sum(len(inputs_RI) for inputs_RI, _ in kept)
-        return solve(name, layers, kept, breath)
+        return solve(solver, name, layers, kept)
 
-    monkeypatch.setattr(sequential, "_solved", counting)
+    monkeypatch.setattr(sequential._Solver, "solved", counting)
     sequential.recover_sequentially(bench.base, dense_mask(bench.base.shape), bench.train.sequences)
     lengths = [len(sequence.ids) for sequence in bench.train.sequences]
     read = len(lengths) if head in (Head.LABEL, Head.SCORE) else sum(lengths)
