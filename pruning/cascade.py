@@ -2,8 +2,8 @@
 
 How sure a level is of a text is its margin: the largest softmax score less the second largest (Park et al., 2015:
 Big/Little networks). A text whose margin lies below the threshold goes to the dense model. Thresholds come from
-calibration rows, whatever their labels: the lowest that reaches an agreement with the dense model. The level was cut by
-the same rows, so that others agree a little less often; what a cascade is worth is read on evaluation rows.
+training rows, whatever their labels: the lowest that reaches an agreement with the dense model. What a cascade is worth
+is read on evaluation rows.
 
 Letters: N texts, C labels.
 """
@@ -36,8 +36,12 @@ class Cascade:
     threshold: float
     """Margin in [0, 1] below which a text goes to the dense model."""
     calibration_agreement: float
-    """What it reached on the calibration rows."""
+    """What it reached on the rows of the calibration."""
     calibration_rows: int
+    calibration_digest: str
+    """Which rows these were."""
+    apart: bool
+    """Whether they took no part in the cut; the agreement on rows that did is too high for others."""
     escalated: float
     """Share of the evaluation rows that go to the dense model."""
     evaluation: Evaluation

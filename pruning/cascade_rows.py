@@ -53,6 +53,7 @@ def _row(cascade: Cascade, level: Row, dense: Row, runs: Sequence[Run]) -> dict[
         "agreement_target": cascade.target,
         "threshold": cascade.threshold,
         "calibration_rows": cascade.calibration_rows,
+        "calibration_apart": cascade.apart,
         "calibration_agreement": cascade.calibration_agreement,
         "escalated": share,
         "metric": metric.name,

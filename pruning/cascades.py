@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pruning.cascade import AGREEMENTS, Cascade, lowest_threshold, margins, unsure
+from pruning.data import LabelledSet
 from pruning.errors import StoreError
 from pruning.evaluation import Evaluation, evaluate
 from pruning.files import digest_of, write_json
@@ -26,8 +27,6 @@ from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
 CASCADES_VERSION = 1
-ROWS = 1024
-"""Calibration rows that thresholds come from, at most."""
 REMEDY = "delete it and run 'sparsedial prepare' again"
 
 Pair = tuple[str, str]
@@ -46,11 +45,20 @@ def _pairs(manifests: Sequence[Manifest]) -> list[tuple[Manifest, Manifest]]:
 
 
 def missing_cascades(bench: Workbench, manifests: Sequence[Manifest]) -> list[tuple[Manifest, Manifest]]:
-    """Return the pairs of these levels whose cascades are not in the store yet."""
+    """Return the pairs of these levels whose cascades, by the workbench's rows, are not in the store yet.
+
+    Raises:
+        StoreError: a document is damaged.
+    """
     if bench.evaluation.head is not Head.LABEL or len(bench.base.labels) < 2:
         return []
-    pairs = _pairs(manifests)
-    return [pair for pair in pairs if not _path(bench.root, (pair[0].variant_id, pair[1].variant_id)).is_file()]
+    digest = _rows(bench).digest
+
+    def is_there(level: Manifest, dense: Manifest) -> bool:
+        path = _path(bench.root, (level.variant_id, dense.variant_id))
+        return path.is_file() and all(one.calibration_digest == digest for one in _read(path))
+
+    return [pair for pair in _pairs(manifests) if not is_there(*pair)]
 
 
 def calibrate_cascades(
@@ -58,7 +66,8 @@ def calibrate_cascades(
 ) -> None:
     """Calibrate and judge the cascades of levels whose ones are not in the store, and keep them there.
 
-    Each level, and the dense model once, answers at most ``ROWS`` of the calibration rows and all evaluation rows.
+    Each level, and the dense model once, answers all evaluation rows, and the training rows that took no part in the
+    cuts, or where hardly any are left those that did.
 
     Raises:
         StoreError: a variant is damaged, or the cascades cannot be written.
@@ -67,7 +76,7 @@ def calibrate_cascades(
     if not pairs:
         return
     dense = pairs[0][1]
-    calibration = bench.train.sequences[:ROWS]
+    calibration = _rows(bench).sequences
     behind = _logits(bench, dense, calibration)
     exact = dense.spec.precision is Precision.FLOAT32
     judged = bench.reference() if exact else _logits(bench, dense, bench.evaluation.sequences)
@@ -108,7 +117,13 @@ def _calibrated(
     kept_agrees_N = agrees_N | unsure(logits_NC, threshold)
     escalated_N = torch.from_numpy(unsure(first[1].numpy(), threshold))
     outputs = torch.where(escalated_N[:, None], behind[1], first[1])
-    identity = {"variant": level.variant_id, "dense": dense.variant_id, "target": target, "version": CASCADES_VERSION}
+    identity = {
+        "version": CASCADES_VERSION,
+        "variant": level.variant_id,
+        "dense": dense.variant_id,
+        "rows": _rows(bench).digest,
+        "target": target,
+    }
     return Cascade(
         cascade_id=digest_of(identity)[:16],
         variant_id=level.variant_id,
@@ -117,9 +132,15 @@ def _calibrated(
         threshold=threshold,
         calibration_agreement=float(np.mean(kept_agrees_N)),
         calibration_rows=len(agrees_N),
+        calibration_digest=_rows(bench).digest,
+        apart=bench.apart is not None,
         escalated=float(escalated_N.float().mean()),
         evaluation=evaluate(outputs, bench.reference(), bench.evaluation),
     )
+
+
+def _rows(bench: Workbench) -> LabelledSet:
+    return bench.train if bench.apart is None else bench.apart
 
 
 def _logits(bench: Workbench, manifest: Manifest, sequences: Sequence[TokenSequence]) -> Tensor:

@@ -92,3 +92,15 @@ def test_damaged_cascades_are_refused_by_name(bench: Workbench, ladder: list[Man
     damage(path)
     with pytest.raises(StoreError, match=f"{path.name} is damaged.*delete it"):
         read_cascades(bench.root)
+
+
+def test_other_rows_apart_are_another_calibration(bench: Workbench, ladder: list[Manifest]) -> None:
+    calibrate_cascades(bench, ladder)
+    (before,) = read_cascades(bench.root).values()
+    bench.apart = bench.train.subset(range(20))
+    assert missing_cascades(bench, ladder) != []
+    calibrate_cascades(bench, ladder)
+    (after,) = read_cascades(bench.root).values()
+    assert {(one.apart, one.calibration_rows) for one in before} == {(False, len(bench.train))}
+    assert {(one.apart, one.calibration_rows) for one in after} == {(True, 20)}
+    assert not {one.cascade_id for one in before} & {one.cascade_id for one in after}

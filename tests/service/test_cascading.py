@@ -47,9 +47,15 @@ def engines(base: BaseModel) -> dict[str, Engine]:
 
 def cascade(target: float, threshold: float = 0.5, **changes: Any) -> Cascade:
     worth = Evaluation(metric=Metric(name="accuracy", value=0.9, low=0.8, high=0.95), agreement=target, rows=600)
-    plain = {"cascade_id": f"c{target:g}", "variant_id": "half", "dense_id": "dense", "calibration_rows": 1000}
+    plain = {
+        "cascade_id": f"c{target:g}",
+        "variant_id": "half",
+        "dense_id": "dense",
+        "calibration_rows": 1000,
+        "apart": True,
+    }
     return Cascade(
-        **{**plain, **changes}, target=target, threshold=threshold, calibration_agreement=target, escalated=0.2,
+        **{**plain, **changes}, target=target, threshold=threshold, calibration_agreement=target, calibration_digest="", escalated=0.2,
         evaluation=worth,
     )  # fmt: skip
 
