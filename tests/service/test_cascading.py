@@ -45,19 +45,21 @@ def engines(base: BaseModel) -> dict[str, Engine]:
     return {name: engine_of(base, name, sparsity) for name, sparsity in (("dense", 0.0), ("half", 0.5), ("most", 0.75))}
 
 
-def cascade(target: float, threshold: float = 0.5, **changes: Any) -> Cascade:
+def cascade(target: float, threshold: float = 0.5) -> Cascade:
     worth = Evaluation(metric=Metric(name="accuracy", value=0.9, low=0.8, high=0.95), agreement=target, rows=600)
-    plain = {
-        "cascade_id": f"c{target:g}",
-        "variant_id": "half",
-        "dense_id": "dense",
-        "calibration_rows": 1000,
-        "apart": True,
-    }
     return Cascade(
-        **{**plain, **changes}, target=target, threshold=threshold, calibration_agreement=target, calibration_digest="", escalated=0.2,
+        cascade_id=f"c{target:g}",
+        variant_id="half",
+        dense_id="dense",
+        target=target,
+        threshold=threshold,
+        calibration_agreement=target,
+        calibration_rows=1000,
+        calibration_digest="",
+        apart=True,
+        escalated=0.2,
         evaluation=worth,
-    )  # fmt: skip
+    )
 
 
 KNOWN = {"half": (cascade(0.98), cascade(0.99))}
