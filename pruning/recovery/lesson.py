@@ -10,11 +10,12 @@ from torch.nn import functional
 
 from pruning.data import LabelledSet
 from pruning.errors import RecoveryError
-from pruning.prediction import multiplies_bfloat16
+from pruning.prediction import multiplies_bfloat16, predict_logits
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.loss import distillation_loss
 from pruning.recovery.recipe import Recipe
 from pruning.slim.bert import SlimBert, Tap
+from pruning.slim.packed import TokenSequence
 
 NAMED_ROWS = 10
 """Most rows that a message names."""
@@ -38,6 +39,11 @@ class Lesson:
     rows: LabelledSet
     device: torch.device
 
+    @property
+    def sequences(self) -> Sequence[TokenSequence]:
+        """The rows as the model reads them."""
+        return self.rows.sequences
+
     def losses(self, student: SlimBert, chosen: Sequence[int], tap: Tap | None = None) -> Losses:
         """Return the losses of the ``chosen`` rows, with their gradients; ``tap`` looks into the student.
 
@@ -58,6 +64,12 @@ class Lesson:
         if not torch.isfinite(total):
             raise RecoveryError(_not_finite(chosen, answers[0], wanted[0]))
         return Losses(total, task)
+
+    def score(self, student: SlimBert, held_out: Sequence[int]) -> float:
+        """Return the share of the ``held_out`` rows that is labelled right."""
+        judged = self.rows.subset(held_out)
+        logits = predict_logits(student, judged.sequences, device=self.device)
+        return float((logits.argmax(1) == judged.labels).double().mean())
 
 
 def computes_bfloat16(device: torch.device) -> bool:

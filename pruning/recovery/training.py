@@ -3,20 +3,40 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from torch import Tensor
 
-from pruning.data import LabelledSet
-from pruning.prediction import predict_logits
 from pruning.recovery.checkpoint import Checkpoints, Standing
-from pruning.recovery.lesson import Lesson
+from pruning.recovery.lesson import Losses
+from pruning.recovery.recipe import Recipe
 from pruning.recovery.rows import Batches
 from pruning.recovery.schedule import learning_rate_at, progress_of
 from pruning.recovery.student import Student
 from pruning.recovery.thinning import Thinning
+from pruning.slim.bert import SlimBert, Tap
+from pruning.slim.packed import TokenSequence
 
 SMOOTHING = 0.95
 """Share of the loss shown that comes from earlier steps."""
+
+
+class Teaching(Protocol):
+    """What a student learns from, and how it is judged meanwhile."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How to train."""
+
+    @property
+    def sequences(self) -> Sequence[TokenSequence]:
+        """The rows, those trained on and those held out."""
+
+    def losses(self, student: SlimBert, chosen: Sequence[int], tap: Tap | None = None) -> Losses:
+        """Return the losses of the ``chosen`` rows, with their gradients; ``tap`` looks into the student."""
+
+    def score(self, student: SlimBert, held_out: Sequence[int]) -> float:
+        """Return how well the student does on the ``held_out`` rows; more is better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +67,7 @@ class Trained:
 
 
 def train(
-    lesson: Lesson,
+    lesson: Teaching,
     student: Student,
     trained: Sequence[int],
     held_out: Sequence[int],
@@ -78,15 +98,15 @@ def train(
         RecoveryError, CacheError: a loss or gradient is not finite, or the checkpoint cannot be used.
         StoreError: no checkpoint can be written.
     """
-    recipe, judged = lesson.recipe, lesson.rows.subset(held_out)
-    batches = Batches([len(lesson.rows.sequences[index].ids) for index in trained], recipe.batch_rows, recipe.seed)
+    recipe = lesson.recipe
+    batches = Batches([len(lesson.sequences[index].ids) for index in trained], recipe.batch_rows, recipe.seed)
     if resume:
         standing, state, best = checkpoints.newest()
         student = student.with_layers(best, state, standing.step)
         if thinning:
             thinning.restore(state)
     else:
-        standing, best = _at_the_start(_score(student, judged)), student.layers()
+        standing, best = _at_the_start(lesson.score(student.model, held_out)), student.layers()
     started, loss = clock() - standing.seconds, float("nan")
     share = progress_of(recipe, standing.step, standing.seconds)
     while share < 1.0 and (standing.without_gain < recipe.patience or _thins(thinning, student)):
@@ -100,7 +120,7 @@ def train(
         if thinning:
             student = thinning.thinned(student, standing.step, share)
         if standing.step % recipe.check_every == 0 or share == 1.0:
-            standing = _scored(standing, _score(student, judged), comparable=student.fits(best))
+            standing = _scored(standing, lesson.score(student.model, held_out), comparable=student.fits(best))
             if standing.best_step == standing.step:
                 best = student.layers()
             standing = replace(standing, seconds=clock() - started)
@@ -111,7 +131,7 @@ def train(
 
 
 def _learn(
-    lesson: Lesson, student: Student, chosen: Sequence[int], learning_rate: float, thinning: Thinning | None
+    lesson: Teaching, student: Student, chosen: Sequence[int], learning_rate: float, thinning: Thinning | None
 ) -> float:
     """Take one step on the ``chosen`` rows; return their loss before it."""
     if thinning and _thins(thinning, student):
@@ -140,9 +160,3 @@ def _scored(standing: Standing, score: float, *, comparable: bool) -> Standing:
     if gained or score == standing.best_score:
         standing = replace(standing, best_score=score, best_step=standing.step)
     return standing
-
-
-def _score(student: Student, judged: LabelledSet) -> float:
-    """Return the share of the held-out rows that are labelled right."""
-    logits = predict_logits(student.model, judged.sequences, device=student.device)
-    return float((logits.argmax(1) == judged.labels).double().mean())
