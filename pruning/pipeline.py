@@ -19,13 +19,15 @@ from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
+from pruning.imported import IMPORTED_VERSION, imported_layers
+from pruning.layer_cost import cost_of_layers, less_zeros
 from pruning.masks.structures import FILL_VERSION, CostCurve, StructureMask, is_coarse, structure_mask
 from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
-from pruning.quantization import MATRICES, QUANTIZATION_VERSION, quantize
+from pruning.quantization import QUANTIZATION_VERSION, quantize
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.recovered import RecoveredCut
-from pruning.scores import scorer_named
+from pruning.scores import choice_named, scorer_named
 from pruning.sequential import SEQUENTIAL_VERSION, recover_sequentially
 from pruning.slim.convert import (
     DTYPES,
@@ -38,7 +40,7 @@ from pruning.slim.convert import (
 )
 from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
+from pruning.spec import IMPORTED, Pattern, Precision, PruneSpec, Recover, Scope
 from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
@@ -51,7 +53,6 @@ RECOVERY_VERSIONS: dict[Recover | None, int] = {
     Recover.RECONSTRUCT: RECONSTRUCTION_VERSION,
     Recover.SEQUENTIAL: SEQUENTIAL_VERSION,
 }
-MATRIX_WEIGHTS = tuple(f"{matrix}.weight" for matrix in MATRICES)
 
 Step = Callable[[str], None]
 """Called with the name of each step as it begins."""
@@ -150,6 +151,8 @@ def _cut_in_float32(
         return carried_out(bench, dense_mask(bench.base.shape), replace(spec, recover=Recover.NONE))
     if spec.recover is Recover.DISTILL:
         return _as_trained(bench, spec)
+    if spec.scorer == IMPORTED:
+        return _as_counted(bench, spec, imported_layers(bench.base, spec))
     ranking = ranking_of(bench, spec, progress, breath)
     return carried_out(bench, mask_of(bench, ranking, spec), spec, breath)
 
@@ -192,7 +195,7 @@ def carried_out(
     base, shape = bench.base, bench.base.shape
     if not isinstance(mask, StructureMask):
         dense = structured_cost(shape, [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers)
-        return zeroed_layers(base, mask), _less_zeros(dense, mask), mask_sparsity(mask)
+        return zeroed_layers(base, mask), less_zeros(dense, mask), mask_sparsity(mask)
     cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
     return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
 
@@ -208,11 +211,13 @@ def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: B
 
 def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
     """Return the layers that training left of a cut. Weights that were zeroed one by one are zeros still."""
-    shape, layers = bench.base.shape, bench.recovered.load(recovered_cut(bench, spec))
-    cost = structured_cost(shape, *layer_widths(layers, shape))
-    if spec.pattern is not Pattern.STRUCTURED:
-        cost = _less_zeros(cost, {name: layers[name] != 0 for name in layers if name.endswith(MATRIX_WEIGHTS)})
-    return layers, cost, 1.0 - cost.prunable_parameters / shape.prunable_weights
+    return _as_counted(bench, spec, bench.recovered.load(recovered_cut(bench, spec)))
+
+
+def _as_counted(bench: Workbench, spec: PruneSpec, layers: dict[str, Tensor]) -> tuple[dict[str, Tensor], Cost, float]:
+    """Return layers with their cost and the sparsity that they have."""
+    cost = cost_of_layers(layers, bench.base.shape, count_zeros=not spec.zeros_stay)
+    return layers, cost, 1.0 - cost.prunable_parameters / bench.base.shape.prunable_weights
 
 
 def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
@@ -222,7 +227,7 @@ def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
         RecoveryError: it was not trained; the command that does so is named.
         StoreError: what is there is damaged.
     """
-    scorer_named(spec.scorer)
+    choice_named(spec.scorer)
     found = bench.recovered.chosen(cut_id(bench, spec))
     if found is None:
         way = f"--scorer {spec.scorer} --pattern {spec.pattern}" + (f" --scope {spec.scope}" if spec.scope else "")
@@ -260,6 +265,8 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
 
 def _cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
     """Return all that the weights of a cut depend on beside base model, sparsity and precision."""
+    if spec.scorer == IMPORTED:
+        return {"pattern": spec.pattern, "imported_version": IMPORTED_VERSION, "recover": spec.recover}
     scorer = scorer_named(spec.scorer)
     identity: dict[str, object] = {
         "pattern": spec.pattern,
@@ -276,12 +283,6 @@ def _cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
     if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:
         identity["scope"] = scope
     return identity
-
-
-def _less_zeros(dense: Cost, mask: Mapping[str, Tensor]) -> Cost:
-    """Return the cost of an unstructured variant: fewer non-zero parameters, the same work and memory."""
-    zeros = sum(int((~part).sum()) for part in mask.values())
-    return replace(dense, parameters=dense.parameters - zeros, prunable_parameters=dense.prunable_parameters - zeros)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Self
 from pruning.frontier import frontier_rows, measure_side_by_side, unmeasured
 from pruning.pareto import left_out
 from pruning.pipeline import build_variant
-from pruning.scores import scorer_named
+from pruning.scores import choice_named
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest, VariantStore
 from pruning.workbench import Workbench
@@ -66,7 +66,7 @@ def ladder_specs(
     return [
         PruneSpec(
             sparsity=level,
-            scorer=scorer_named(scorer).name,
+            scorer=choice_named(scorer),
             pattern=pattern,  # type: ignore[arg-type]
             recover=recover,  # type: ignore[arg-type]
             precision=precision,  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from pruning.errors import DataError, SpecError
 from pruning.recovered import RecoveredCut
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
-from pruning.scores import scorer_named
+from pruning.scores import choice_named
 from pruning.spec import PruneSpec
 from pruning.tasks import TASKS
 from pruning.tokenization import TextTokenizer
@@ -30,7 +30,7 @@ def recover_model(
     Raises:
         PruningError: a spec, model, rows or store that cannot be used, or a training that cannot go on.
     """
-    scorer_named(spec.scorer)  # refused before the model is read
+    choice_named(spec.scorer)  # refused before the model is read
     where = device_named(device)
     bench = place.open()
     labelled = training_rows(bench, rows, place.evaluation)

@@ -99,7 +99,7 @@ def _train(
     thinning = _thinning(bench, spec, recipe, device) if recipe.gradual else None
     start = replace(spec.before_training(), sparsity=0.0) if thinning else spec.before_training()
     layers, _, _ = cut(bench, start)
-    kept = None if spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
+    kept = kept_weights(layers) if spec.zeros_stay else None
     outcome = train(
         Lesson(recipe, _teacher(bench, device), rows, device),
         Student(bench.base, layers, recipe, kept=kept, device=device),
