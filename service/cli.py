@@ -16,6 +16,7 @@ from pruning.spec import PruneSpec, Recover, precisions_of
 from service.bench.command import bench
 from service.compare_command import compare
 from service.dial_commands import dial, rollback, status
+from service.import_command import import_
 from service.options import (
     AsJson,
     Eval,
@@ -217,6 +218,7 @@ def serve(
         raise typer.Exit(launch(settings, as_json=as_json))
 
 
+app.command("import")(import_)
 app.command()(recover)
 app.command()(bench)
 app.command()(compare)

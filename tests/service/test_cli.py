@@ -34,7 +34,19 @@ from tests.service.fake_admin import (
     status_of,
 )
 
-COMMANDS = ["prepare", "prune", "frontier", "recover", "bench", "compare", "serve", "dial", "rollback", "status"]
+COMMANDS = [
+    "prepare",
+    "prune",
+    "frontier",
+    "import",
+    "recover",
+    "bench",
+    "compare",
+    "serve",
+    "dial",
+    "rollback",
+    "status",
+]
 Run = Callable[..., Result]
 
 
