@@ -24,7 +24,7 @@ from pruning.layer_cost import cost_of_layers, less_zeros
 from pruning.masks.structures import FILL_VERSION, CostCurve, StructureMask, is_coarse, structure_mask
 from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
-from pruning.quantization import QUANTIZATION_VERSION, quantize
+from pruning.quantization import QUANTIZATION_VERSION, quantize, without_ranges
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
 from pruning.recovered import RecoveredCut
 from pruning.scores import choice_named, scorer_named
@@ -134,14 +134,15 @@ def in_precision(
     rows: Sequence[TokenSequence],
     breath: Breath = no_breath,
 ) -> dict[str, Tensor]:
-    """Return float32 ``layers`` cut from ``base`` in ``precision``; int8 takes its ranges from ``rows``.
+    """Return float32 ``layers`` cut from ``base`` in ``precision``; int8 reads its ranges off ``rows``, if it has none.
 
     Raises:
         PrecisionError: this machine, or this model, has no such precision.
     """
     if precision is Precision.INT8:
         return quantize(base, layers, rows, breath)
-    return {name: tensor.to(DTYPES[precision]) for name, tensor in layers.items()}
+    plain, _ = without_ranges(layers)
+    return {name: tensor.to(DTYPES[precision]) for name, tensor in plain.items()}
 
 
 def _cut_in_float32(

@@ -38,7 +38,9 @@ def recover_model(
         bench.calibrate(update)
     with training_bar(f"training at {spec.sparsity:g}") as report:
         manifest, recovered = recover(bench, spec, labelled, recipe, resume=resume, device=where, report=report)
-    specs = [replace(spec, sparsity=0.0, recover=None), spec.before_training(), manifest.spec]
+    before = spec.before_training()
+    rounded = [replace(before, precision=spec.precision)] if recipe.quantized else []
+    specs = [replace(before, sparsity=0.0), before, *rounded, manifest.spec]
     manifests = prepare_ladder(bench, specs)
     return bench.root, rows_of_variants(bench, [one.variant_id for one in manifests]), recovered
 

@@ -11,6 +11,7 @@ from pruning.errors import SpecError
 from pruning.heads import Head
 from pruning.masks.structures import structure_mask
 from pruning.pipeline import build_variant, cut, cut_id
+from pruning.quantization import input_ranges, with_ranges
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
 from pruning.recovery.lesson import Lesson, computes_bfloat16
@@ -22,6 +23,7 @@ from pruning.recovery.training import Report, train
 from pruning.scores import scorer_named
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.slim.quantized import require_integers
 from pruning.spec import Pattern, PruneSpec, Recover
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
@@ -56,6 +58,7 @@ def recover(
         DataError: too few rows.
         CacheError: the model is not calibrated.
         RecoveryError: the training cannot go on.
+        PrecisionError: the recipe rounds to integers, which this machine does not multiply.
         StoreError: the store cannot be written.
     """
     if bench.base.shape.head is not Head.LABEL:
@@ -65,6 +68,8 @@ def recover(
         )
     if spec.sparsity == 0.0:
         raise SpecError("sparsity 0 cuts nothing, and there is nothing to recover; give the sparsity of a cut")
+    if recipe.quantized:
+        require_integers()
     spec = replace(spec, recover=Recover.DISTILL)
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     if bench.recovered.find(cut_name, recipe_id) is None:
@@ -100,6 +105,8 @@ def _train(
     start = replace(spec.before_training(), sparsity=0.0) if thinning else spec.before_training()
     layers, _, _ = cut(bench, start)
     kept = kept_weights(layers) if spec.zeros_stay else None
+    if recipe.quantized:
+        layers = with_ranges(layers, input_ranges(bench.base, layers, bench.train.sequences))
     outcome = train(
         Lesson(recipe, _teacher(bench, device), rows, device),
         Student(bench.base, layers, recipe, kept=kept, device=device),

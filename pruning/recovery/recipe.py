@@ -51,6 +51,8 @@ class Recipe:
     """Share of the run over which structures go one after the other; 0: all at once before it."""
     cut_every: int = 25
     """Steps between two of these cuts."""
+    quantized: bool = False
+    """Whether weights and inputs are rounded meanwhile as int8 serves them."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,10 +74,16 @@ class Recipe:
         for name in ("warm_up", "label_weight", "gradual"):
             if not _in_range(getattr(self, name), least=0.0, most=1.0):
                 raise SpecError(f"{name} must be a share in [0, 1]; got {getattr(self, name)!r}")
+        if self.quantized and self.gradual:
+            raise SpecError(
+                f"ranges of integers are read off the cut once, before the training; got gradual={self.gradual:g}: "
+                "use gradual=0, or train in float32 first"
+            )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON and digests."""
-        return asdict(self) | {"version": RECIPE_VERSION}
+        """Return plain values, for JSON and digests; that nothing is quantized is not said."""
+        values = asdict(self) | {"version": RECIPE_VERSION}
+        return values if self.quantized else {name: value for name, value in values.items() if name != "quantized"}
 
     def digest_with(self, rows: str) -> str:
         """Return 16 hex digits of the recipe together with the digest of its training rows."""

@@ -11,7 +11,7 @@ USUAL = Recipe(steps=10, minutes=2.0)
 OTHERS: dict[str, Any] = {
     "steps": 11, "minutes": 3.0, "batch_rows": 8, "learning_rate": 1e-4, "warm_up": 0.2, "weight_decay": 0.0,
     "temperature": 4.0, "hidden_weight": 0.5, "label_weight": 0.5, "held_out_rows": 7, "check_every": 5, "patience": 3,
-    "gradual": 0.4, "cut_every": 7, "seed": 1,
+    "gradual": 0.4, "cut_every": 7, "quantized": True, "seed": 1,
 }  # fmt: skip
 
 
