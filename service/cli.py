@@ -37,6 +37,7 @@ from service.options import (
     refusals,
     settings_of,
 )
+from service.pretrain_command import pretrain
 from service.recover_command import recover
 from service.settings import Device, EngineName, Ingress
 from service.terminal import print_frontier, print_json, say
@@ -218,6 +219,7 @@ def serve(
         raise typer.Exit(launch(settings, as_json=as_json))
 
 
+app.command()(pretrain)
 app.command("import")(import_)
 app.command()(recover)
 app.command()(bench)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from pruning.data import LabelledSet
+from pruning.encoder import BaseModel
 from pruning.errors import SpecError
 from pruning.heads import Head
 from pruning.masks.structures import structure_mask
@@ -108,7 +109,7 @@ def _train(
     if recipe.quantized:
         layers = with_ranges(layers, input_ranges(bench.base, layers, bench.train.sequences))
     outcome = train(
-        Lesson(recipe, _teacher(bench, device), rows, device),
+        Lesson(recipe, teacher_of(bench.base, device), rows, device),
         Student(bench.base, layers, recipe, kept=kept, device=device),
         trained,
         held_out,
@@ -140,9 +141,9 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe, device: torch.d
     return Thinning(recipe, counts_at, shape.head_dim, device)
 
 
-def _teacher(bench: Workbench, device: torch.device) -> SlimBert:
+def teacher_of(base: BaseModel, device: torch.device) -> SlimBert:
     """Return the dense model, in bfloat16 where that is faster: it does most of the work of a deep cut's training."""
-    layers = slim_layers(bench.base, dense_mask(bench.base.shape))
+    layers = slim_layers(base, dense_mask(base.shape))
     if computes_bfloat16(device):
         layers = {name: tensor.to(torch.bfloat16) for name, tensor in layers.items()}
-    return build_slim(bench.base, layers).to(device)
+    return build_slim(base, layers).to(device)

@@ -38,6 +38,7 @@ COMMANDS = [
     "prepare",
     "prune",
     "frontier",
+    "pretrain",
     "import",
     "recover",
     "bench",
