@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pruning.recovery.recipe import Recipe
+from pruning.recovery.recipe import Recipe, criterion_named
 from pruning.spec import Precision, PruneSpec, Recover
 from service.options import AsJson, Eval, Model, PatternOption, ScopeOption, Scorer, Store, Train, refusals
 from service.settings import Device
@@ -15,6 +15,9 @@ MINUTES = 10.0
 """Bound of a run that is given none."""
 UNFINISHED = 1
 USUAL = Recipe(minutes=MINUTES)
+CRITERION_HELP = (
+    "By what --gradual cuts: mask_gradient (heads and neurons alone), grain, seven_dynamic, platon or magnitude."
+)
 
 
 def recover(
@@ -48,8 +51,13 @@ def recover(
         float, typer.Option(help="Share of the rows' own labels in the answers, in [0, 1].")
     ] = USUAL.label_weight,
     gradual: Annotated[
-        float, typer.Option(help="Share of the training over which heads and neurons go; 0: all at once before it.")
+        float, typer.Option(help="Share of the training by which all is gone bit by bit; 0: all at once before it.")
     ] = USUAL.gradual,
+    gradual_from: Annotated[
+        float, typer.Option(help="Share of the training at which --gradual begins to cut.")
+    ] = USUAL.gradual_from,
+    criterion: Annotated[str, typer.Option(help=CRITERION_HELP)] = USUAL.criterion.value,
+    cut_every: Annotated[int, typer.Option(help="Steps from one cut of --gradual to the next.")] = USUAL.cut_every,
     patience: Annotated[
         int, typer.Option(help="Scores without a gain after which the training stops.")
     ] = USUAL.patience,
@@ -77,7 +85,8 @@ def recover(
         bounded = MINUTES if minutes is None and steps is None else minutes
         recipe = Recipe(
             steps=steps, minutes=bounded, batch_rows=batch_rows, learning_rate=learning_rate, temperature=temperature,
-            hidden_weight=hidden_weight, label_weight=label_weight, gradual=gradual, patience=patience,
+            hidden_weight=hidden_weight, label_weight=label_weight, gradual=gradual, gradual_from=gradual_from,
+            criterion=criterion_named(criterion), cut_every=cut_every, patience=patience,
             quantized=quantization_aware, seed=seed,
         )  # fmt: skip
         wish = {"sparsity": sparsity, "scorer": scorer, "pattern": pattern, "scope": scope, "recover": Recover.DISTILL}

@@ -9,7 +9,7 @@ encoder without a language-model head can be taught so, and a short run has more
 The paper rewinds the learning rate at every cut; here it rises and falls once. Embeddings are left as they are.
 """
 
-from collections.abc import Mapping
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -86,7 +86,7 @@ class SparseEncoder:
 
 def pretraining_recipe(**given: Any) -> Recipe:
     """Return how a sparse encoder is trained: the usual values of a recovery, but for a few and what is ``given``."""
-    usual = {
+    usual: dict[str, Any] = {
         "learning_rate": 5e-4,
         "gradual": 0.6,
         "criterion": Criterion.MAGNITUDE,
@@ -150,11 +150,11 @@ def pretrain(
     )
     training = asdict(outcome.standing) | {"pieces": len(trained), "held_out": len(held_out), "device": where.type}
     write_model_folder(source, outcome.layers, identity | {"training": training}, out)
-    checkpoints.clear()
+    shutil.rmtree(unfinished, ignore_errors=True)
     return identity | {"training": training, "zeros": own_zeros(load_encoder(out)).by_tensor}
 
 
-def _identity(base: BaseModel, pieces: PlainText, wish: SparseEncoder, recipe: Recipe) -> Mapping[str, Any]:
+def _identity(base: BaseModel, pieces: PlainText, wish: SparseEncoder, recipe: Recipe) -> dict[str, Any]:
     """Return all that the weights depend on."""
     return {
         "objective": OBJECTIVE,

@@ -7,6 +7,8 @@ Read in this order:
     rows           training rows apart from the held-out ones, and their batches by step
     loss           soft labels, hidden states, hard labels
     student        the model that learns: its parameters, its locked zeros, its optimizer
+    thinning       what goes bit by bit while it learns, when it is not cut before
+    criteria       by what that goes, one file each
     schedule       learning rate over progress, which steps and minutes both bound
     training       the loop
     checkpoint     what the loop needs to go on after it was killed

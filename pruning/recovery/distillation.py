@@ -15,17 +15,20 @@ from pruning.pipeline import build_variant, cut, cut_id
 from pruning.quantization import input_ranges, with_ranges
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
+from pruning.recovery.criteria import STRUCTURE_CRITERIA, weight_criterion
 from pruning.recovery.lesson import Lesson, computes_bfloat16
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.rows import others_than, split
+from pruning.recovery.structure_thinning import Counts, StructureThinning
 from pruning.recovery.student import Student, kept_weights
-from pruning.recovery.thinning import Counts, Thinning
+from pruning.recovery.thinning import AnyThinning
 from pruning.recovery.training import Report, train
+from pruning.recovery.weight_thinning import WeightThinning
 from pruning.scores import scorer_named
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.slim.quantized import require_integers
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.spec import IMPORTED, Pattern, PruneSpec, Recover
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
@@ -102,10 +105,10 @@ def _train(
     if not resume:
         checkpoints.clear()
     trained, held_out = split(others_than(bench.evaluation, rows), recipe.held_out_rows, recipe.seed)
-    thinning = _thinning(bench, spec, recipe, device) if recipe.gradual else None
+    thinning = _thinning(bench, spec, recipe) if recipe.gradual else None
     start = replace(spec.before_training(), sparsity=0.0) if thinning else spec.before_training()
     layers, _, _ = cut(bench, start)
-    kept = kept_weights(layers) if spec.zeros_stay else None
+    kept = kept_weights(layers) if spec.zeros_stay and not thinning else None
     if recipe.quantized:
         layers = with_ranges(layers, input_ranges(bench.base, layers, bench.train.sequences))
     outcome = train(
@@ -128,9 +131,20 @@ def _train(
     bench.recovered.put(recovered, outcome.layers)
 
 
-def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe, device: torch.device) -> Thinning:
-    if spec.pattern is not Pattern.STRUCTURED:
-        raise SpecError(f"gradual cuts take heads and neurons; with pattern={spec.pattern.value!r} use gradual=0")
+def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
+    """Return what cuts the dense model to ``spec`` while it trains.
+
+    Raises:
+        SpecError: the cut is imported, or its pattern is 2:4, which nothing leads to bit by bit, or the criterion is
+            not the pattern's.
+    """
+    if spec.scorer == IMPORTED:
+        raise SpecError(f"scorer={IMPORTED!r} names a cut that is made already: use gradual=0, or another scorer")
+    if spec.pattern is Pattern.TWO_FOUR:
+        raise SpecError("pattern='2:4' is cut at once: use gradual=0, or pattern='unstructured'")
+    if spec.pattern is Pattern.UNSTRUCTURED:
+        scope = spec.scope or scorer_named(spec.scorer).scope
+        return WeightThinning(recipe, weight_criterion(recipe.criterion), spec.sparsity, scope)
     shape, curves = bench.base.shape, bench.curves(scorer_named(spec.scorer))
 
     @cache
@@ -138,7 +152,7 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe, device: torch.d
         mask = structure_mask(curves, shape, share * spec.sparsity)
         return mask.head_counts, mask.neuron_counts
 
-    return Thinning(recipe, counts_at, shape.head_dim, device)
+    return StructureThinning(recipe, STRUCTURE_CRITERIA[recipe.criterion], counts_at)
 
 
 def teacher_of(base: BaseModel, device: torch.device) -> SlimBert:

@@ -13,7 +13,7 @@ from pruning.recovery.recipe import Recipe
 from pruning.recovery.rows import Batches
 from pruning.recovery.schedule import learning_rate_at, progress_of
 from pruning.recovery.student import Student
-from pruning.recovery.thinning import Thinning
+from pruning.recovery.thinning import AnyThinning
 from pruning.slim.bert import SlimBert, Tap
 from pruning.slim.packed import TokenSequence
 
@@ -73,7 +73,7 @@ def train(
     held_out: Sequence[int],
     checkpoints: Checkpoints,
     *,
-    thinning: Thinning | None = None,
+    thinning: AnyThinning | None = None,
     resume: bool = False,
     report: Report = lambda progress: None,
     clock: Callable[[], float] = time.monotonic,
@@ -89,7 +89,7 @@ def train(
         trained: rows to train on.
         held_out: rows to score while it goes.
         checkpoints: where they are kept.
-        thinning: how structures go meanwhile.
+        thinning: how weights, or whole heads and neurons, go meanwhile.
         resume: go on from the newest checkpoint.
         report: called after every step.
         clock: seconds.
@@ -104,7 +104,7 @@ def train(
         standing, state, best = checkpoints.newest()
         student = student.with_layers(best, state, standing.step)
         if thinning:
-            thinning.restore(state)
+            thinning.restore(state, student.device)
     else:
         standing, best = _at_the_start(lesson.score(student.model, held_out)), student.layers()
     started, loss = clock() - standing.seconds, float("nan")
@@ -118,7 +118,9 @@ def train(
         standing = replace(standing, step=standing.step + 1, seconds=clock() - started)
         share = progress_of(recipe, standing.step, standing.seconds)
         if thinning:
-            student = thinning.thinned(student, standing.step, share)
+            thinner = thinning.thinned(student, standing.step, share)
+            if thinner is not student:  # no better one can be expected at once
+                student, standing = thinner, replace(standing, without_gain=0)
         if standing.step % recipe.check_every == 0 or share == 1.0:
             standing = _scored(standing, lesson.score(student.model, held_out), comparable=student.fits(best))
             if standing.best_step == standing.step:
@@ -131,21 +133,21 @@ def train(
 
 
 def _learn(
-    lesson: Teaching, student: Student, chosen: Sequence[int], learning_rate: float, thinning: Thinning | None
+    lesson: Teaching, student: Student, chosen: Sequence[int], learning_rate: float, thinning: AnyThinning | None
 ) -> float:
     """Take one step on the ``chosen`` rows; return their loss before it."""
     if thinning and _thins(thinning, student):
-        gates = thinning.gates(student)
-        losses = lesson.losses(student.model, chosen, gates.tap)
-        thinning.observe(gates, losses.task)
+        watch = thinning.watch(student)
+        losses = lesson.losses(student.model, chosen, watch.tap)
+        thinning.observe(student, watch, losses.task)
     else:
         losses = lesson.losses(student.model, chosen)
     student.learn(losses.total, learning_rate)
     return losses.total.item()
 
 
-def _thins(thinning: Thinning | None, student: Student) -> bool:
-    """Tell whether structures still go."""
+def _thins(thinning: AnyThinning | None, student: Student) -> bool:
+    """Tell whether something still goes."""
     return thinning is not None and not thinning.is_over(student)
 
 
@@ -154,7 +156,7 @@ def _at_the_start(score: float) -> Standing:
 
 
 def _scored(standing: Standing, score: float, *, comparable: bool) -> Standing:
-    """Take note of a score; of equals the later one is the best, and of other widths the later one too."""
+    """Take note of a score; of equals the later one is the best, and of denser layers the later one too."""
     gained = not comparable or score > standing.best_score
     standing = replace(standing, score=score, without_gain=0 if gained else standing.without_gain + 1)
     if gained or score == standing.best_score:

@@ -14,6 +14,7 @@ from pruning.errors import SpecError, StoreError
 from pruning.imported import own_zeros
 from pruning.pretraining.model_folder import RECORD
 from pruning.pretraining.sparse_encoder import UNFINISHED, SparseEncoder, pretrain, pretraining_recipe
+from pruning.recovery.recipe import Recipe
 from pruning.recovery.training import Progress
 from pruning.spec import Pattern, Scope
 from tests.pruning.parts import everything_under
@@ -152,6 +153,5 @@ def test_what_cannot_be_is_refused(values: dict[str, Any], words: str) -> None:
 
 
 def test_a_recipe_that_cuts_at_once_is_refused(tiny_model_dir: Path, text: Path, tmp_path: Path) -> None:
-    recipe = pretraining_recipe(steps=6, gradual=0.0, criterion="mask_gradient")
     with pytest.raises(SpecError, match="gradual=0"):
-        pretrain(tiny_model_dir, text, WISH, recipe, tmp_path / "sparse")
+        pretrain(tiny_model_dir, text, WISH, Recipe(steps=6), tmp_path / "sparse")

@@ -23,6 +23,7 @@ from tests.conftest import train_tiny_model, write_rows, write_tiny_model
 
 CPU = torch.device("cpu")
 SHORT = Recipe(steps=6, batch_rows=8, check_every=2, held_out_rows=10)
+GRADUAL = replace(SHORT, steps=10, gradual=1.0, cut_every=1)
 HALF = PruneSpec(sparsity=0.5)
 ZEROS = PruneSpec(sparsity=0.5, pattern=Pattern.UNSTRUCTURED)
 
