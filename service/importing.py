@@ -25,6 +25,8 @@ class Imported:
 def import_model(place: Place, precisions: Sequence[Precision]) -> Imported:
     """Find the zeros of a checkpoint and put its cut into the store, evaluated and timed like any other.
 
+    Nothing is scored: the cut is there already.
+
     Raises:
         SpecError: nothing in it is sparse.
         PruningError: a model, rows or store that cannot be used, or a precision that this machine has not.
@@ -33,7 +35,7 @@ def import_model(place: Place, precisions: Sequence[Precision]) -> Imported:
     found = own_zeros(bench.base)
     own = {"sparsity": found.asked_for, "pattern": found.pattern, "scorer": IMPORTED}
     specs = [PruneSpec.from_dict(own | {"precision": precision}) for precision in precisions]
-    manifests = prepare_ladder(bench, [PruneSpec(sparsity=0.0), *specs])
+    manifests = prepare_ladder(bench, [PruneSpec(sparsity=0.0), *specs], score=False)
     zeros = {
         "sparsity": found.sparsity,
         "pattern": found.pattern.value,

@@ -75,17 +75,18 @@ def ladder_specs(
     ]
 
 
-def prepare_ladder(bench: Workbench, specs: Sequence[PruneSpec]) -> list[Manifest]:
+def prepare_ladder(bench: Workbench, specs: Sequence[PruneSpec], *, score: bool = True) -> list[Manifest]:
     """Return the variants of ``specs``. Whatever is missing is made now, with a word on each step.
 
-    The model is scored if it was not, levels are built that the store lacks, and unless one run has timed all of them,
-    they are timed side by side.
+    The model is scored if it was not, unless no ``score`` is wanted, levels are built that the store lacks, and unless
+    one run has timed all of them, they are timed side by side.
 
     Raises:
         PruningError: a spec that cannot be built, or a store that cannot be used.
     """
-    with progress_bar("scoring the model") as update:
-        bench.calibrate(update)
+    if score:
+        with progress_bar("scoring the model") as update:
+            bench.calibrate(update)
     with spinner("building the ladder") as tell:
         manifests = [
             build_variant(bench, spec, partial(_tell, tell, f"level {spec.sparsity:g}, {number} of {len(specs)}"))

@@ -61,6 +61,8 @@ def test_what_was_imported_is_what_the_admin_endpoint_serves(sources: Sources) -
     assert (level["scorer"], level["recover"], level["agreement"]) == (IMPORTED, "none", 1.0)
     assert level["macs"] < dense["macs"]
 
+    assert not (sources.store / "calibration").exists()
+
     builder = VariantBuilder(sources, threads=1, keep_variants=9)
     spec = parse_spec(ASKED | {"sparsity": level["requested_sparsity"]}, CHOICES, {})
     built = builder.build(spec)
