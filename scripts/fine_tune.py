@@ -36,12 +36,11 @@ from transformers import (
     AutoTokenizer,
 )
 
-from pruning.data import IGNORED, LabelledSet
+from pruning.data import LabelledSet
 from pruning.encoder import load_base_model
 from pruning.evaluation import evaluate
 from pruning.heads import Head
 from pruning.prediction import predict_logits
-from pruning.recovery.loss import soft_label_loss
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.tasks import TASKS
 from pruning.tokenization import TextTokenizer
@@ -102,18 +101,14 @@ def answers(model: Any, rows: LabelledSet, indices: list[int]) -> Tensor:
 
 def batch_loss(model: Any, teacher: Any, rows: LabelledSet, indices: list[int]) -> Tensor:
     """Return the mean loss of some rows: that which the calibration takes the gradient of; half of it a teacher's."""
-    outputs = answers(model, rows, indices)
+    task, outputs, labels = TASKS[rows.head], answers(model, rows, indices), rows.labels[indices]
     lengths = [len(rows.sequences[index].ids) for index in indices]
-    loss = TASKS[rows.head].loss(outputs, rows.labels[indices], lengths) / len(indices)
-    if teacher is None:
-        return loss
-    with torch.no_grad():
-        wanted = answers(teacher, rows, indices)
-    if rows.head is Head.TAGS:
-        labels = rows.labels[indices]
-        asked = torch.cat([row[:length] for row, length in zip(labels, lengths, strict=True)]) != IGNORED
-        outputs, wanted = outputs[asked], wanted[asked]
-    return (1 - TAUGHT) * loss + TAUGHT * len(outputs) / len(indices) * soft_label_loss(outputs, wanted, TEMPERATURE)
+    loss = task.loss(outputs, labels, lengths)
+    if teacher is not None:
+        with torch.no_grad():
+            wanted = answers(teacher, rows, indices)
+        loss = (1 - TAUGHT) * loss + TAUGHT * task.soft_loss(outputs, wanted, labels, lengths, TEMPERATURE)
+    return loss / len(indices)
 
 
 def zeros_of(model: Any, *, lock: bool, sparsity: float) -> Locked | None:
@@ -140,8 +135,6 @@ def main() -> None:
     torch.manual_seed(options.seed)
 
     data_set, encoder = DATA_SETS[options.task], options.encoder or source_model_dir()
-    if options.teacher and data_set.head not in (Head.LABEL, Head.TAGS):
-        parser.error(f"--teacher: {options.task} has no labels whose probabilities could be taught")
     AutoTokenizer.from_pretrained(encoder).save_pretrained(options.out)
     tokenizer, task = TextTokenizer.load(options.out), TASKS[data_set.head]
     folder = options.data / options.task

@@ -108,6 +108,6 @@ def recover(
         print_frontier(levels)
         went = recovered.training
         say(
-            f"trained {went['step']} steps in {went['seconds'] / 60:.1f} minutes; held-out score "
+            f"trained {went['step']} steps in {went['seconds'] / 60:.1f} minutes; held-out {levels[-1]['metric']} "
             f"{went['first_score']:.1%} before, {went['best_score']:.1%} after; store: {folder}"
         )

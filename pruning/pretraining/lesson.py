@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning.errors import RecoveryError
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.lesson import Losses, computes_bfloat16
 from pruning.recovery.loss import hidden_state_loss
@@ -25,14 +24,8 @@ class HiddenStates:
     device: torch.device
 
     def losses(self, student: SlimBert, chosen: Sequence[int], tap: Tap | None = None) -> Losses:
-        """Return the relative squared error of the hidden states: all that there is to learn without a task.
-
-        Raises:
-            RecoveryError: it is not finite.
-        """
+        """Return the relative squared error of the hidden states: all that there is to learn without a task."""
         error = self._error(student, chosen, tap)
-        if not torch.isfinite(error):
-            raise RecoveryError("the error of the hidden states is not finite; train with a lower --learning-rate")
         return Losses(error, error)
 
     @torch.no_grad()

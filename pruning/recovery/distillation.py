@@ -8,9 +8,9 @@ import torch
 
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.errors import SpecError
-from pruning.heads import Head
+from pruning.errors import DataError, SpecError
 from pruning.masks.structures import structure_mask
+from pruning.memory import memory_for
 from pruning.pipeline import build_variant, cut, cut_id
 from pruning.quantization import input_ranges, with_ranges
 from pruning.recovered import RecoveredCut
@@ -58,17 +58,18 @@ def recover(
         report: called after every step.
 
     Raises:
-        SpecError: nothing was cut, or the model does not pick labels for texts: the loss is that of such answers.
-        DataError: too few rows.
+        SpecError: nothing was cut.
+        DataError: too few rows, or rows for another head than the model's.
         CacheError: the model is not calibrated.
         RecoveryError: the training cannot go on.
         PrecisionError: the recipe rounds to integers, which this machine does not multiply.
+        DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
         StoreError: the store cannot be written.
     """
-    if bench.base.shape.head is not Head.LABEL:
-        raise SpecError(
-            f"{bench.base.name} is a model for {bench.base.shape.head}, and only those for {Head.LABEL} are trained; "
-            "use recover='reconstruct'"
+    if rows.head is not bench.base.shape.head:
+        raise DataError(
+            f"{bench.base.name} is a model for {bench.base.shape.head}, and the rows are for {rows.head}; give rows "
+            "of the model's own task"
         )
     if spec.sparsity == 0.0:
         raise SpecError("sparsity 0 cuts nothing, and there is nothing to recover; give the sparsity of a cut")
@@ -78,7 +79,11 @@ def recover(
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     if bench.recovered.find(cut_name, recipe_id) is None:
         checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
-        _train(bench, spec, rows, recipe, checkpoints, resume, torch.device(device), report)
+        with memory_for(
+            f"training on {device} with {recipe.batch_rows} rows a step",
+            "free some and go on with --resume, or train with fewer --batch-rows or shorter rows",
+        ):
+            _train(bench, spec, rows, recipe, checkpoints, resume, torch.device(device), report)
         checkpoints.clear()
     bench.recovered.choose(cut_name, recipe_id)
     found = bench.recovered.find(cut_name, recipe_id)

@@ -3,40 +3,20 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from pruning.recovery.blame import refusal
 from pruning.recovery.checkpoint import Checkpoints, Standing
-from pruning.recovery.lesson import Losses
-from pruning.recovery.recipe import Recipe
+from pruning.recovery.lesson import Teaching
 from pruning.recovery.rows import Batches
 from pruning.recovery.schedule import learning_rate_at, progress_of
-from pruning.recovery.student import Student
+from pruning.recovery.student import GradientError, Student
 from pruning.recovery.thinning import AnyThinning
-from pruning.slim.bert import SlimBert, Tap
-from pruning.slim.packed import TokenSequence
 
 SMOOTHING = 0.95
 """Share of the loss shown that comes from earlier steps."""
-
-
-class Teaching(Protocol):
-    """What a student learns from, and how it is judged meanwhile."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """How to train."""
-
-    @property
-    def sequences(self) -> Sequence[TokenSequence]:
-        """The rows, those trained on and those held out."""
-
-    def losses(self, student: SlimBert, chosen: Sequence[int], tap: Tap | None = None) -> Losses:
-        """Return the losses of the ``chosen`` rows, with their gradients; ``tap`` looks into the student."""
-
-    def score(self, student: SlimBert, held_out: Sequence[int]) -> float:
-        """Return how well the student does on the ``held_out`` rows; more is better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +29,7 @@ class Progress:
     loss: float
     """Mean over the last steps."""
     score: float
-    """Of the held-out rows, when they were scored last."""
+    """Of the held-out rows by the task's metric, when they were scored last."""
     seconds_left: float
 
 
@@ -95,7 +75,8 @@ def train(
         clock: seconds.
 
     Raises:
-        RecoveryError, CacheError: a loss or gradient is not finite, or the checkpoint cannot be used.
+        RecoveryError, CacheError: a loss or a gradient is not finite (its rows are named, and of a gradient the
+            uppermost parameter that has it), or the checkpoint cannot be used.
         StoreError: no checkpoint can be written.
     """
     recipe = lesson.recipe
@@ -135,14 +116,23 @@ def train(
 def _learn(
     lesson: Teaching, student: Student, chosen: Sequence[int], learning_rate: float, thinning: AnyThinning | None
 ) -> float:
-    """Take one step on the ``chosen`` rows; return their loss before it."""
+    """Take one step on the ``chosen`` rows; return their loss before it.
+
+    Raises:
+        RecoveryError: the loss or its gradient is not finite.
+    """
     if thinning and _thins(thinning, student):
         watch = thinning.watch(student)
         losses = lesson.losses(student.model, chosen, watch.tap)
         thinning.observe(student, watch, losses.task)
     else:
         losses = lesson.losses(student.model, chosen)
-    student.learn(losses.total, learning_rate)
+    if not torch.isfinite(losses.total):
+        raise refusal("the loss", lesson, student, chosen)
+    try:
+        student.learn(losses.total, learning_rate)
+    except GradientError as error:
+        raise refusal(str(error), lesson, student, chosen) from error
     return losses.total.item()
 
 

@@ -103,7 +103,7 @@ def test_int8_is_made_with_the_ranges_of_the_training(bench: Workbench, rows: La
     assert manifest.spec.precision is Precision.INT8
     trained = bench.recovered.load(recovered)
     _, ranges = without_ranges(trained)
-    start, _, _ = cut(bench, HALF)
+    start, _, _ = cut(bench, HALF.before_training())
     first = input_ranges(bench.base, start, bench.train.sequences)
     assert all(torch.equal(ranges[name].low_K, first[name].low_K) for name in first)
     _, layers = bench.store.load(manifest.variant_id)
