@@ -13,6 +13,8 @@ from pruning.imported import imported_layers, own_zeros
 from pruning.masks.structures import StructureMask
 from pruning.masks.weights import two_four_mask, unstructured_mask
 from pruning.pipeline import build_variant, cut, cut_id, identify
+from pruning.recovery.distillation import recover
+from pruning.recovery.recipe import Recipe
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, layer_widths
 from pruning.slim.quantized import multiplies_integers
@@ -149,6 +151,16 @@ def test_another_cut_than_its_own_is_refused_naming_its_own(base: BaseModel, oth
 def test_what_makes_up_for_a_cut_is_refused(recover: Recover) -> None:
     with pytest.raises(SpecError, match="came with its own"):
         PruneSpec(sparsity=0.5, scorer=IMPORTED, recover=recover)
+
+
+def test_an_imported_cut_is_not_made_bit_by_bit(sparse_bench: Workbench) -> None:
+    with pytest.raises(SpecError, match="made already: use gradual=0"):
+        recover(sparse_bench, own_cut(sparse_bench.base), sparse_bench.train, Recipe(steps=1, gradual=0.5))
+
+
+def test_training_begins_with_the_cut_as_it_is() -> None:
+    spec = PruneSpec(sparsity=0.5, scorer=IMPORTED, recover=Recover.DISTILL, precision=Precision.INT8)
+    assert spec.before_training() == PruneSpec(sparsity=0.5, scorer=IMPORTED, recover=Recover.NONE)
 
 
 def test_a_scope_is_refused() -> None:
