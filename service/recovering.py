@@ -11,7 +11,7 @@ from pruning.recovered import RecoveredCut
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
 from pruning.scores import choice_named
-from pruning.spec import PruneSpec
+from pruning.spec import IMPORTED, PruneSpec
 from pruning.tasks import TASKS
 from pruning.tokenization import TextTokenizer
 from pruning.workbench import Workbench
@@ -34,14 +34,16 @@ def recover_model(
     where = device_named(device)
     bench = place.open()
     labelled = training_rows(bench, rows, place.evaluation)
-    with progress_bar("scoring the model") as update:
-        bench.calibrate(update)
+    scored = spec.scorer != IMPORTED
+    if scored:
+        with progress_bar("scoring the model") as update:
+            bench.calibrate(update)
     with training_bar(f"training at {spec.sparsity:g}") as report:
         manifest, recovered = recover(bench, spec, labelled, recipe, resume=resume, device=where, report=report)
     before = spec.before_training()
     rounded = [replace(before, precision=spec.precision)] if recipe.quantized else []
     specs = [replace(before, sparsity=0.0), before, *rounded, manifest.spec]
-    manifests = prepare_ladder(bench, specs)
+    manifests = prepare_ladder(bench, specs, score=scored)
     return bench.root, rows_of_variants(bench, [one.variant_id for one in manifests]), recovered
 
 

@@ -92,6 +92,7 @@ def test_an_imported_cut_is_trained_with_its_zeros(sources: Sources, tiny_rows: 
     cut = ["--sparsity", own.asked_for, "--pattern", "structured", "--scorer", spec.scorer]
     result = CliRunner().invoke(app, [str(word) for word in (*words, *cut)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
+    assert not (sources.store / "calibration").exists()
     before, after = json.loads(result.stdout)["levels"][1:]
     assert (after["scorer"], after["recover"]) == (IMPORTED, "distill")
     assert after["achieved_sparsity"] == before["achieved_sparsity"]
