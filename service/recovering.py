@@ -42,7 +42,7 @@ def recover_model(
         manifest, recovered = recover(bench, spec, labelled, recipe, resume=resume, device=where, report=report)
     before = spec.before_training()
     rounded = [replace(before, precision=spec.precision)] if recipe.quantized else []
-    specs = [replace(before, sparsity=0.0), before, *rounded, manifest.spec]
+    specs = [replace(before, sparsity=0.0, recover=None), before, *rounded, manifest.spec]
     manifests = prepare_ladder(bench, specs, score=scored)
     return bench.root, rows_of_variants(bench, [one.variant_id for one in manifests]), recovered
 
