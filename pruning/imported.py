@@ -37,8 +37,8 @@ class OwnZeros:
 
     @property
     def asked_for(self) -> float:
-        """The sparsity under which it is served: rounded, or exactly that of the 2:4 pattern."""
-        return TWO_FOUR_SPARSITY if self.pattern is Pattern.TWO_FOUR else round(self.sparsity, 4)
+        """The sparsity under which it is served: rounded to a hundredth, or exactly that of the 2:4 pattern."""
+        return TWO_FOUR_SPARSITY if self.pattern is Pattern.TWO_FOUR else min(0.99, round(self.sparsity, 2))
 
 
 def own_zeros(base: BaseModel) -> OwnZeros:
