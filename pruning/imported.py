@@ -64,11 +64,16 @@ def own_zeros(base: BaseModel) -> OwnZeros:
         pattern, structures = Pattern.TWO_FOUR, dense_mask(shape)
     left = sum(int((tensor != 0).sum()) for tensor in slim_layers(base, structures).values() if tensor.ndim == 2)
     return OwnZeros(
-        by_tensor={name: float((weight == 0).double().mean()) for name, weight in weights.items()},
+        by_tensor=zeros_by_tensor(base),
         pattern=pattern,
         structures=structures,
         sparsity=1.0 - left / shape.prunable_weights,
     )
+
+
+def zeros_by_tensor(base: BaseModel) -> dict[str, float]:
+    """Return the share of zeros of every prunable weight, by slot name."""
+    return {name: float((weight == 0).double().mean()) for name, weight in base.prunable_weights().items()}
 
 
 def imported_layers(base: BaseModel, spec: PruneSpec) -> dict[str, Tensor]:

@@ -19,8 +19,9 @@ import torch
 from pruning.encoder import BaseModel, load_encoder
 from pruning.errors import SpecError
 from pruning.files import digest_of
-from pruning.imported import own_zeros
+from pruning.imported import zeros_by_tensor
 from pruning.material import tokenizer_of
+from pruning.memory import memory_for
 from pruning.pretraining.lesson import HiddenStates
 from pruning.pretraining.model_folder import require_free, write_model_folder
 from pruning.pretraining.plain_text import PlainText, load_plain_text
@@ -122,6 +123,7 @@ def pretrain(
         SpecError: there is something at ``out``, or nothing goes bit by bit.
         ModelError, DataError: the model or the text cannot be used.
         RecoveryError, CacheError: the training cannot go on.
+        DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
         StoreError: nothing can be written.
     """
     require_free(out)
@@ -136,22 +138,26 @@ def pretrain(
         checkpoints.clear()
     trained, held_out = split(range(len(pieces)), recipe.held_out_rows, recipe.seed)
     where = torch.device(device)
-    outcome = train(
-        HiddenStates(recipe, teacher_of(base, where), pieces.sequences, where),
-        Student(base, slim_layers(base, dense_mask(base.shape)), recipe, device=where),
-        trained,
-        held_out,
-        checkpoints,
-        thinning=WeightThinning(
-            recipe, weight_criterion(recipe.criterion), wish.spec.sparsity, wish.spec.scope or Scope.LAYERWISE
-        ),
-        resume=bool(checkpoints),
-        report=report,
-    )
+    with memory_for(
+        f"training on {device} with {recipe.batch_rows} pieces of {wish.length} tokens a step",
+        "free some and go on with --resume, or train with fewer --batch-rows or a shorter --length",
+    ):
+        outcome = train(
+            HiddenStates(recipe, teacher_of(base, where), pieces.sequences, where),
+            Student(base, slim_layers(base, dense_mask(base.shape)), recipe, device=where),
+            trained,
+            held_out,
+            checkpoints,
+            thinning=WeightThinning(
+                recipe, weight_criterion(recipe.criterion), wish.spec.sparsity, wish.spec.scope or Scope.LAYERWISE
+            ),
+            resume=bool(checkpoints),
+            report=report,
+        )
     training = asdict(outcome.standing) | {"pieces": len(trained), "held_out": len(held_out), "device": where.type}
     write_model_folder(source, outcome.layers, identity | {"training": training}, out)
     shutil.rmtree(unfinished, ignore_errors=True)
-    return identity | {"training": training, "zeros": own_zeros(load_encoder(out)).by_tensor}
+    return identity | {"training": training, "zeros": zeros_by_tensor(load_encoder(out))}
 
 
 def _identity(base: BaseModel, pieces: PlainText, wish: SparseEncoder, recipe: Recipe) -> dict[str, Any]:
