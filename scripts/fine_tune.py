@@ -36,6 +36,7 @@ from transformers import (
     AutoTokenizer,
 )
 
+from pruning.checkpoint import tokenizer_digest
 from pruning.data import LabelledSet
 from pruning.encoder import load_base_model
 from pruning.evaluation import evaluate
@@ -135,6 +136,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
 
     data_set, encoder = DATA_SETS[options.task], options.encoder or source_model_dir()
+    if options.teacher and tokenizer_digest(options.teacher) != tokenizer_digest(encoder):
+        parser.error(f"--teacher: {options.teacher} reads other tokens than {encoder}")
     AutoTokenizer.from_pretrained(encoder).save_pretrained(options.out)
     tokenizer, task = TextTokenizer.load(options.out), TASKS[data_set.head]
     folder = options.data / options.task

@@ -127,6 +127,19 @@ def test_a_structure_that_says_a_constant_is_no_zero(base: BaseModel) -> None:
     assert gone(own_zeros(with_tensors(zeroed, {name: bias})).structures) == (HEADS, NEURONS - {(0, 6)})
 
 
+def test_the_groups_of_a_two_four_checkpoint_stay_together(base: BaseModel) -> None:
+    """Taking out a neuron that says nothing would move the inputs behind it into other groups."""
+    sparse = two_four(base)
+    name = "layers.0.ffn_out.weight"
+    weight = sparse.tensors[name].clone()
+    weight[:, 1] = 0
+    silent = with_tensors(sparse, {name: weight})
+    assert own_zeros(silent).pattern is Pattern.TWO_FOUR
+    layers = imported_layers(silent, own_cut(silent))
+    assert layers[name].shape == weight.shape
+    assert int((layers[name] != 0).reshape(-1, 4).sum(1).max()) == 2
+
+
 def test_a_third_weight_of_a_group_makes_it_unstructured(base: BaseModel) -> None:
     name = "layers.0.query.weight"
     weight = two_four(base).tensors[name].clone()
@@ -156,6 +169,18 @@ def test_what_makes_up_for_a_cut_is_refused(recover: Recover) -> None:
 def test_an_imported_cut_is_not_made_bit_by_bit(sparse_bench: Workbench) -> None:
     with pytest.raises(SpecError, match="made already: use gradual=0"):
         recover(sparse_bench, own_cut(sparse_bench.base), sparse_bench.train, Recipe(steps=1, gradual=0.5))
+
+
+def test_single_zeros_beside_whole_structures_are_locked(bench: Workbench) -> None:
+    sparse = mixed(bench.base)
+    mixed_bench = Workbench(sparse, bench.train, bench.evaluation, bench.root)
+    spec = own_cut(sparse)
+    before, _, _ = cut(mixed_bench, spec)
+    manifest, _ = recover(mixed_bench, spec, bench.train, Recipe(steps=3, batch_rows=8, learning_rate=1e-2))
+    _, after = mixed_bench.store.load(manifest.variant_id)
+    for name, tensor in before.items():
+        if tensor.ndim == 2:
+            assert torch.equal(after[name] != 0, tensor != 0), name
 
 
 def test_training_begins_with_the_cut_as_it_is() -> None:
