@@ -36,7 +36,6 @@ from transformers import (
     AutoTokenizer,
 )
 
-from pruning.checkpoint import tokenizer_digest
 from pruning.data import LabelledSet
 from pruning.encoder import load_base_model
 from pruning.evaluation import evaluate
@@ -136,9 +135,10 @@ def main() -> None:
     torch.manual_seed(options.seed)
 
     data_set, encoder = DATA_SETS[options.task], options.encoder or source_model_dir()
-    if options.teacher and tokenizer_digest(options.teacher) != tokenizer_digest(encoder):
+    words = AutoTokenizer.from_pretrained(encoder)
+    if options.teacher and AutoTokenizer.from_pretrained(options.teacher).get_vocab() != words.get_vocab():
         parser.error(f"--teacher: {options.teacher} reads other tokens than {encoder}")
-    AutoTokenizer.from_pretrained(encoder).save_pretrained(options.out)
+    words.save_pretrained(options.out)
     tokenizer, task = TextTokenizer.load(options.out), TASKS[data_set.head]
     folder = options.data / options.task
     train, judged = (
