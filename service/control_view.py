@@ -6,6 +6,8 @@ from typing import Any
 from pruning.variants import Manifest, VariantStore
 from service.documents import status_document, targets_document
 from service.durable import DurableRollout
+from service.event_log import EventLog
+from service.evidence import Evidence
 from service.fleet import Fleet
 from service.operations import Choice
 from service.policy import Policy
@@ -20,6 +22,8 @@ class ControlView:
     fleet: Fleet
     store: VariantStore
     desk: PolicyDesk
+    evidence: Evidence
+    log: EventLog
 
     def served(self) -> tuple[int, Choice]:
         """Return (generation, variant) as committed, from memory; NotReady while the controller is starting."""
@@ -46,3 +50,7 @@ class ControlView:
     def targets(self) -> list[dict[str, Any]]:
         """Return every metrics page of the service, in the shape of Prometheus HTTP service discovery."""
         return targets_document(self.fleet.peers())
+
+    def inflight(self) -> int:
+        """Return the requests accepted and not yet answered, over all live replicas, as they last said."""
+        return self.fleet.inflight()

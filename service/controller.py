@@ -2,37 +2,39 @@
 
 import asyncio
 import logging
-import uuid
 from contextlib import suppress
 from typing import Any
 
 from pruning.spec import PruneSpec
 from pruning.variants import VariantStore
 from service.audit import Audit
-from service.builds import run_build
+from service.builds import Builds
 from service.control_metrics import ControlMetrics
 from service.control_view import ControlView
 from service.durable import DurableRollout, EventFor
 from service.errors import NotFound, NotReady
+from service.event_log import EventLog
 from service.events import (
     Action,
     Announce,
+    Broken,
     Built,
     ChangeRequested,
     Reply,
-    Restarted,
     RollbackRequested,
     StartBuild,
 )
 from service.fleet import Fleet
 from service.limits import Clock, ControlLimits
-from service.operations import Operation, Phase, RolloutState
+from service.operations import Operation, new_operation_id
 from service.policy import Policy
 from service.policy_desk import PolicyDesk
 from service.protocol import Builder, Desired, ReplicaReport
+from service.restart import restarted
 from service.standing import Standing
 from service.state import StateFile, StateUnwritable
 from service.tasks import Tasks
+from service.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,6 @@ class VariantController:
             clock: for tests.
         """
         self._limits = limits
-        self._builder = builder
         self._initial_variant = initial_variant
         self._desk = desk
         self._standing = Standing(store, ladder, lambda: desk.policy.accuracy_floor)
@@ -78,11 +79,18 @@ class VariantController:
             lease_s=limits.lease_s, ladder=ladder, metrics_address=metrics_address, policy=lambda: desk.policy
         )
         self._rollout = DurableRollout(state_file, self._act, self._clock.wall)
-        self._audit = Audit(metrics, lambda: desk.policy.accuracy_floor, self._clock.wall)
-        self.view = ControlView(self._rollout, self._fleet, store, desk)
+        self._log = EventLog()
+        self._audit = Audit(metrics, self._log, lambda: desk.policy.accuracy_floor, self._clock.wall)
+        self._watch = Watch(
+            manifest=store.manifest,
+            policy=lambda: desk.policy,
+            dense=ladder[0] if ladder else initial_variant,
+            prepare_timeout_s=limits.prepare_timeout_s,
+        )
+        self.view = ControlView(self._rollout, self._fleet, store, desk, self._watch.evidence, self._log)
         self._told: Desired | None = None
         self._tasks = Tasks()
-        self._build: asyncio.Task[None] | None = None
+        self._builds = Builds(builder, self._tasks, self._clock.wall, limits.prepare_timeout_s)
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -93,13 +101,18 @@ class VariantController:
             BelowFloor: nothing was ever committed and the initial variant is below the floor.
             pruning.errors.StoreError: nothing was ever committed and the initial variant is not in the store.
         """
-        await self._rollout.begin(lambda: self._standing.first_state(self._initial_variant), self._restarted)
+        limits, floor = self._limits, self._desk.policy.accuracy_floor
+        await self._rollout.begin(
+            lambda: self._standing.first_state(self._initial_variant),
+            lambda state: restarted(state, limits, floor, self._clock.wall()),
+        )
         for words in await asyncio.to_thread(self._standing.misgivings, self._rollout.state.committed):
             logger.warning("%s", words)
         self._ticker = self._tasks.spawn(self._keep_time())
 
     async def stop(self) -> None:
         """Stop keeping time and building; an operation that runs is taken up at the next start."""
+        self._log.close()
         await self._tasks.cancel()
         await self._rollout.finish()
 
@@ -121,8 +134,12 @@ class VariantController:
                     await self._rollout.changed.wait_for(lambda: self._orders().version != known_version)
             return self._orders()
 
-    async def request_change(self, spec: PruneSpec, expected_generation: int | None = None) -> Operation:
+    async def request_change(
+        self, spec: PruneSpec, expected_generation: int | None = None, canary_fraction: float | None = None
+    ) -> Operation:
         """Return the operation that brings ``spec`` about: a new one, the running one, or the one that did.
+
+        It is tried on ``canary_fraction`` of the requests first, by default on the policy's; 0 leaves that out.
 
         Raises:
             Conflict: another operation runs.
@@ -132,12 +149,13 @@ class VariantController:
         now = self._clock.wall()
         return await self._request(
             lambda state: ChangeRequested(
-                operation_id=_new_id(),
+                operation_id=new_operation_id(),
                 spec=spec,
                 committed_stands=self._standing.stands(state.committed),
                 now=now,
                 deadline=now + self._limits.build_timeout_s,
                 expected_generation=expected_generation,
+                canary=self._desk.policy.canary(canary_fraction),
             )
         )
 
@@ -150,7 +168,7 @@ class VariantController:
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
         event = RollbackRequested(
-            operation_id=_new_id(),
+            operation_id=new_operation_id(),
             accuracy_floor=self._desk.policy.accuracy_floor,
             now=self._clock.wall(),
             deadline=self._clock.wall() + self._limits.prepare_timeout_s,
@@ -189,6 +207,7 @@ class VariantController:
             NotReady: it cannot be written.
         """
         policy = await self._desk.change(members)
+        self._log.append("policy", policy.as_dict())
         async with self._rollout.changed:
             self._tell()
         return policy
@@ -198,10 +217,6 @@ class VariantController:
         async with self._rollout.changed:
             self._fleet.drain()
             self._tell()
-
-    def inflight(self) -> int:
-        """Return the requests accepted and not yet answered, over all live replicas, as they last said."""
-        return self._fleet.inflight()
 
     async def tick(self) -> None:
         """Let leases run out, deadlines pass and unwritten ends be written. The controller calls it by itself."""
@@ -221,6 +236,8 @@ class VariantController:
     async def _hear_replicas(self) -> None:
         """Let the rollout go on if the replicas' reports allow it, and tell what is new."""
         await self._rollout.apply_or_end(lambda state: self._fleet.reported(state, self._clock.wall()))
+        self._watch.hear(self._fleet)
+        await self._rollout.apply_or_end(lambda state: self._watch.finding(state, self._clock.wall()))
         async with self._rollout.changed:
             self._tell()
 
@@ -237,7 +254,13 @@ class VariantController:
     def _act(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             if isinstance(action, StartBuild):
-                self._build = self._tasks.spawn(self._run_build(action.operation_id, action.spec))
+                self._builds.start(
+                    action.operation_id,
+                    action.spec,
+                    in_use=self._fleet.in_use(self._rollout.state),
+                    accuracy_floor=lambda: self._desk.policy.accuracy_floor,
+                    report=self._built,
+                )
             elif isinstance(action, Announce):
                 self._announce(action.operation)
         self._tell()
@@ -245,26 +268,15 @@ class VariantController:
     def _announce(self, operation: Operation) -> None:
         """Tell of a phase, and let go of a build that nobody waits for."""
         self._audit.entered(operation)
-        if operation.finished and self._build is not None:
-            self._build.cancel()
+        if operation.finished:
+            self._builds.let_go()
 
-    async def _run_build(self, operation_id: str, spec: PruneSpec) -> None:
-        """Build, then report how that went, unless the operation has ended meanwhile."""
-        limits = self._limits
-        outcome = await run_build(
-            self._builder,
-            operation_id,
-            spec,
-            in_use=self._fleet.in_use(self._rollout.state),
-            accuracy_floor=self._desk.policy.accuracy_floor,
-            prepare_timeout_s=limits.prepare_timeout_s,
-            wall=self._clock.wall,
-        )
-        self._build = None
+    async def _built(self, outcome: Built | Broken) -> None:
+        """Take note of how a build went, unless its operation has ended meanwhile."""
         if isinstance(outcome, Built):
             self._standing.was_built(outcome.variant_id)
         await self._rollout.apply_or_end(
-            lambda state: outcome if state.operation is not None and state.operation.id == operation_id else None
+            lambda state: outcome if state.operation and state.operation.id == outcome.operation_id else None
         )
 
     def _tell(self) -> None:
@@ -281,19 +293,4 @@ class VariantController:
     def _settled(self, operation_id: str) -> bool:
         """Tell whether an operation has ended and is in effect wherever it shall be."""
         operation = self.operation(operation_id)
-        generation = operation.generation or 0
-        return operation.finished and self._fleet.reached(generation) == generation
-
-    def _restarted(self, state: RolloutState) -> Restarted:
-        limits, now = self._limits, self._clock.wall()
-        phase_s = limits.build_timeout_s if state.phase is Phase.BUILDING else limits.prepare_timeout_s
-        return Restarted(
-            accuracy_floor=self._desk.policy.accuracy_floor,
-            now=now,
-            hold_until=now + limits.lease_s,
-            deadline=now + limits.lease_s + phase_s,
-        )
-
-
-def _new_id() -> str:
-    return uuid.uuid4().hex[:16]
+        return operation.finished and self._fleet.reached(operation.generation or 0) == (operation.generation or 0)

@@ -20,7 +20,7 @@ from service.batcher import Answered, TokenBatcher
 from service.classification import rank
 from service.deadlines import Deadline
 from service.dial import Dial
-from service.engine import Live
+from service.engine import Engine, Live
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 from service.inflight import Exchange, InFlight
 from service.lanes import Lanes
@@ -31,6 +31,7 @@ from service.protocol import Peer
 from service.schedule import Lane
 from service.schemas import Query
 from service.settings import Settings
+from service.shadow import Shadow
 from service.shelf import EngineShelf
 from service.tally import Tally
 from service.tally_book import TallyBook
@@ -93,8 +94,9 @@ class InferenceRuntime:
             observe=self._observe_batch,
         )
         self._inflight = InFlight(metrics)
-        self._draining = False
         self._book = TallyBook()
+        self._shadow = Shadow(self.dial, self._book, metrics, answer=self._answer_by, idle=self._batcher.idle)
+        self._draining = False
         self._observe_stage = {
             stage: metrics.stage_duration.labels(stage).observe
             for stage in ("tokenization", "queue", "inference", "serialization")
@@ -156,12 +158,18 @@ class InferenceRuntime:
         ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)
         body = orjson.dumps(ranked if query.nested else ranked[0])
         finished = time.perf_counter()
+        self._shadow.offer(answered.snapshot.engine, sequences, answered.rows)
         self._book.answered(answered.snapshot.engine.manifest.variant_id, finished - started)
         self._observe_stage["tokenization"](encoded - started)
         self._observe_stage["queue"](answered.queue_s)
         self._observe_stage["inference"](answered.inference_s)
         self._observe_stage["serialization"](finished - ran)
         return Answer(body, self._headers(sequences, answered, encoded - started, finished - started))
+
+    async def _answer_by(self, sequences: Sequence[Encoded], engine: Engine) -> NDArray[np.float32]:
+        """Return logits [n, C] of a chosen engine."""
+        rows: NDArray[np.float32] = (await self._batcher.submit(sequences, choice=engine)).rows
+        return rows
 
     def _headers(
         self, sequences: Sequence[Encoded], answered: Answered[Live], tokenization_s: float, total_s: float
@@ -188,6 +196,7 @@ class InferenceRuntime:
     def start(self) -> None:
         """Begin to answer, on the running event loop."""
         self._batcher.start()
+        self._shadow.start()
         self._shelf.start()
 
     def start_draining(self) -> None:
@@ -202,6 +211,7 @@ class InferenceRuntime:
         """Answer what is in flight, then let go of threads and connections."""
         self.start_draining()
         await self.drained()
+        await self._shadow.stop()
         await self._batcher.stop()
         await self._pages.close()
         self._lanes.close()
