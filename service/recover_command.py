@@ -59,7 +59,7 @@ def recover(
     criterion: Annotated[str, typer.Option(help=CRITERION_HELP)] = USUAL.criterion.value,
     cut_every: Annotated[int, typer.Option(help="Steps from one cut of --gradual to the next.")] = USUAL.cut_every,
     patience: Annotated[
-        int, typer.Option(help="Scores without a gain after which the training stops.")
+        int, typer.Option(help="Scores without a gain, once the learning rate falls, after which the training stops.")
     ] = USUAL.patience,
     quantization_aware: Annotated[
         bool, typer.Option("--quantization-aware", help="Round meanwhile as int8 does, and make the int8 variant.")
@@ -70,10 +70,11 @@ def recover(
 ) -> None:
     """Train a cut against the dense model, to keep deep ones accurate.
 
-    The cut is made as 'prune' makes it, then learns the dense model's answers and hidden states on labelled rows. A
-    tenth of the rows is held out: it is scored while the training runs, and the best weights are kept. The --eval
-    rows are judged once, at the end. The variant joins the store; a service on that store swaps to it when asked with
-    "recover": "distill". Checkpoints are kept meanwhile: stop it, or let it be killed, and --resume goes on. Example:
+    The cut, solved as by 'prune --recover sequential', learns the dense model's answers and hidden states on labelled
+    rows of the model's own task. A tenth of the rows is held out: it is scored while the training runs, and the best
+    weights are kept. The --eval rows are judged once, at the end. The variant joins the store; a service on that store
+    swaps to it when asked with "recover": "distill". Checkpoints are kept meanwhile: stop it, or let it be killed, and
+    --resume goes on. Example:
 
     \b
       sparsedial recover --sparsity 0.8 --minutes 10

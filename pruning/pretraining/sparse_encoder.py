@@ -21,7 +21,7 @@ from pruning.errors import SpecError
 from pruning.files import digest_of
 from pruning.imported import zeros_by_tensor
 from pruning.material import tokenizer_of
-from pruning.memory import memory_for
+from pruning.out_of_memory import memory_for
 from pruning.pretraining.lesson import HiddenStates
 from pruning.pretraining.model_folder import require_free, write_model_folder
 from pruning.pretraining.plain_text import PlainText, load_plain_text

@@ -10,7 +10,7 @@ from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import DataError, SpecError
 from pruning.masks.structures import structure_mask
-from pruning.memory import memory_for
+from pruning.out_of_memory import memory_for
 from pruning.pipeline import build_variant, cut, cut_id
 from pruning.quantization import input_ranges, with_ranges
 from pruning.recovered import RecoveredCut

@@ -8,7 +8,7 @@ from typing import Any
 from pruning.errors import SpecError
 from pruning.files import digest_of
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised whenever the same recipe trains otherwise."""
 THINNING_VERSION = 1
 """Raised whenever the same recipe cuts otherwise along the way."""
@@ -64,7 +64,7 @@ class Recipe:
     check_every: int = 100
     """Steps between two scores of the held-out rows; a checkpoint is written each time."""
     patience: int = 10
-    """Scores without a gain after which the run stops early."""
+    """Scores without a gain, once the learning rate falls, after which the run stops early."""
     gradual: float = 0.0
     """Share of the run at which all is gone that goes bit by bit; 0: all at once before it."""
     gradual_from: float = 0.0

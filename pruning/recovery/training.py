@@ -103,7 +103,8 @@ def train(
             if thinner is not student:  # no better one can be expected at once
                 student, standing = thinner, replace(standing, without_gain=0)
         if standing.step % recipe.check_every == 0 or share == 1.0:
-            standing = _scored(standing, lesson.score(student.model, held_out), comparable=student.fits(best))
+            score, rising = lesson.score(student.model, held_out), share < recipe.warm_up
+            standing = _scored(standing, score, comparable=student.fits(best), rising=rising)
             if standing.best_step == standing.step:
                 best = student.layers()
             standing = replace(standing, seconds=clock() - started)
@@ -142,13 +143,31 @@ def _thins(thinning: AnyThinning | None, student: Student) -> bool:
 
 
 def _at_the_start(score: float) -> Standing:
-    return Standing(step=0, seconds=0.0, score=score, first_score=score, best_score=score, best_step=0, without_gain=0)
+    return Standing(
+        step=0,
+        seconds=0.0,
+        score=score,
+        first_score=score,
+        best_score=score,
+        best_step=0,
+        reached=None,
+        without_gain=0,
+    )
 
 
-def _scored(standing: Standing, score: float, *, comparable: bool) -> Standing:
-    """Take note of a score; of equals the later one is the best, and of denser layers the later one too."""
-    gained = not comparable or score > standing.best_score
-    standing = replace(standing, score=score, without_gain=0 if gained else standing.without_gain + 1)
-    if gained or score == standing.best_score:
+def _scored(standing: Standing, score: float, *, comparable: bool, rising: bool) -> Standing:
+    """Take note of a score; of equals the later one is the best, and of denser layers the later one too.
+
+    A gain is told from what was reached since the learning rate fell. A good cut loses at first, while the rate is
+    ``rising``, and takes long to be better than it began: it does not stand still meanwhile.
+    """
+    gained = standing.reached is None or not comparable or score > standing.reached
+    standing = replace(
+        standing,
+        score=score,
+        reached=None if rising else score if gained else standing.reached,
+        without_gain=0 if gained else standing.without_gain + 1,
+    )
+    if not comparable or score >= standing.best_score:
         standing = replace(standing, best_score=score, best_step=standing.step)
     return standing

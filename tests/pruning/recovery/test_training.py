@@ -10,6 +10,7 @@ import torch
 
 import pruning.recovery.checkpoint
 import pruning.recovery.lesson
+import pruning.recovery.training
 from pruning.data import LabelledSet
 from pruning.errors import RecoveryError
 from pruning.pipeline import cut
@@ -90,8 +91,16 @@ def test_the_best_held_out_score_is_returned_and_never_one_below_the_cut(run: Tr
 def test_a_run_stops_when_its_score_stands_still(run: Train) -> None:
     # A rate so small that no answer changes.
     stopped = run(replace(SHORT, steps=100, check_every=1, patience=3, learning_rate=1e-12))
-    assert stopped.standing.step == 3
-    assert stopped.standing.best_step == 3
+    assert stopped.standing.step == 13  # of the steps from 10 on, since before the rate rises
+    assert stopped.standing.best_step == 13
+
+
+def test_a_run_that_lost_at_first_does_not_stop_while_it_gains(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.9, 0.8, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.88, 0.7, 0.6])
+    monkeypatch.setattr(pruning.recovery.training, "_score", lambda *_: next(scores))
+    stopped = run(replace(SHORT, steps=20, check_every=1, patience=2)).standing
+    assert (stopped.step, stopped.score) == (11, 0.6)
+    assert (stopped.best_step, stopped.best_score, stopped.reached) == (0, 0.9, 0.88)
 
 
 def test_minutes_end_a_run_and_time_before_a_kill_counts(run: Train) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pruning.errors import DeviceMemoryError
-from pruning.memory import memory_for
+from pruning.out_of_memory import memory_for
 
 MORE_THAN_THERE_IS = 1 << 50
 
