@@ -14,6 +14,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from pruning.encoder import load_base_model
+from pruning.recovery.criteria import STRUCTURE_CRITERIA, WEIGHT_CRITERIA
+from pruning.recovery.recipe import Criterion
 from pruning.scores import SCORERS, Scorer
 from service import settings as settings_module
 from service.admin import OPEN_PATHS, build_admin_api
@@ -132,6 +134,12 @@ def test_every_metric_is_described_and_no_other() -> None:
 def test_every_scorer_is_described_with_its_scope(scorer: Scorer) -> None:
     (row,) = [line for line in REFERENCE.splitlines() if line.startswith(f"| `{scorer.name}` |")]
     assert row.endswith(f"| `{scorer.scope}` |")
+
+
+@pytest.mark.parametrize("criterion", STRUCTURE_CRITERIA)
+def test_every_criterion_of_gradual_cuts_is_described_with_what_it_ranks(criterion: Criterion) -> None:
+    (row,) = [line for line in REFERENCE.splitlines() if line.startswith(f"| `--criterion {criterion}` |")]
+    assert row.endswith("| -- |") is not (criterion in WEIGHT_CRITERIA)
 
 
 @pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]

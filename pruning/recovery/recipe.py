@@ -99,6 +99,7 @@ class Recipe:
         self._check_thinning()
 
     def _check_thinning(self) -> None:
+        object.__setattr__(self, "criterion", criterion_named(self.criterion))
         if not self.gradual and (self.gradual_from or self.criterion is not Criterion.MASK_GRADIENT):
             raise SpecError("criterion and gradual_from say how weights go bit by bit: give gradual above 0 too")
         if self.gradual and self.gradual_from >= self.gradual:

@@ -66,5 +66,6 @@ def test_what_says_nothing_or_the_impossible_about_gradual_cuts_is_refused(value
 
 def test_a_criterion_of_no_known_name_is_refused() -> None:
     assert criterion_named("platon") is Criterion.PLATON
+    assert replace(BIT_BY_BIT, criterion="platon").as_dict()["criterion"] == "platon"
     with pytest.raises(SpecError, match="unknown criterion 'movement'; known: mask_gradient, grain"):
-        criterion_named("movement")
+        replace(USUAL, criterion="movement")
