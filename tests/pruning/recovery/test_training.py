@@ -10,7 +10,6 @@ import torch
 
 import pruning.recovery.checkpoint
 import pruning.recovery.lesson
-import pruning.recovery.training
 from pruning.data import LabelledSet
 from pruning.errors import RecoveryError
 from pruning.pipeline import cut
