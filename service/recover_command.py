@@ -66,6 +66,19 @@ def recover(
     ] = USUAL.quantized,
     seed: Annotated[int, typer.Option(help="Of the held-out rows and the order of the others.")] = USUAL.seed,
     device: Annotated[Device, typer.Option(help="Where to train; auto takes a GPU if there is one.")] = Device.AUTO,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that share every batch; of more than one, each takes a GPU, or a share of the cores."
+        ),
+    ] = 1,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster whose nodes the workers run on: auto or host:port. Default: this machine.",
+            envvar="SPARSEDIAL_ADDRESS",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a cut against the dense model, to keep deep ones accurate.
@@ -74,12 +87,17 @@ def recover(
     rows of the model's own task. A tenth of the rows is held out: it is scored while the training runs, and the best
     weights are kept. The --eval rows are judged once, at the end. The variant joins the store; a service on that store
     swaps to it when asked with "recover": "distill". Checkpoints are kept meanwhile: stop it, or let it be killed, and
-    --resume goes on. Example:
+    --resume goes on.
+
+    With --workers several processes train what one would, by Ray Train (pip install 'sparsedial[train]'). They read
+    model, rows and store by themselves: on several nodes these must lie under the same paths, on a shared file system.
+    For example:
 
     \b
       sparsedial recover --sparsity 0.8 --minutes 10
       sparsedial recover ./my-bert --train train.jsonl --eval dev.jsonl \\
           --sparsity 0.9 --rows train.jsonl --steps 4000 --resume
+      sparsedial recover --sparsity 0.8 --steps 400 --workers 2
       sparsedial dial 0.8 --recover distill
     """
     with refusals():
@@ -94,10 +112,12 @@ def recover(
         spec = PruneSpec.from_dict(wish | ({"precision": Precision.INT8} if quantization_aware else {}))
         from service.recovering import recover_model
         from service.store_commands import Place
+        from service.training_crew import Hiring
 
+        hiring = Hiring(workers=workers, device=device, address=address)
         place = Place(model=model, train=train, evaluation=eval, store=store)
         try:
-            folder, levels, recovered = recover_model(place, spec, rows, recipe, device, resume=resume)
+            folder, levels, recovered = recover_model(place, spec, rows, recipe, hiring, resume=resume)
         except KeyboardInterrupt:
             say("sparsedial: stopped before the end; the same command with --resume goes on", style="yellow")
             raise typer.Exit(UNFINISHED) from None

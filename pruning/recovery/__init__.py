@@ -11,6 +11,7 @@ Read in this order:
     thinning       what goes bit by bit while it learns, when it is not cut before
     criteria       by what that goes, one file each
     schedule       learning rate over progress, which steps and minutes both bound
+    crew           the workers that train together; one alone is the usual case
     training       the loop
     blame          the rows that a loss or gradient which is not finite comes from
     checkpoint     what the loop needs to go on after it was killed

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -15,6 +16,7 @@ from pruning.pipeline import build_variant, cut, cut_id
 from pruning.quantization import input_ranges, with_ranges
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
+from pruning.recovery.crew import SOLO, Crew, of_worker_0
 from pruning.recovery.criteria import STRUCTURE_CRITERIA, weight_criterion
 from pruning.recovery.lesson import Lesson, computes_bfloat16
 from pruning.recovery.recipe import Recipe
@@ -33,6 +35,13 @@ from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
 
+class Trainer(Protocol):
+    """Has a cut trained, from its newest checkpoint if there is one, and what comes of it kept in the store."""
+
+    def __call__(self, spec: PruneSpec, cut_name: str, recipe_id: str) -> None:
+        """Train the cut of ``spec``, called ``cut_name``, by the recipe of that id; raises what ``recover`` raises."""
+
+
 def recover(
     bench: Workbench,
     spec: PruneSpec,
@@ -42,6 +51,7 @@ def recover(
     resume: bool = False,
     device: str = "cpu",
     report: Report = lambda progress: None,
+    trainer: Trainer | None = None,
 ) -> tuple[Manifest, RecoveredCut]:
     """Return the variant of ``spec`` after distillation, and how its training went.
 
@@ -54,8 +64,9 @@ def recover(
         rows: labelled, of the same task; the messages about them count from 1, in their order.
         recipe: how to train.
         resume: go on from the checkpoint of this very recipe, if there is one; otherwise it is removed.
-        device: where to train.
-        report: called after every step.
+        device: where to train, in this process.
+        report: called after every step, in this process.
+        trainer: trains it elsewhere in place of this process.
 
     Raises:
         SpecError: nothing was cut.
@@ -79,11 +90,12 @@ def recover(
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     if bench.recovered.find(cut_name, recipe_id) is None:
         checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
-        with memory_for(
-            f"training on {device} with {recipe.batch_rows} rows a step",
-            "free some and go on with --resume, or train with fewer --batch-rows or shorter rows",
-        ):
-            _train(bench, spec, rows, recipe, checkpoints, resume, torch.device(device), report)
+        if not resume:
+            checkpoints.clear()
+        if trainer:
+            trainer(spec, cut_name, recipe_id)
+        else:
+            train_cut(bench, spec, rows, recipe, device=device, report=report)
         checkpoints.clear()
     bench.recovered.choose(cut_name, recipe_id)
     found = bench.recovered.find(cut_name, recipe_id)
@@ -91,49 +103,55 @@ def recover(
     return build_variant(bench, spec), found
 
 
-def checkpoints_of(root: Path, cut_name: str, recipe_id: str) -> Checkpoints:
-    """Return the checkpoints of a recipe's run on a cut."""
-    return Checkpoints(root, f"{cut_name}-{recipe_id}")
-
-
-def _train(
+def train_cut(
     bench: Workbench,
     spec: PruneSpec,
     rows: LabelledSet,
     recipe: Recipe,
-    checkpoints: Checkpoints,
-    resume: bool,
-    device: torch.device,
-    report: Report,
+    *,
+    device: str = "cpu",
+    report: Report = lambda progress: None,
+    crew: Crew = SOLO,
 ) -> None:
-    """Train the cut of ``spec`` and keep what comes of it."""
-    if not resume:
-        checkpoints.clear()
+    """Train the cut of ``spec`` in this process, as one of the ``crew``; its worker 0 keeps what comes of it.
+
+    Every worker reads the newest checkpoint, if there is one; how many workers there were before does not matter.
+    """
+    where = torch.device(device)
     trained, held_out = split(others_than(bench.evaluation, rows), recipe.held_out_rows, recipe.seed)
     thinning = _thinning(bench, spec, recipe) if recipe.gradual else None
     start = replace(spec.before_training(), sparsity=0.0) if thinning else spec.before_training()
     layers, _, _ = cut(bench, start)
-    kept = kept_weights(layers) if spec.zeros_stay and not thinning else None
     if recipe.quantized:
         layers = with_ranges(layers, input_ranges(bench.base, layers, bench.train.sequences))
-    outcome = train(
-        Lesson(recipe, teacher_of(bench.base, device), rows, device),
-        Student(bench.base, layers, recipe, kept=kept, device=device),
-        trained,
-        held_out,
-        checkpoints,
-        thinning=thinning,
-        resume=bool(checkpoints),
-        report=report,
-    )
-    recovered = RecoveredCut(
-        cut=cut_id(bench, spec),
-        recipe_id=recipe.digest_with(rows.digest),
-        recipe=recipe.as_dict(),
-        training=asdict(outcome.standing)
-        | {"rows": len(trained), "held_out_rows": len(held_out), "device": device.type},
-    )
-    bench.recovered.put(recovered, outcome.layers)
+    layers = of_worker_0(layers, crew)
+    kept = kept_weights(layers) if spec.zeros_stay and not thinning else None
+    cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
+    checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
+    with memory_for(
+        f"training on {device} with {recipe.batch_rows} rows a step",
+        "free some and go on with --resume, or train with fewer --batch-rows or shorter rows",
+    ):
+        outcome = train(
+            Lesson(recipe, teacher_of(bench.base, where), rows, where, crew),
+            Student(bench.base, layers, recipe, kept=kept, device=where),
+            trained,
+            held_out,
+            checkpoints,
+            thinning=thinning,
+            resume=bool(checkpoints),
+            report=report,
+        )
+    if crew.rank == 0:
+        went = {"rows": len(trained), "held_out_rows": len(held_out), "device": where.type, "workers": crew.size}
+        training = asdict(outcome.standing) | went
+        recovered = RecoveredCut(cut=cut_name, recipe_id=recipe_id, recipe=recipe.as_dict(), training=training)
+        bench.recovered.put(recovered, outcome.layers)
+
+
+def checkpoints_of(root: Path, cut_name: str, recipe_id: str) -> Checkpoints:
+    """Return the checkpoints of a recipe's run on a cut."""
+    return Checkpoints(root, f"{cut_name}-{recipe_id}")
 
 
 def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:

@@ -1,7 +1,7 @@
 """One batch in front of teacher and student: what the student's answers to it cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from pruning.data import LabelledSet
 from pruning.evaluation import evaluate
 from pruning.prediction import multiplies_bfloat16, predict_logits
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.loss import distillation_loss, hidden_state_loss
 from pruning.recovery.recipe import Recipe
@@ -19,7 +20,7 @@ from pruning.tasks import TASKS
 
 
 class Losses(NamedTuple):
-    """Of one batch, means over the answers that its rows ask for."""
+    """Of one batch, means over the answers that its rows ask for; of several workers each has a part, which add up."""
 
     total: Tensor
     """What is trained on."""
@@ -35,11 +36,18 @@ class Teaching(Protocol):
         """How to train."""
 
     @property
+    def crew(self) -> Crew:
+        """Who takes the shares of every batch."""
+
+    @property
     def sequences(self) -> Sequence[TokenSequence]:
         """The rows, those trained on and those held out."""
 
     def losses(self, student: SlimBert, chosen: Sequence[int], tap: Tap | None = None) -> Losses:
         """Return the losses of the ``chosen`` rows, with their gradients; ``tap`` looks into the student."""
+
+    def alone(self) -> "Teaching":
+        """Return the same for a worker that has no others."""
 
     def score(self, student: SlimBert, held_out: Sequence[int]) -> float:
         """Return how well the student does on the ``held_out`` rows; more is better."""
@@ -53,6 +61,8 @@ class Lesson:
     teacher: SlimBert
     rows: LabelledSet
     device: torch.device
+    crew: Crew = SOLO
+    """Who takes the other shares of every batch."""
 
     @property
     def sequences(self) -> Sequence[TokenSequence]:
@@ -71,17 +81,22 @@ class Lesson:
             wanted, wanted_hidden = outputs_of(self.teacher, batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=computes_bfloat16(self.device)):
             given, given_hidden = outputs_of(student, batch, tap)
-        wanted, given, answers = wanted.float(), given.float(), max(1, task.answers(labels))
+        wanted, given = wanted.float(), given.float()
+        answers = max(1, self.crew.total([torch.tensor(task.answers(labels))])[0].item())  # all workers' together
         by_labels = task.loss(given, labels, lengths) / answers
         total = distillation_loss(
             self.recipe,
             soft=task.soft_loss(given, wanted, labels, lengths, self.recipe.temperature) / answers,
             task=by_labels,
             hidden=hidden_state_loss(
-                [state.float() for state in given_hidden], [state.float() for state in wanted_hidden]
+                [state.float() for state in given_hidden], [state.float() for state in wanted_hidden], self.crew
             ),
         )
         return Losses(total, by_labels)
+
+    def alone(self) -> "Lesson":
+        """Return the same for a worker that has no others."""
+        return replace(self, crew=SOLO)
 
     def score(self, student: SlimBert, held_out: Sequence[int]) -> float:
         """Return the worth of the student's answers to the ``held_out`` rows, by the task's own metric."""

@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
 from pruning.quantization import without_ranges
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.fake_quantization import round_as_integers
 from pruning.recovery.recipe import Recipe
 from pruning.slim.bert import SlimLayer
@@ -106,13 +107,15 @@ class Student:
             return False
         return not any(layers[name][~kept.cpu()].any() for name, kept in self.kept.items())
 
-    def learn(self, loss: Tensor, learning_rate: float) -> None:
-        """Take one step down the gradient of ``loss``.
+    def learn(self, loss: Tensor, learning_rate: float, crew: Crew = SOLO) -> None:
+        """Take one step down the gradient of ``loss``, of which every worker of the ``crew`` gives a part.
 
         Raises:
             GradientError: the gradient is not finite; no step was taken.
+            RecoveryError: a worker is gone.
         """
         loss.backward()
+        self._sum_gradients(crew)
         for name, kept in self.kept.items():
             gradient = self.parameters[name].grad
             assert gradient is not None  # every matrix takes part in the answer
@@ -127,6 +130,13 @@ class Student:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def _sum_gradients(self, crew: Crew) -> None:
+        """Put the sum of all workers' gradients in the place of this one's."""
+        learning = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
+        mine = [parameter.grad for parameter in learning if parameter.grad is not None]
+        for parameter, gradient in zip(learning, crew.total(mine), strict=True):
+            parameter.grad = gradient
 
     def is_taught(self, loss: Tensor) -> bool:
         """Tell whether ``loss`` and its gradient are finite; no step is taken."""

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from pruning.recovery.crew import Crew, total_by_name
 from pruning.recovery.criteria.base import Criterion, Memory, Moment
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.student import Student
@@ -44,12 +45,16 @@ class Thinning(ABC, Generic[C]):
         """Return what looks at the next batch."""
         return self.criterion.watch(student)
 
-    def observe(self, student: Student, watch: Watch, task_loss: Tensor) -> None:
-        """Take note of what the loss of the labels says of the student that has not learned from it yet."""
+    def observe(self, student: Student, watch: Watch, task_loss: Tensor, crew: Crew) -> None:
+        """Take note of what the loss of the labels says of the student that has not learned from it yet.
+
+        ``task_loss`` is this worker's part; what is taken note of is the whole ``crew``'s.
+        """
         self._seen += 1
         moment = Moment(self._seen, self.recipe.cut_every)
         with torch.no_grad():
-            self.criterion.take_note(self._memory, student.parameters, watch.gradients(task_loss), moment)
+            gradients = total_by_name(watch.gradients(task_loss), crew)
+            self.criterion.take_note(self._memory, student.parameters, gradients, moment)
 
     def thinned(self, student: Student, step: int, share: float) -> Student:
         """Return the student without what goes after ``step`` steps, at ``share`` of the run; some batch was seen."""
