@@ -10,9 +10,10 @@ import torch
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import DataError, SpecError
+from pruning.identity import cut_id
 from pruning.masks.structures import structure_mask
 from pruning.out_of_memory import memory_for
-from pruning.pipeline import build_variant, cut, cut_id
+from pruning.pipeline import build_variant, cut
 from pruning.quantization import input_ranges, with_ranges
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
@@ -158,11 +159,13 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
     """Return what cuts the dense model to ``spec`` while it trains.
 
     Raises:
-        SpecError: the cut is imported, or its pattern is 2:4, which nothing leads to bit by bit, or the criterion is
-            not the pattern's.
+        SpecError: the cut is imported, the pattern is 2:4, which nothing leads to bit by bit, the criterion is not the
+            pattern's, or the cut would have rounds, and it is the training that goes on in steps.
     """
     if spec.scorer == IMPORTED:
         raise SpecError(f"scorer={IMPORTED!r} names a cut that is made already: use gradual=0, or another scorer")
+    if spec.rounds > 1:
+        raise SpecError(f"a gradual cut is chosen while training, without rounds={spec.rounds}: use 1, or gradual=0")
     if spec.pattern is Pattern.TWO_FOUR:
         raise SpecError("pattern='2:4' is cut at once: use gradual=0, or pattern='unstructured'")
     if spec.pattern is Pattern.UNSTRUCTURED:

@@ -48,9 +48,6 @@ SCORERS: dict[str, Scorer] = {
 CHOICES = (*SCORERS, IMPORTED)
 """All that a cut may be chosen by."""
 
-STRUCTURES_ALONE = frozenset({Obs.name})
-"""Scorers that rank whole heads and neurons, and refuse to score single weights."""
-
 
 def scorer_named(name: str) -> Scorer:
     """Return a scorer by name.
@@ -75,7 +72,6 @@ def choice_named(name: str) -> str:
 __all__ = [
     "CHOICES",
     "SCORERS",
-    "STRUCTURES_ALONE",
     "CamCut",
     "CamCutShift",
     "Fisher",
