@@ -9,10 +9,11 @@ from torch import Tensor
 
 from pruning.encoder import BaseModel
 from pruning.errors import SpecError
+from pruning.identity import cut_id, identify
 from pruning.imported import imported_layers, own_zeros
 from pruning.masks.structures import StructureMask
 from pruning.masks.weights import two_four_mask, unstructured_mask
-from pruning.pipeline import build_variant, cut, cut_id, identify
+from pruning.pipeline import build_variant, cut
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
 from pruning.slim.bert import SlimBert

@@ -11,7 +11,8 @@ from torch.nn import functional
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import SpecError
-from pruning.pipeline import build_variant, cut, cut_id, identify
+from pruning.identity import cut_id, identify
+from pruning.pipeline import build_variant, cut
 from pruning.quantization import Range, input_ranges, quantize, quantized_matrix, with_ranges, without_ranges
 from pruning.recovery.distillation import checkpoints_of, recover
 from pruning.recovery.fake_quantization import FakeQuantizedLinear
