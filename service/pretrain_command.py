@@ -41,7 +41,7 @@ def pretrain(
     device: Annotated[Device, typer.Option(help="Where to train; auto takes a GPU if there is one.")] = Device.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Make one sparse encoder for many tasks, from a dense one and plain text.
+    """Make one sparse encoder for many tasks from plain text.
 
     Single weights go by size, more and more of them, while the encoder learns to give the hidden states of the dense
     one (Prune Once For All). What comes of it is a model folder like the first one, whose zeros fine-tuning can lock;
