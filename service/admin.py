@@ -7,6 +7,7 @@ The latter shows addresses of metrics pages and nothing else.
 
 import asyncio
 import hmac
+import re
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -23,9 +24,10 @@ from service.answer_headers import AnswerHeaders, variant_headers
 from service.bodies import read_json
 from service.controller import VariantController
 from service.documents import operation_document
-from service.errors import Invalid, NotReady, ServiceError, Unauthorized
+from service.errors import BadRequest, Invalid, NotReady, ServiceError, Unauthorized
 from service.limits import MAX_WAIT_S
 from service.operations import Cause, Operation, Phase
+from service.policy import MEMBERS
 from service.problems import install_problem_handlers, problem_response, send_problem, shown
 
 MAX_BODY_BYTES = 65_536
@@ -91,7 +93,7 @@ def build_admin_api(
 
 def _committed_headers(controller: Callable[[], VariantController]) -> dict[str, str]:
     try:
-        generation, committed = controller().served()
+        generation, committed = controller().view.served()
     except NotReady:  # nothing is committed as far as this process knows
         return {}
     return variant_headers(generation, committed.variant_id, committed.achieved_sparsity)
@@ -107,16 +109,28 @@ def _change_routes(
     )
     async def put_sparsity(request: Request, wait: WaitS = 0.0) -> Response:
         """Serve another variant. The same wish twice is one change; 200 once committed, 202 while it runs."""
+        expected = expected_generation(request.headers.get("if-match"))
         spec = parse_spec(await read_json(request, MAX_BODY_BYTES), scorers, usual)
-        return await _answer(request, await controller().request_change(spec), wait)
+        return await _answer(request, await controller().request_change(spec, expected), wait)
 
     @router.post("/rollback", responses={202: {"description": "It is running."}})
     async def post_rollback(request: Request, wait: WaitS = 0.0) -> Response:
         """Take back the change that runs, or serve the previous variant again if none does."""
-        operation = await controller().request_rollback()
+        expected = expected_generation(request.headers.get("if-match"))
+        operation = await controller().request_rollback(expected)
         if operation.error_type is Cause.CANCELLED:
             return _document(request, operation)
         return await _answer(request, operation, wait)
+
+    @router.get("/policy")
+    async def get_policy() -> dict[str, Any]:
+        """Return what the service may do by itself."""
+        return controller().view.policy().as_dict()
+
+    @router.put("/policy", openapi_extra=_policy_schema())
+    async def put_policy(request: Request) -> dict[str, Any]:
+        """Set some members of the policy; the others stay. What was set outlives a restart."""
+        return (await controller().change_policy(await read_json(request, MAX_BODY_BYTES))).as_dict()
 
     @router.get("/operations/{operation_id}")
     async def get_operation(operation_id: str) -> dict[str, Any]:
@@ -145,13 +159,13 @@ def _reading_routes(controller: Callable[[], VariantController], frontier: Front
     @router.get("/sparsity")
     async def get_sparsity() -> Response:
         """Return what is served, what it is worth, and who serves it."""
-        status = controller().status()
+        status = controller().view.status()
         return JSONResponse(status, headers={"etag": f'"{status["generation"]}"'})
 
     @router.get("/variants")
     async def get_variants() -> dict[str, Any]:
         """Return the manifest of every variant in the store."""
-        manifests = await asyncio.to_thread(controller().variants)
+        manifests = await asyncio.to_thread(controller().view.variants)
         return {"variants": [manifest.as_dict() for manifest in manifests]}
 
     @router.get("/frontier")
@@ -162,7 +176,7 @@ def _reading_routes(controller: Callable[[], VariantController], frontier: Front
     @router.get("/prometheus/targets")
     async def get_targets() -> list[dict[str, Any]]:
         """Return every metrics page, in the shape of Prometheus HTTP service discovery. No token is asked for."""
-        return controller().targets()
+        return controller().view.targets()
 
     @router.get("/health")
     async def get_health() -> dict[str, str]:
@@ -195,6 +209,20 @@ def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, str]) ->
     return spec
 
 
+def expected_generation(if_match: str | None) -> int | None:
+    """Return the generation that an ``If-Match`` header names: the ``etag`` of ``GET /sparsity``; None for any.
+
+    Raises:
+        BadRequest: it is no such etag.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = re.fullmatch(r'"(\d{1,18})"', if_match.strip())
+    if found is None:
+        raise BadRequest(f'If-Match must be the etag of GET /admin/sparsity, such as "7"; got {shown(if_match)}.')
+    return int(found[1])
+
+
 def _body_schema(scorers: Collection[str], usual: Mapping[str, str]) -> dict[str, Any]:
     """Return the OpenAPI words for the body, which ``read_json`` reads in place of FastAPI."""
     taken = PruneSpec.from_dict({"sparsity": 0.0, **usual}).as_dict()
@@ -209,6 +237,13 @@ def _body_schema(scorers: Collection[str], usual: Mapping[str, str]) -> dict[str
     schema = {"type": "object", "properties": properties, "required": ["sparsity"], "additionalProperties": False}
     content = {"application/json": {"schema": schema, "example": {"sparsity": 0.5}}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _policy_schema() -> dict[str, Any]:
+    """Return the OpenAPI words for a policy, any part of one."""
+    schema = {"type": "object", "properties": {name: {} for name in MEMBERS}, "additionalProperties": False}
+    example = {"slo_p99_ms": 50, "max_sparsity": 0.7, "mode": "auto"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
 
 
 async def _store_unreadable(request: Request, error: Exception) -> Response:

@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 class Audit:
     """Keeps the books of one controller."""
 
-    def __init__(self, metrics: ControlMetrics, accuracy_floor: float, wall: Callable[[], float]) -> None:
-        """Tell ``metrics``; ``wall`` gives the time in Unix seconds."""
+    def __init__(self, metrics: ControlMetrics, accuracy_floor: Callable[[], float], wall: Callable[[], float]) -> None:
+        """Tell ``metrics``; ``accuracy_floor`` gives the floor, ``wall`` the time in Unix seconds."""
         self._metrics = metrics
         self._accuracy_floor = accuracy_floor
         self._wall = wall
@@ -51,6 +51,6 @@ class Audit:
             generation=state.generation,
             replicas=len(fleet),
             running=state.operation is not None,
-            accuracy_floor=self._accuracy_floor,
+            accuracy_floor=self._accuracy_floor(),
         )
         return self._reached != before

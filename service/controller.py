@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import Any
 
 from pruning.spec import PruneSpec
-from pruning.variants import Manifest, VariantStore
+from pruning.variants import VariantStore
 from service.audit import Audit
 from service.builds import run_build
 from service.control_metrics import ControlMetrics
-from service.documents import status_document, targets_document
+from service.control_view import ControlView
 from service.durable import DurableRollout, EventFor
 from service.errors import NotFound, NotReady
 from service.events import (
@@ -26,7 +26,9 @@ from service.events import (
 )
 from service.fleet import Fleet
 from service.limits import Clock, ControlLimits
-from service.operations import Choice, Operation, Phase, RolloutState
+from service.operations import Operation, Phase, RolloutState
+from service.policy import Policy
+from service.policy_desk import PolicyDesk
 from service.protocol import Builder, Desired, ReplicaReport
 from service.standing import Standing
 from service.state import StateFile, StateUnwritable
@@ -42,6 +44,7 @@ class VariantController:
         self,
         *,
         limits: ControlLimits,
+        desk: PolicyDesk,
         builder: Builder,
         state_file: StateFile,
         store: VariantStore,
@@ -54,7 +57,8 @@ class VariantController:
         """Keep the parts; ``start`` reads the state.
 
         Args:
-            limits: floor and waiting times.
+            limits: waiting times.
+            desk: keeps the policy.
             builder: makes variants, away from here.
             state_file: where the state is kept.
             store: where the variants' manifests are read.
@@ -66,13 +70,16 @@ class VariantController:
         """
         self._limits = limits
         self._builder = builder
-        self._store = store
         self._initial_variant = initial_variant
-        self._standing = Standing(store, ladder, limits.accuracy_floor)
+        self._desk = desk
+        self._standing = Standing(store, ladder, lambda: desk.policy.accuracy_floor)
         self._clock = clock or Clock()
-        self._fleet = Fleet(lease_s=limits.lease_s, ladder=ladder, metrics_address=metrics_address)
+        self._fleet = Fleet(
+            lease_s=limits.lease_s, ladder=ladder, metrics_address=metrics_address, policy=lambda: desk.policy
+        )
         self._rollout = DurableRollout(state_file, self._act, self._clock.wall)
-        self._audit = Audit(metrics, limits.accuracy_floor, self._clock.wall)
+        self._audit = Audit(metrics, lambda: desk.policy.accuracy_floor, self._clock.wall)
+        self.view = ControlView(self._rollout, self._fleet, store, desk)
         self._told: Desired | None = None
         self._tasks = Tasks()
         self._build: asyncio.Task[None] | None = None
@@ -114,11 +121,12 @@ class VariantController:
                     await self._rollout.changed.wait_for(lambda: self._orders().version != known_version)
             return self._orders()
 
-    async def request_change(self, spec: PruneSpec) -> Operation:
+    async def request_change(self, spec: PruneSpec, expected_generation: int | None = None) -> Operation:
         """Return the operation that brings ``spec`` about: a new one, the running one, or the one that did.
 
         Raises:
             Conflict: another operation runs.
+            PreconditionFailed: another generation than the expected one is committed.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
         now = self._clock.wall()
@@ -129,21 +137,24 @@ class VariantController:
                 committed_stands=self._standing.stands(state.committed),
                 now=now,
                 deadline=now + self._limits.build_timeout_s,
+                expected_generation=expected_generation,
             )
         )
 
-    async def request_rollback(self) -> Operation:
+    async def request_rollback(self, expected_generation: int | None = None) -> Operation:
         """Return the change that ran, taken back; or, where none ran, the one that brings the previous variant back.
 
         Raises:
+            PreconditionFailed: another generation than the expected one is committed.
             Conflict: nothing runs, and there is no previous variant, or it is below the floor.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
         event = RollbackRequested(
             operation_id=_new_id(),
-            accuracy_floor=self._limits.accuracy_floor,
+            accuracy_floor=self._desk.policy.accuracy_floor,
             now=self._clock.wall(),
             deadline=self._clock.wall() + self._limits.prepare_timeout_s,
+            expected_generation=expected_generation,
         )
         return await self._request(lambda _: event)
 
@@ -170,27 +181,17 @@ class VariantController:
                     await self._rollout.changed.wait_for(lambda: self._settled(operation_id))
         return self.operation(operation_id)
 
-    def served(self) -> tuple[int, Choice]:
-        """Return (generation, variant) as committed, from memory; NotReady while the controller is starting."""
-        return self._rollout.state.generation, self._rollout.state.committed
-
-    def status(self) -> dict[str, Any]:
-        """Return what ``GET /admin/sparsity`` shows.
+    async def change_policy(self, members: Any) -> Policy:
+        """Set some members of the policy, on disk first, and tell the replicas; return what holds from now on.
 
         Raises:
-            pruning.errors.StoreError: the committed variant's manifest cannot be read.
+            Invalid: a member that cannot be valid or contradicts another.
+            NotReady: it cannot be written.
         """
-        state = self._rollout.state
-        manifest = self._store.manifest(state.committed.variant_id)
-        return status_document(state, manifest, self._limits.accuracy_floor, self._fleet)
-
-    def variants(self) -> list[Manifest]:
-        """Return the manifest of every variant in the store."""
-        return self._store.list()
-
-    def targets(self) -> list[dict[str, Any]]:
-        """Return every metrics page of the service, in the shape of Prometheus HTTP service discovery."""
-        return targets_document(self._fleet.peers())
+        policy = await self._desk.change(members)
+        async with self._rollout.changed:
+            self._tell()
+        return policy
 
     async def drain(self) -> None:
         """Ask every replica to finish what is in flight and to take nothing new; refuse changes from now on."""
@@ -255,7 +256,7 @@ class VariantController:
             operation_id,
             spec,
             in_use=self._fleet.in_use(self._rollout.state),
-            accuracy_floor=limits.accuracy_floor,
+            accuracy_floor=self._desk.policy.accuracy_floor,
             prepare_timeout_s=limits.prepare_timeout_s,
             wall=self._clock.wall,
         )
@@ -287,7 +288,7 @@ class VariantController:
         limits, now = self._limits, self._clock.wall()
         phase_s = limits.build_timeout_s if state.phase is Phase.BUILDING else limits.prepare_timeout_s
         return Restarted(
-            accuracy_floor=limits.accuracy_floor,
+            accuracy_floor=self._desk.policy.accuracy_floor,
             now=now,
             hold_until=now + limits.lease_s,
             deadline=now + limits.lease_s + phase_s,

@@ -17,6 +17,8 @@ class ChangeRequested:
     """Whether the committed variant is what a build of its own spec would give now, and is not below the floor."""
     now: float
     deadline: float
+    expected_generation: int | None = None
+    """The generation that whoever asks has seen; ``None`` takes any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class RollbackRequested:
     accuracy_floor: float
     now: float
     deadline: float
+    expected_generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

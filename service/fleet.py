@@ -1,11 +1,12 @@
 """The live replicas together: what they say, and what they are told."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from service.events import ReplicasReported, Tick
 from service.leases import LeaseTable
 from service.operations import Phase, RolloutState
+from service.policy import Policy
 from service.protocol import Desired, Peer, ReplicaReport, Staged
 
 CONTROL_ID = "control"
@@ -18,11 +19,14 @@ _VERSION_SPAN = 1 << 20
 class Fleet:
     """Reports in, orders out. Knows nothing of how a rollout goes on."""
 
-    def __init__(self, *, lease_s: float, ladder: tuple[str, ...], metrics_address: str) -> None:
+    def __init__(
+        self, *, lease_s: float, ladder: tuple[str, ...], metrics_address: str, policy: Callable[[], Policy]
+    ) -> None:
         """Begin with no replica; see ``VariantController`` for the arguments."""
         self._leases = LeaseTable(lease_s)
         self._ladder = ladder
         self._metrics_address = metrics_address
+        self._policy = policy
         self._draining = False
         self._orders: Desired | None = None
 
@@ -86,6 +90,7 @@ class Fleet:
             resident=self._ladder,
             draining=self._draining,
             peers=self.peers(),
+            policy=self._policy(),
         )
         if known is None or orders != known:
             known = replace(orders, version=max(orders.version + 1, state.version * _VERSION_SPAN))

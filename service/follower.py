@@ -146,6 +146,8 @@ class Follower:
         before, self._desired = self._desired, desired
         if desired.draining and not (before and before.draining):
             self._holder.start_draining()
+        if before is None or desired.policy != before.policy:
+            self._holder.heed(desired.policy)
         self._commit_if_loaded(desired)
         self._heard.set()
         if desired.generation <= self._holder.generation:

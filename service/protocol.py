@@ -10,6 +10,7 @@ from typing import Protocol
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
 from service.operations import Cause
+from service.policy import Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class Desired:
     draining: bool
     """True once the service is stopping: finish what is in flight, take nothing new."""
     peers: tuple[Peer, ...]
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,9 @@ class EngineHolder(Protocol):
 
     async def keep_resident(self, variant_ids: tuple[str, ...]) -> None:
         """Load these variants where they are not yet, and let go of others that are neither live nor staged."""
+
+    def heed(self, policy: Policy) -> None:
+        """Choose levels and sample requests by this policy from now on."""
 
     def start_draining(self) -> None:
         """Refuse new requests; those in flight are answered."""

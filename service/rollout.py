@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from service.errors import Conflict
+from service.errors import Conflict, PreconditionFailed
 from service.events import (
     Action,
     Announce,
@@ -47,13 +47,25 @@ def advance(state: RolloutState, event: Event) -> Transition:
 
     Raises:
         Conflict: a request that another running operation, or the lack of a previous variant, stands against.
+        PreconditionFailed: a request that was made for another generation.
         IllegalTransition: the event cannot happen in this phase.
     """
+    if isinstance(event, (ChangeRequested, RollbackRequested)):
+        _check_generation(state, event.expected_generation)
     handler = TRANSITIONS.get((state.phase, type(event)))
     if handler is None:
         raise IllegalTransition(f"{type(event).__name__} in phase {state.phase or 'idle'}. This is a bug.")
     changed, actions = handler(state, event)
     return (state if changed == state else replace(changed, version=state.version + 1)), actions
+
+
+def _check_generation(state: RolloutState, expected: int | None) -> None:
+    if expected not in (None, state.generation):
+        raise PreconditionFailed(
+            f"If-Match names generation {expected}, and {state.generation} is committed; look at what is served now, "
+            "then ask again.",
+            generation=state.generation,
+        )
 
 
 def _begin_change(state: RolloutState, event: ChangeRequested) -> Transition:

@@ -4,7 +4,6 @@ One request: check -> tokenize -> wait for a batch -> forward pass -> rank label
 """
 
 import asyncio
-import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from pruning.tokenization import Encoded, TextTokenizer
+from pruning.variants import Manifest
 from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
 from service.batcher import Answered, TokenBatcher
 from service.classification import rank
@@ -24,17 +24,17 @@ from service.engine import Live
 from service.errors import DeadlineExceeded, NotReady
 from service.inflight import Exchange, InFlight
 from service.lanes import Lanes
+from service.levels import chosen
 from service.metrics import ReplicaMetrics
 from service.metrics_merge import PeerPages, merge_pages
+from service.policy import Policy
 from service.protocol import Peer
 from service.schedule import Lane
 from service.schemas import Query
 from service.settings import Settings
 from service.shelf import EngineShelf
-from service.text_limits import check_lengths, check_texts, parts
-
-INLINE_CHARACTERS = 4096
-"""Characters that are tokenized on the event loop (about a millisecond); more go to a thread."""
+from service.text_limits import check_texts
+from service.tokenizing import tokenized
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,14 @@ class InferenceRuntime:
         self._settings = settings
         self._replica_id = replica_id
         self._peers = peers
+        self._policy = Policy(accuracy_floor=settings.accuracy_floor or 0.0)
+        """Until the controller's word is heard."""
         self._pages = PeerPages()
         self._lanes = Lanes.start(threads, side_by_side=shelf.live.engine.side_by_side)
         self._batcher = TokenBatcher[Live, Encoded](
-            lambda: shelf.live,
+            lambda engine: Live(shelf.live.generation, engine) if engine else shelf.live,
             _predict,
-            level=lambda: shelf.live.engine,
+            level=lambda engine: engine or shelf.live.engine,
             max_batch_tokens=settings.max_batch_tokens,
             max_batch_s=settings.max_batch_ms / 1e3,
             max_queue_tokens=settings.max_queue_tokens,
@@ -138,37 +140,23 @@ class InferenceRuntime:
         started = time.perf_counter()
         deadline = deadline or Deadline.in_seconds(self._settings.request_timeout_s)
         check_texts(query.texts, self._settings)
+        level = chosen(query.wish, self._shelf.live, self._shelf.resident, self._policy)
         try:
             async with asyncio.timeout_at(deadline.at):
-                sequences = await self._tokenize(query)
-                tokenized = time.perf_counter()
-                answered = await self._batcher.submit(sequences, deadline)
+                sequences = await tokenized(self._tokenizer, query, self._shelf.live.engine.max_length)
+                encoded = time.perf_counter()
+                answered = await self._batcher.submit(sequences, deadline, level)
         except TimeoutError:
             raise DeadlineExceeded(f"No answer within {deadline}; the service is busy.") from None
         ran = time.perf_counter()
         ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)
         body = orjson.dumps(ranked if query.nested else ranked[0])
         finished = time.perf_counter()
-        self._observe_stage["tokenization"](tokenized - started)
+        self._observe_stage["tokenization"](encoded - started)
         self._observe_stage["queue"](answered.queue_s)
         self._observe_stage["inference"](answered.inference_s)
         self._observe_stage["serialization"](finished - ran)
-        return Answer(body, self._headers(sequences, answered, tokenized - started, finished - started))
-
-    async def _tokenize(self, query: Query) -> list[Encoded]:
-        """Return the tokens of every text, none longer than the model's positions."""
-        limit = self._shelf.live.engine.max_length
-        encode = functools.partial(
-            self._tokenizer.encode,
-            query.texts,
-            max_length=limit,
-            truncate=query.truncate,
-            direction=query.direction,
-        )
-        characters = sum(len(part) for text in query.texts for part in parts(text))
-        sequences = encode() if characters <= INLINE_CHARACTERS else await asyncio.to_thread(encode)
-        check_lengths(sequences, limit)
-        return sequences
+        return Answer(body, self._headers(sequences, answered, encoded - started, finished - started))
 
     def _headers(
         self, sequences: Sequence[Encoded], answered: Answered[Live], tokenization_s: float, total_s: float
@@ -191,6 +179,10 @@ class InferenceRuntime:
         self._metrics.batch_texts.observe(len(lengths))
         self._metrics.batch_tokens.observe(sum(lengths))
         self._shelf.rehearsals.ran(live.engine, lane, lengths)
+
+    def heed(self, policy: Policy) -> None:
+        """Choose levels and sample requests by this policy from now on."""
+        self._policy = policy
 
     def start(self) -> None:
         """Begin to answer, on the running event loop."""
@@ -222,6 +214,11 @@ class InferenceRuntime:
     def live(self) -> Live:
         """What answers now."""
         return self._shelf.live
+
+    @property
+    def levels(self) -> list[Manifest]:
+        """The loaded levels that a request may ask for."""
+        return [engine.manifest for engine in self._shelf.resident]
 
     @property
     def inflight(self) -> int:

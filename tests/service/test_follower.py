@@ -12,6 +12,7 @@ from service.errors import NotReady
 from service.follower import Follower
 from service.newborn import first_desired
 from service.operations import Phase
+from service.policy import Policy
 from service.protocol import Desired, Peer, ReplicaReport, Staged
 from tests.service.control_parts import SetClock, make_control, until
 
@@ -62,6 +63,9 @@ class FakeHolder:
                 await self._get(variant_id)
         self.resident = variant_ids
 
+    def heed(self, policy: Policy) -> None:
+        self.policy = policy
+
     def start_draining(self) -> None:
         self.draining = True
 
@@ -110,6 +114,7 @@ def make_parts() -> Parts:
         resident=(),
         draining=False,
         peers=(Peer(replica_id="control", metrics_address="127.0.0.1:3999"),),
+        policy=Policy(accuracy_floor=0.8),
     )
     link, holder, clock = ScriptedLink(desired), FakeHolder(), SetClock()
     follower = Follower(

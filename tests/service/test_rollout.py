@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 
 from pruning.spec import Pattern, PruneSpec
-from service.errors import Conflict
+from service.errors import Conflict, PreconditionFailed
 from service.events import (
     Action,
     Announce,
@@ -339,3 +339,14 @@ def test_the_history_is_bounded_and_keeps_the_latest() -> None:
     assert len(state.history) == HISTORY_LIMIT
     assert state.find("n4") is None
     assert state.find(f"n{HISTORY_LIMIT + 4}") is not None
+
+
+@pytest.mark.parametrize("event", [ChangeRequested, RollbackRequested])
+def test_a_request_for_another_generation_changes_nothing(event: type[Event]) -> None:
+    state = replace(first_state(), generation=7, previous=choice_of(HALF))
+    for expected in (6, 8):
+        with pytest.raises(PreconditionFailed) as refused:
+            advance(state, replace(EVENTS[event], expected_generation=expected))
+        assert refused.value.extensions == {"generation": 7}
+    changed, _ = advance(state, replace(EVENTS[event], expected_generation=7))
+    assert changed.operation is not None

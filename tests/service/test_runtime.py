@@ -16,7 +16,9 @@ from service.classification import Ranking
 from service.deadlines import Deadline
 from service.engine import Engine, Live
 from service.errors import DeadlineExceeded, InferenceFailed, Invalid, NotReady, TooLarge
+from service.levels import Wish
 from service.metrics import ReplicaMetrics, serve_metrics
+from service.policy import Policy
 from service.protocol import EngineHolder, Peer
 from service.runtime import InferenceRuntime
 from service.schemas import Query
@@ -270,4 +272,23 @@ async def test_the_page_merges_peers_and_counts_those_that_do_not_answer(base: B
     assert 'sparsedial_queue_limit_tokens{replica="r2"} 55.0' in page
     assert 'sparsedial_metrics_peer_failures_total{replica="r1"} 1.0' in page
     assert "gone" not in page
+    await runtime.stop()
+
+
+async def test_a_request_that_names_a_level_is_answered_by_it_and_bounds_hold(
+    base: BaseModel, tiny_model_dir: Path
+) -> None:
+    levels = {name: engine_of(base, name * 16, sparsity) for name, sparsity in (("a", 0.0), ("b", 0.5))}
+    shelf = EngineShelf(lambda variant_id: levels[variant_id], Live(7, levels["a"]))
+    await shelf.keep_resident(("a", "b"))
+    runtime = InferenceRuntime(
+        shelf, TextTokenizer.load(tiny_model_dir), ReplicaMetrics("1"), Settings(), replica_id="r1"
+    )
+    runtime.start()
+    answer = await runtime.classify(query("good", wish=Wish(sparsity=0.5)))
+    assert (answer.headers["x-generation"], answer.headers["x-variant"]) == ("7", "b" * 16)
+    assert (await runtime.classify(query("good"))).headers["x-variant"] == "a" * 16
+    runtime.heed(Policy(accuracy_floor=0.0, max_sparsity=0.4))
+    with pytest.raises(Invalid, match="outside the bounds"):
+        await runtime.classify(query("good", wish=Wish(sparsity=0.5)))
     await runtime.stop()
