@@ -42,7 +42,7 @@ class LeaseTable:
             return False
         known = self._leases.get(report.replica_id)
         self._leases[report.replica_id] = _Lease(report, now)
-        return known is None or replace(known.report, inflight=report.inflight) != report
+        return known is None or replace(known.report, inflight=report.inflight, load=report.load) != report
 
     def sweep(self, now: float) -> None:
         """Drop the replicas whose lease has run out. Call several times per lease.

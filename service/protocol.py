@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
+from service.load import Load
 from service.operations import Cause
 from service.policy import Policy
 
@@ -65,6 +66,8 @@ class ReplicaReport:
     metrics_address: str
     inflight: int
     """Requests accepted and not yet answered."""
+    load: Load | None
+    """What it gets and does, as of this report; None from one that serves nothing yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,9 @@ class EngineHolder(Protocol):
 
     def start_draining(self) -> None:
         """Refuse new requests; those in flight are answered."""
+
+    def load(self) -> Load:
+        """Return what this replica gets, does and has waiting, as of now."""
 
     @property
     def generation(self) -> int:

@@ -26,6 +26,7 @@ REPORT = ReplicaReport(
     failure=None,
     metrics_address="",
     inflight=0,
+    load=None,
 )
 
 
