@@ -44,7 +44,7 @@ class Fleet:
         return self._draining
 
     def hear(self, report: ReplicaReport, now: float) -> bool:
-        """Take a report; tell whether it says anything new, its load apart."""
+        """Take a report; tell whether it says anything new, what it counts apart."""
         return self._leases.renew(report, now)
 
     def sweep(self, now: float) -> None:

@@ -74,7 +74,7 @@ def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: Model
     @routes.get("/info")
     async def show_info() -> Response:
         """Say which model and variant answer, and the limits."""
-        return _json(info(card, runtime.live, runtime.levels, settings))
+        return _json(info(card, runtime.dial.live, runtime.dial.levels, settings))
 
     return routes
 

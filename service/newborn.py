@@ -74,7 +74,6 @@ async def first_desired(
         failure=None,
         metrics_address=metrics_address,
         inflight=0,
-        load=None,
     )
     try:
         async with asyncio.timeout(timeout_s):

@@ -1,4 +1,4 @@
-"""The words that the controller and its replicas exchange, and the three seams between the parts.
+"""The words that the controller and its replicas exchange, and the seams between the parts.
 
 Frozen values only: they travel between processes. Nothing here imports Ray, so both halves of the protocol are
 tested without a cluster.
@@ -12,6 +12,7 @@ from pruning.variants import Manifest
 from service.load import Load
 from service.operations import Cause
 from service.policy import Policy
+from service.tally import Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,14 @@ class Staged:
 
     operation_id: str
     variant_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """The staged variant answers a share of the requests that name no level."""
+
+    variant_id: str
+    fraction: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +58,7 @@ class Desired:
     """True once the service is stopping: finish what is in flight, take nothing new."""
     peers: tuple[Peer, ...]
     policy: Policy
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +76,10 @@ class ReplicaReport:
     metrics_address: str
     inflight: int
     """Requests accepted and not yet answered."""
-    load: Load | None
+    load: Load | None = None
     """What it gets and does, as of this report; None from one that serves nothing yet."""
+    tallies: tuple[Tally, ...] = ()
+    """What it counted of each variant since it started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +127,8 @@ class EngineHolder(Protocol):
     def heed(self, policy: Policy) -> None:
         """Choose levels and sample requests by this policy from now on."""
 
-    def start_draining(self) -> None:
-        """Refuse new requests; those in flight are answered."""
-
-    def load(self) -> Load:
-        """Return what this replica gets, does and has waiting, as of now."""
+    def try_out(self, trial: Trial | None) -> None:
+        """Let a loaded variant answer a share of the requests from now on; ``None`` ends that."""
 
     @property
     def generation(self) -> int:
@@ -129,6 +138,20 @@ class EngineHolder(Protocol):
     def variant_id(self) -> str:
         """The variant that answers now."""
 
+
+class Door(Protocol):
+    """A replica's requests, as its follower sees them."""
+
+    def start_draining(self) -> None:
+        """Refuse new requests; those in flight are answered."""
+
     @property
     def inflight(self) -> int:
         """Requests accepted and not yet answered."""
+
+    def load(self) -> Load:
+        """Return what this replica gets, does and has waiting, as of now."""
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        """What was counted of each variant since the replica started."""

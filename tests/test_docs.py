@@ -156,8 +156,8 @@ def test_the_examples_have_the_members_of_the_real_answers(tiny_model_dir: Path)
     assert shown["operation"].keys() == COMMITTED.keys()
     assert shown["status"].keys() == state.keys()
     assert shown["status"]["replicas"][0].keys() == state["replicas"][0].keys()
-    assert shown["info"].keys() == info(CARD, runtime.live, [], Settings()).keys()
-    assert shown["info"]["sparsedial"].keys() == info(CARD, runtime.live, [], Settings())["sparsedial"].keys()
+    assert shown["info"].keys() == info(CARD, runtime.dial.live, [], Settings()).keys()
+    assert shown["info"]["sparsedial"].keys() == info(CARD, runtime.dial.live, [], Settings())["sparsedial"].keys()
     assert shown["policy"].keys() == Policy(accuracy_floor=0.8).as_dict().keys()
     assert shown["problem"].keys() == {*ServiceError("x").problem("id"), "retry_after_s"}
 

@@ -26,7 +26,6 @@ REPORT = ReplicaReport(
     failure=None,
     metrics_address="",
     inflight=0,
-    load=None,
 )
 
 

@@ -15,7 +15,6 @@ def newborn() -> ReplicaReport:
         failure=None,
         metrics_address=blank.metrics_address,
         inflight=0,
-        load=None,
     )
 
 
