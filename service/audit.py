@@ -25,9 +25,11 @@ class Audit:
     def entered(self, operation: Operation) -> None:
         """Write the audit line of an operation's phase; count the operation if it has ended."""
         logger.info(
-            "operation=%s kind=%s phase=%s spec=%s variant=%s accuracy=%s generation=%s error=%r",
+            "operation=%s kind=%s asked_by=%s reason=%r phase=%s spec=%s variant=%s accuracy=%s generation=%s error=%r",
             operation.id,
             operation.kind,
+            operation.asked_by,
+            operation.reason,
             operation.phase,
             operation.spec.as_dict(),
             operation.variant_id,

@@ -8,6 +8,7 @@ from service.documents import status_document, targets_document
 from service.durable import DurableRollout
 from service.fleet import Fleet
 from service.operations import Choice
+from service.pilot import Pilot
 from service.policy import Policy
 from service.policy_desk import PolicyDesk
 
@@ -20,6 +21,7 @@ class ControlView:
     fleet: Fleet
     store: VariantStore
     desk: PolicyDesk
+    pilot: Pilot
 
     def served(self) -> tuple[int, Choice]:
         """Return (generation, variant) as committed, from memory; NotReady while the controller is starting."""
@@ -37,7 +39,7 @@ class ControlView:
         """
         state = self.rollout.state
         manifest = self.store.manifest(state.committed.variant_id)
-        return status_document(state, manifest, self.desk.policy, self.fleet)
+        return status_document(state, manifest, self.desk.policy, self.fleet, self.pilot.document())
 
     def variants(self) -> list[Manifest]:
         """Return the manifest of every variant in the store."""

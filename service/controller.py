@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import uuid
 from contextlib import suppress
 from typing import Any
 
@@ -14,25 +13,18 @@ from service.control_metrics import ControlMetrics
 from service.control_view import ControlView
 from service.durable import DurableRollout, EventFor
 from service.errors import NotFound, NotReady
-from service.events import (
-    Action,
-    Announce,
-    Built,
-    ChangeRequested,
-    Reply,
-    Restarted,
-    RollbackRequested,
-    StartBuild,
-)
+from service.events import Action, Announce, Built, Reply, StartBuild
 from service.fleet import Fleet
 from service.limits import Clock, ControlLimits
-from service.operations import Operation, Phase, RolloutState
-from service.policy import Policy
+from service.operations import Asker, Choice, Operation
+from service.pilot import Pilot
+from service.policy import Mode, Policy
 from service.policy_desk import PolicyDesk
 from service.protocol import Builder, Desired, ReplicaReport
 from service.standing import Standing
 from service.state import StateFile, StateUnwritable
 from service.tasks import Tasks
+from service.timed_events import TimedEvents
 
 logger = logging.getLogger(__name__)
 
@@ -74,12 +66,22 @@ class VariantController:
         self._desk = desk
         self._standing = Standing(store, ladder, lambda: desk.policy.accuracy_floor)
         self._clock = clock or Clock()
+        self._events = TimedEvents(limits, desk, self._clock)
         self._fleet = Fleet(
             lease_s=limits.lease_s, ladder=ladder, metrics_address=metrics_address, policy=lambda: desk.policy
         )
         self._rollout = DurableRollout(state_file, self._act, self._clock.wall)
         self._audit = Audit(metrics, lambda: desk.policy.accuracy_floor, self._clock.wall)
-        self.view = ControlView(self._rollout, self._fleet, store, desk)
+        self._pilot = Pilot(
+            desk=desk,
+            fleet=self._fleet,
+            store=store,
+            ladder=ladder,
+            ask=self._request_level,
+            metrics=metrics.governor,
+            monotonic=self._clock.monotonic,
+        )
+        self.view = ControlView(self._rollout, self._fleet, store, desk, self._pilot)
         self._told: Desired | None = None
         self._tasks = Tasks()
         self._build: asyncio.Task[None] | None = None
@@ -93,7 +95,7 @@ class VariantController:
             BelowFloor: nothing was ever committed and the initial variant is below the floor.
             pruning.errors.StoreError: nothing was ever committed and the initial variant is not in the store.
         """
-        await self._rollout.begin(lambda: self._standing.first_state(self._initial_variant), self._restarted)
+        await self._rollout.begin(lambda: self._standing.first_state(self._initial_variant), self._events.restarted)
         for words in await asyncio.to_thread(self._standing.misgivings, self._rollout.state.committed):
             logger.warning("%s", words)
         self._ticker = self._tasks.spawn(self._keep_time())
@@ -125,18 +127,15 @@ class VariantController:
         """Return the operation that brings ``spec`` about: a new one, the running one, or the one that did.
 
         Raises:
-            Conflict: another operation runs.
+            Conflict: another operation runs, or the governor turns the dial.
             PreconditionFailed: another generation than the expected one is committed.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
-        now = self._clock.wall()
+        self._pilot.check_resting()
         return await self._request(
-            lambda state: ChangeRequested(
-                operation_id=_new_id(),
-                spec=spec,
+            lambda state: self._events.change(
+                spec,
                 committed_stands=self._standing.stands(state.committed),
-                now=now,
-                deadline=now + self._limits.build_timeout_s,
                 expected_generation=expected_generation,
             )
         )
@@ -144,19 +143,18 @@ class VariantController:
     async def request_rollback(self, expected_generation: int | None = None) -> Operation:
         """Return the change that ran, taken back; or, where none ran, the one that brings the previous variant back.
 
+        A governor that turned the dial rests from then on, or it would undo that: the mode is ``manual``.
+
         Raises:
             PreconditionFailed: another generation than the expected one is committed.
             Conflict: nothing runs, and there is no previous variant, or it is below the floor.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
-        event = RollbackRequested(
-            operation_id=_new_id(),
-            accuracy_floor=self._desk.policy.accuracy_floor,
-            now=self._clock.wall(),
-            deadline=self._clock.wall() + self._limits.prepare_timeout_s,
-            expected_generation=expected_generation,
-        )
-        return await self._request(lambda _: event)
+        event = self._events.rollback(expected_generation)
+        operation = await self._request(lambda _: event)
+        if self._desk.policy.mode is Mode.AUTO:
+            await self.change_policy({"mode": Mode.MANUAL})
+        return operation
 
     def operation(self, operation_id: str) -> Operation:
         """Return a running or remembered operation.
@@ -209,6 +207,7 @@ class VariantController:
         await self._hear_replicas()
         await self._rollout.apply_or_end(lambda state: self._fleet.time_passed(state, self._clock.wall()))
         await self._rollout.flush()
+        await self._pilot.tick(self._rollout.state, self._clock.wall())
 
     async def _keep_time(self) -> None:
         while True:
@@ -233,6 +232,9 @@ class VariantController:
             logger.error("request refused: %s", error)
             raise NotReady(f"Nothing was changed: {error}.", retry_after_s=5) from error
         return next(action.operation for action in actions if isinstance(action, Reply))
+
+    async def _request_level(self, choice: Choice, reason: str) -> Operation:
+        return await self._request(lambda _: self._events.level(choice, Asker.GOVERNOR, reason))
 
     def _act(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
@@ -283,17 +285,3 @@ class VariantController:
         operation = self.operation(operation_id)
         generation = operation.generation or 0
         return operation.finished and self._fleet.reached(generation) == generation
-
-    def _restarted(self, state: RolloutState) -> Restarted:
-        limits, now = self._limits, self._clock.wall()
-        phase_s = limits.build_timeout_s if state.phase is Phase.BUILDING else limits.prepare_timeout_s
-        return Restarted(
-            accuracy_floor=self._desk.policy.accuracy_floor,
-            now=now,
-            hold_until=now + limits.lease_s,
-            deadline=now + limits.lease_s + phase_s,
-        )
-
-
-def _new_id() -> str:
-    return uuid.uuid4().hex[:16]

@@ -22,6 +22,8 @@ def operation_document(operation: Operation) -> dict[str, Any]:
         "achieved_sparsity": operation.achieved_sparsity,
         "accuracy": operation.accuracy,
         "generation": operation.generation,
+        "asked_by": operation.asked_by.value,
+        "reason": operation.reason,
         "error": operation.error,
         "error_type": operation.error_type.value if operation.error_type else None,
         "created_at": _moment(operation.created_at),
@@ -31,9 +33,13 @@ def operation_document(operation: Operation) -> dict[str, Any]:
 
 
 def status_document(
-    state: RolloutState, committed: Manifest, policy: Policy, replicas: Iterable[ReplicaReport]
+    state: RolloutState,
+    committed: Manifest,
+    policy: Policy,
+    replicas: Iterable[ReplicaReport],
+    governor: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what ``GET /admin/sparsity`` shows."""
+    """Return what ``GET /admin/sparsity`` shows; ``governor`` is what ``Pilot.document`` says."""
     evaluation = committed.evaluation
     return {
         "generation": state.generation,
@@ -45,6 +51,7 @@ def status_document(
         "agreement": evaluation.agreement,
         "accuracy_floor": policy.accuracy_floor,
         "mode": policy.mode.value,
+        "governor": governor,
         "previous_variant": state.previous.variant_id if state.previous else None,
         "operation": operation_document(state.operation) if state.operation else None,
         "replicas": [

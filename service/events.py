@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pruning.spec import PruneSpec
-from service.operations import Cause, Operation
+from service.operations import Asker, Cause, Choice, Operation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,20 @@ class RollbackRequested:
     now: float
     deadline: float
     expected_generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelChosen:
+    """The service itself wants a level served that every replica holds loaded. ``deadline`` is for its preparation."""
+
+    operation_id: str
+    choice: Choice
+    """The level; whoever asked for it before is of no account."""
+    asked_by: Asker
+    reason: str
+    accuracy_floor: float
+    now: float
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +102,7 @@ class Restarted:
     deadline: float
 
 
-Event = ChangeRequested | RollbackRequested | Built | Broken | ReplicasReported | Tick | Restarted
+Event = ChangeRequested | RollbackRequested | LevelChosen | Built | Broken | ReplicasReported | Tick | Restarted
 
 
 @dataclass(frozen=True, slots=True)

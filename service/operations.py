@@ -18,6 +18,13 @@ class Kind(StrEnum):
     ROLLBACK = "rollback"
 
 
+class Asker(StrEnum):
+    """Who asked for an operation."""
+
+    OPERATOR = "operator"
+    GOVERNOR = "governor"
+
+
 class Phase(StrEnum):
     """Where an operation stands; the last three are final."""
 
@@ -68,6 +75,9 @@ class Operation:
     """Every phase it entered, and when."""
     deadline: float
     """When the running phase is given up."""
+    asked_by: Asker = Asker.OPERATOR
+    reason: str | None = None
+    """Why the service asked for it by itself."""
     variant_id: str | None = None
     achieved_sparsity: float | None = None
     accuracy: float | None = None
@@ -75,6 +85,20 @@ class Operation:
     """The generation under which it was committed."""
     error: str | None = None
     error_type: Cause | None = None
+
+    @classmethod
+    def of_stored(cls, choice: Choice, *, id: str, kind: Kind, now: float, deadline: float) -> Self:
+        """Return the operation that prepares a variant for which there is nothing to build."""
+        return cls(
+            id=id,
+            kind=kind,
+            spec=choice.spec,
+            entered=((Phase.PREPARING, now),),
+            deadline=deadline,
+            variant_id=choice.variant_id,
+            achieved_sparsity=choice.achieved_sparsity,
+            accuracy=choice.accuracy,
+        )
 
     @property
     def phase(self) -> Phase:

@@ -25,6 +25,7 @@ from service.events import (
     Built,
     ChangeRequested,
     Event,
+    LevelChosen,
     ReplicasReported,
     Reply,
     Restarted,
@@ -123,17 +124,24 @@ def _begin_rollback(state: RolloutState, event: RollbackRequested) -> Transition
     if target.accuracy < event.accuracy_floor:
         below = below_floor(target.accuracy, event.accuracy_floor)
         raise Conflict(f"The previous variant {target.variant_id}: {below}; choose a lower sparsity")
-    operation = Operation(
-        id=event.operation_id,
-        kind=Kind.ROLLBACK,
-        spec=target.spec,
-        entered=((Phase.PREPARING, event.now),),
-        deadline=event.deadline,
-        variant_id=target.variant_id,
-        achieved_sparsity=target.achieved_sparsity,
-        accuracy=target.accuracy,
+    operation = Operation.of_stored(
+        target, id=event.operation_id, kind=Kind.ROLLBACK, now=event.now, deadline=event.deadline
     )
     return replace(state, operation=operation), (Announce(operation), Reply(operation))
+
+
+def _begin_level(state: RolloutState, event: LevelChosen) -> Transition:
+    """Prepare a level that is stored and evaluated: there is nothing to build."""
+    choice = event.choice
+    if choice.accuracy < event.accuracy_floor:
+        raise Conflict(f"level {choice.spec.sparsity:g}: {below_floor(choice.accuracy, event.accuracy_floor)}")
+    stored = Operation.of_stored(choice, id=event.operation_id, kind=Kind.SWAP, now=event.now, deadline=event.deadline)
+    operation = replace(stored, asked_by=event.asked_by, reason=event.reason)
+    return replace(state, operation=operation), (Announce(operation), Reply(operation))
+
+
+def _wait_for_other(state: RolloutState, event: LevelChosen) -> Transition:
+    raise _busy(_running(state))
 
 
 def _take_back(state: RolloutState, event: RollbackRequested) -> Transition:
@@ -269,11 +277,13 @@ def _busy(running: Operation) -> Conflict:
 TRANSITIONS: dict[tuple[Phase | None, type[Event]], Callable[[RolloutState, Any], Transition]] = {
     (None, ChangeRequested): _begin_change,
     (None, RollbackRequested): _begin_rollback,
+    (None, LevelChosen): _begin_level,
     (None, ReplicasReported): _unchanged,
     (None, Tick): _unchanged,
     (None, Restarted): _resume,
     (Phase.BUILDING, ChangeRequested): _join_change,
     (Phase.BUILDING, RollbackRequested): _take_back,
+    (Phase.BUILDING, LevelChosen): _wait_for_other,
     (Phase.BUILDING, Built): _prepare,
     (Phase.BUILDING, Broken): _give_up,
     (Phase.BUILDING, ReplicasReported): _unchanged,
@@ -281,6 +291,7 @@ TRANSITIONS: dict[tuple[Phase | None, type[Event]], Callable[[RolloutState, Any]
     (Phase.BUILDING, Restarted): _resume,
     (Phase.PREPARING, ChangeRequested): _join_change,
     (Phase.PREPARING, RollbackRequested): _take_back,
+    (Phase.PREPARING, LevelChosen): _wait_for_other,
     (Phase.PREPARING, Broken): _give_up,
     (Phase.PREPARING, ReplicasReported): _hear_replicas,
     (Phase.PREPARING, Tick): _check_deadline,

@@ -9,7 +9,7 @@ from typing import Any
 from pruning.errors import StoreError
 from pruning.files import digest_of, write_json
 from pruning.spec import PruneSpec
-from service.operations import Cause, Choice, Kind, Operation, Phase, RolloutState
+from service.operations import Asker, Cause, Choice, Kind, Operation, Phase, RolloutState
 
 STATE = "state.json"
 """Name of the file in a store."""
@@ -123,6 +123,7 @@ def _operation(values: Mapping[str, Any]) -> Operation:
             "kind": Kind(values["kind"]),
             "spec": PruneSpec.from_dict(values["spec"]),
             "entered": tuple((Phase(phase), moment) for phase, moment in values["entered"]),
+            "asked_by": Asker(values.get("asked_by", Asker.OPERATOR)),
             "error_type": Cause(values["error_type"]) if values["error_type"] else None,
         }
     )

@@ -133,9 +133,14 @@ class FakeBuilder:
         return put(self.store, spec, self.accuracy, self.edition)
 
 
-def put(store: VariantStore, spec: PruneSpec, accuracy: float = 0.9, edition: str = "") -> Manifest:
+def put(
+    store: VariantStore, spec: PruneSpec, accuracy: float = 0.9, edition: str = "", items_per_s: float = 250.0
+) -> Manifest:
     manifest = manifest_of(spec, accuracy)
-    return store.put({"weight": torch.zeros(1)}, replace(manifest, variant_id=edition + manifest.variant_id))
+    speed = replace(manifest.speed, items_per_s=items_per_s)
+    return store.put(
+        {"weight": torch.zeros(1)}, replace(manifest, variant_id=edition + manifest.variant_id, speed=speed)
+    )
 
 
 @dataclass

@@ -26,7 +26,7 @@ def building() -> dict[str, Any]:
 
 
 def status_of(state: RolloutState) -> dict[str, Any]:
-    return status_document(state, manifest_of(DENSE), Policy(accuracy_floor=FLOOR), [report_of()])
+    return status_document(state, manifest_of(DENSE), Policy(accuracy_floor=FLOOR), [report_of()], None)
 
 
 def problem(status: int, detail: str, **members: Any) -> dict[str, Any]:

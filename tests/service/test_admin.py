@@ -83,6 +83,7 @@ async def test_the_dial_says_what_is_served(admin: Admin) -> None:
         "agreement": 0.97,
         "accuracy_floor": FLOOR,
         "mode": "manual",
+        "governor": None,
         "previous_variant": None,
         "operation": None,
         "replicas": [{"id": "r1", "generation": 1, "variant": id_of(DENSE)}],
@@ -110,6 +111,8 @@ async def test_a_change_that_is_waited_for_is_answered_when_committed(admin: Adm
         "achieved_sparsity": 0.5,
         "accuracy": 0.9,
         "generation": 2,
+        "asked_by": "operator",
+        "reason": None,
         "error": None,
         "error_type": None,
     }

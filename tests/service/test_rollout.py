@@ -12,6 +12,7 @@ from service.events import (
     Built,
     ChangeRequested,
     Event,
+    LevelChosen,
     ReplicasReported,
     Reply,
     Restarted,
@@ -19,7 +20,7 @@ from service.events import (
     StartBuild,
     Tick,
 )
-from service.operations import HISTORY_LIMIT, Cause, Kind, Operation, Phase, RolloutState
+from service.operations import HISTORY_LIMIT, Asker, Cause, Kind, Operation, Phase, RolloutState
 from service.rollout import TRANSITIONS, IllegalTransition, advance
 from tests.service.control_parts import DENSE, FLOOR, choice_of, first_state, id_of
 
@@ -34,6 +35,20 @@ def change(
 
 def rollback(operation_id: str = "op2", now: float = 30.0, floor: float = FLOOR) -> RollbackRequested:
     return RollbackRequested(operation_id=operation_id, accuracy_floor=floor, now=now, deadline=now + 30)
+
+
+def level(
+    spec: PruneSpec = MORE, operation_id: str = "op3", now: float = 40.0, *, accuracy: float = 0.88
+) -> LevelChosen:
+    return LevelChosen(
+        operation_id=operation_id,
+        choice=choice_of(spec, accuracy=accuracy, operation_id="long ago"),
+        asked_by=Asker.GOVERNOR,
+        reason="9 requests a second were refused",
+        accuracy_floor=FLOOR,
+        now=now,
+        deadline=now + 30,
+    )
 
 
 def built(
@@ -89,6 +104,7 @@ def in_phase(phase: Phase | None) -> RolloutState:
 EVENTS: dict[type[Event], Event] = {
     ChangeRequested: change(),
     RollbackRequested: rollback(),
+    LevelChosen: level(),
     Built: built(),
     Broken: broken(),
     ReplicasReported: reported(),
@@ -97,10 +113,13 @@ EVENTS: dict[type[Event], Event] = {
 }
 
 LEGAL: dict[Phase | None, set[type[Event]]] = {
-    None: {ChangeRequested, RollbackRequested, ReplicasReported, Tick, Restarted},
+    None: {ChangeRequested, RollbackRequested, LevelChosen, ReplicasReported, Tick, Restarted},
     Phase.BUILDING: {ChangeRequested, RollbackRequested, Built, Broken, ReplicasReported, Tick, Restarted},
     Phase.PREPARING: {ChangeRequested, RollbackRequested, Broken, ReplicasReported, Tick, Restarted},
 }
+
+BUSY: dict[type[Event], set[Phase]] = {LevelChosen: {Phase.BUILDING, Phase.PREPARING}}
+"""Where an event is decided by refusing it for the operation that runs."""
 
 
 def test_the_examples_cover_every_event() -> None:
@@ -111,7 +130,10 @@ def test_the_examples_cover_every_event() -> None:
 @pytest.mark.parametrize("phase", [None, *Phase])
 def test_every_pair_of_phase_and_event_is_decided(phase: Phase | None, kind: type[Event]) -> None:
     state, event = in_phase(phase), EVENTS[kind]
-    if kind in LEGAL.get(phase, set()):
+    if phase in BUSY.get(kind, set()):
+        with pytest.raises(Conflict, match="op1"):
+            advance(state, event)
+    elif kind in LEGAL.get(phase, set()):
         changed, _ = advance(state, event)
         assert changed.version == state.version + (changed != state)
     else:
@@ -350,3 +372,19 @@ def test_a_request_for_another_generation_changes_nothing(event: type[Event]) ->
         assert refused.value.extensions == {"generation": 7}
     changed, _ = advance(state, replace(EVENTS[event], expected_generation=7))
     assert changed.operation is not None
+
+
+def test_a_level_that_the_service_chose_is_prepared_at_once_and_says_why() -> None:
+    state, actions = advance(first_state(), level())
+    asked = replied(actions)
+    assert (asked.phase, asked.kind, asked.variant_id) == (Phase.PREPARING, Kind.SWAP, id_of(MORE))
+    assert (asked.asked_by, asked.reason) == (Asker.GOVERNOR, "9 requests a second were refused")
+    assert not [action for action in actions if isinstance(action, StartBuild)]
+    done = after(state, reported(of="op3", now=41.0))
+    assert (done.committed.variant_id, done.committed.operation_id, done.generation) == (id_of(MORE), "op3", 2)
+    assert done.history[-1].reason == asked.reason
+
+
+def test_a_level_below_the_floor_is_refused_whoever_chose_it() -> None:
+    with pytest.raises(Conflict, match="below the floor"):
+        advance(first_state(), level(accuracy=0.5))

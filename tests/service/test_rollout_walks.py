@@ -11,15 +11,16 @@ from service.events import (
     Built,
     ChangeRequested,
     Event,
+    LevelChosen,
     ReplicasReported,
     Restarted,
     RollbackRequested,
     StartBuild,
     Tick,
 )
-from service.operations import Cause, Choice, Phase
+from service.operations import Asker, Cause, Choice, Phase
 from service.rollout import advance
-from tests.service.control_parts import FLOOR, first_state, id_of
+from tests.service.control_parts import FLOOR, choice_of, first_state, id_of
 
 LEASE_S = 3.0
 specs = sampled_from([PruneSpec(sparsity=sparsity) for sparsity in (0.0, 0.3, 0.5, 0.7)])
@@ -89,6 +90,19 @@ class Walk(RuleBasedStateMachine):
     def request_rollback(self, crash: bool) -> None:
         event = RollbackRequested(
             operation_id=self.new_id(), accuracy_floor=FLOOR, now=self.now, deadline=self.now + 30
+        )
+        self.happen(event, crash=crash)
+
+    @rule(spec=specs, accuracy=floats(0.5, 1.0), crash=booleans())
+    def choose_level(self, spec: PruneSpec, accuracy: float, crash: bool) -> None:
+        event = LevelChosen(
+            operation_id=self.new_id(),
+            choice=choice_of(spec, accuracy=accuracy),
+            asked_by=Asker.GOVERNOR,
+            reason="r",
+            accuracy_floor=FLOOR,
+            now=self.now,
+            deadline=self.now + 30,
         )
         self.happen(event, crash=crash)
 
