@@ -7,7 +7,6 @@ The latter shows addresses of metrics pages and nothing else.
 
 import asyncio
 import hmac
-import re
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -17,18 +16,18 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pruning.errors import PruningError, SpecError
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
-from pruning.spec import Scope as WeightScope
+from pruning.errors import PruningError
 from service.answer_headers import AnswerHeaders, variant_headers
 from service.bodies import read_json
+from service.change_requests import canary_fraction, change_schema, expected_generation, parse_spec, without_canary
 from service.controller import VariantController
 from service.documents import operation_document
-from service.errors import BadRequest, Invalid, NotReady, ServiceError, Unauthorized
+from service.errors import Invalid, NotReady, ServiceError, Unauthorized
+from service.event_routes import event_routes
 from service.limits import MAX_WAIT_S
 from service.operations import Cause, Operation, Phase
 from service.policy import MEMBERS
-from service.problems import install_problem_handlers, problem_response, send_problem, shown
+from service.problems import install_problem_handlers, problem_response, send_problem
 
 MAX_BODY_BYTES = 65_536
 OPEN_PATHS = frozenset({"/health", "/prometheus/targets"})
@@ -84,6 +83,7 @@ def build_admin_api(
     api = FastAPI(title="SparseDial admin", description="Turn sparsity while the service runs.")
     api.include_router(_change_routes(controller_provider, scorers, usual))
     api.include_router(_reading_routes(controller_provider, frontier))
+    api.include_router(event_routes(lambda: controller_provider().view.log))
     api.add_exception_handler(PruningError, _store_unreadable)
     install_problem_handlers(api)
     api.add_middleware(_BearerToken, token=admin_token)
@@ -105,13 +105,15 @@ def _change_routes(
     router = APIRouter(tags=["change"])
 
     @router.put(
-        "/sparsity", openapi_extra=_body_schema(scorers, usual), responses={202: {"description": "It is running."}}
+        "/sparsity", openapi_extra=change_schema(scorers, usual), responses={202: {"description": "It is running."}}
     )
     async def put_sparsity(request: Request, wait: WaitS = 0.0) -> Response:
         """Serve another variant. The same wish twice is one change; 200 once committed, 202 while it runs."""
         expected = expected_generation(request.headers.get("if-match"))
-        spec = parse_spec(await read_json(request, MAX_BODY_BYTES), scorers, usual)
-        return await _answer(request, await controller().request_change(spec, expected), wait)
+        body = await read_json(request, MAX_BODY_BYTES)
+        canary = canary_fraction(body)
+        spec = parse_spec(without_canary(body), scorers, usual)
+        return await _answer(request, await controller().request_change(spec, expected, canary), wait)
 
     @router.post("/rollback", responses={202: {"description": "It is running."}})
     async def post_rollback(request: Request, wait: WaitS = 0.0) -> Response:
@@ -186,57 +188,6 @@ def _reading_routes(controller: Callable[[], VariantController], frontier: Front
         return {"status": "ok"}
 
     return router
-
-
-def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, str]) -> PruneSpec:
-    """Return the spec that a ``PUT /sparsity`` body asks for, the ``usual`` one where it says nothing.
-
-    Raises:
-        Invalid: not an object, a key too many or too few, or a value out of its range; names value and range.
-    """
-    if not isinstance(body, dict):
-        raise Invalid(f'The body must be an object such as {{"sparsity": 0.5}}; got {shown(body)}.')
-    if "sparsity" not in body:
-        raise Invalid('"sparsity" is missing: a number in [0, 1), the share of encoder weights to remove.')
-    if body.get("pattern", usual.get("pattern")) != usual.get("pattern"):
-        usual = {name: value for name, value in usual.items() if name != "recover"}
-    try:
-        spec = PruneSpec.from_dict({**usual, **body})
-    except SpecError as error:
-        raise Invalid(f"{error}.") from error
-    if spec.scorer not in scorers:
-        raise Invalid(f"unknown scorer {shown(spec.scorer)}; known: {', '.join(sorted(scorers))}.")
-    return spec
-
-
-def expected_generation(if_match: str | None) -> int | None:
-    """Return the generation that an ``If-Match`` header names: the ``etag`` of ``GET /sparsity``; None for any.
-
-    Raises:
-        BadRequest: it is no such etag.
-    """
-    if if_match is None or if_match.strip() == "*":
-        return None
-    found = re.fullmatch(r'"(\d{1,18})"', if_match.strip())
-    if found is None:
-        raise BadRequest(f'If-Match must be the etag of GET /admin/sparsity, such as "7"; got {shown(if_match)}.')
-    return int(found[1])
-
-
-def _body_schema(scorers: Collection[str], usual: Mapping[str, str]) -> dict[str, Any]:
-    """Return the OpenAPI words for the body, which ``read_json`` reads in place of FastAPI."""
-    taken = PruneSpec.from_dict({"sparsity": 0.0, **usual}).as_dict()
-    properties = {
-        "sparsity": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
-        "pattern": {"enum": [pattern.value for pattern in Pattern], "default": taken["pattern"]},
-        "scorer": {"enum": sorted(scorers), "default": taken["scorer"]},
-        "recover": {"enum": [recover.value for recover in Recover]},
-        "scope": {"enum": [scope.value for scope in WeightScope]},
-        "precision": {"enum": [precision.value for precision in Precision], "default": taken["precision"]},
-    }
-    schema = {"type": "object", "properties": properties, "required": ["sparsity"], "additionalProperties": False}
-    content = {"application/json": {"schema": schema, "example": {"sparsity": 0.5}}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 def _policy_schema() -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Control:
 
     async def inflight(self) -> int:
         """Return the requests not yet answered, over all live replicas."""
-        return self._controller.inflight()
+        return self._controller.view.inflight()
 
     async def check_health(self) -> None:
         """Raise if the controller no longer keeps time, or could not take over."""

@@ -53,7 +53,7 @@ class ControlMetrics:
         self.governor = GovernorMetrics(self.registry)
         for outcome in _OUTCOMES:
             self._swaps.labels(outcome.value)
-        for phase in ("build", "prepare", "commit", "total"):
+        for phase in ("build", "prepare", "try", "commit", "total"):
             self._durations.labels(phase)
 
     def operation_ended(self, operation: Operation) -> None:

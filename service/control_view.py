@@ -6,6 +6,8 @@ from typing import Any
 from pruning.variants import Manifest, VariantStore
 from service.documents import status_document, targets_document
 from service.durable import DurableRollout
+from service.event_log import EventLog
+from service.evidence import Evidence
 from service.fleet import Fleet
 from service.operations import Choice
 from service.pilot import Pilot
@@ -21,6 +23,8 @@ class ControlView:
     fleet: Fleet
     store: VariantStore
     desk: PolicyDesk
+    evidence: Evidence
+    log: EventLog
     pilot: Pilot
 
     def served(self) -> tuple[int, Choice]:
@@ -48,3 +52,7 @@ class ControlView:
     def targets(self) -> list[dict[str, Any]]:
         """Return every metrics page of the service, in the shape of Prometheus HTTP service discovery."""
         return targets_document(self.fleet.peers())
+
+    def inflight(self) -> int:
+        """Return the requests accepted and not yet answered, over all live replicas, as they last said."""
+        return self.fleet.inflight()

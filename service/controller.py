@@ -8,12 +8,13 @@ from typing import Any
 from pruning.spec import PruneSpec
 from pruning.variants import VariantStore
 from service.audit import Audit
-from service.builds import run_build
+from service.builds import Builds
 from service.control_metrics import ControlMetrics
 from service.control_view import ControlView
 from service.durable import DurableRollout, EventFor
 from service.errors import NotFound, NotReady
-from service.events import Action, Announce, Built, Reply, StartBuild
+from service.event_log import EventLog
+from service.events import Action, Announce, Broken, Built, Reply, StartBuild
 from service.fleet import Fleet
 from service.limits import Clock, ControlLimits
 from service.operations import Asker, Choice, Operation
@@ -25,6 +26,7 @@ from service.standing import Standing
 from service.state import StateFile, StateUnwritable
 from service.tasks import Tasks
 from service.timed_events import TimedEvents
+from service.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -61,17 +63,23 @@ class VariantController:
             clock: for tests.
         """
         self._limits = limits
-        self._builder = builder
         self._initial_variant = initial_variant
         self._desk = desk
         self._standing = Standing(store, ladder, lambda: desk.policy.accuracy_floor)
         self._clock = clock or Clock()
-        self._events = TimedEvents(limits, desk, self._clock)
         self._fleet = Fleet(
             lease_s=limits.lease_s, ladder=ladder, metrics_address=metrics_address, policy=lambda: desk.policy
         )
         self._rollout = DurableRollout(state_file, self._act, self._clock.wall)
-        self._audit = Audit(metrics, lambda: desk.policy.accuracy_floor, self._clock.wall)
+        self._log = EventLog()
+        self._audit = Audit(metrics, self._log, lambda: desk.policy.accuracy_floor, self._clock.wall)
+        self._watch = Watch(
+            manifest=store.manifest,
+            policy=lambda: desk.policy,
+            dense=ladder[0] if ladder else initial_variant,
+            prepare_timeout_s=limits.prepare_timeout_s,
+        )
+        self._events = TimedEvents(limits, desk, self._clock)
         self._pilot = Pilot(
             desk=desk,
             fleet=self._fleet,
@@ -81,10 +89,10 @@ class VariantController:
             metrics=metrics.governor,
             monotonic=self._clock.monotonic,
         )
-        self.view = ControlView(self._rollout, self._fleet, store, desk, self._pilot)
+        self.view = ControlView(self._rollout, self._fleet, store, desk, self._watch.evidence, self._log, self._pilot)
         self._told: Desired | None = None
         self._tasks = Tasks()
-        self._build: asyncio.Task[None] | None = None
+        self._builds = Builds(builder, self._tasks, self._clock.wall, limits.prepare_timeout_s)
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -102,6 +110,7 @@ class VariantController:
 
     async def stop(self) -> None:
         """Stop keeping time and building; an operation that runs is taken up at the next start."""
+        self._log.close()
         await self._tasks.cancel()
         await self._rollout.finish()
 
@@ -123,8 +132,12 @@ class VariantController:
                     await self._rollout.changed.wait_for(lambda: self._orders().version != known_version)
             return self._orders()
 
-    async def request_change(self, spec: PruneSpec, expected_generation: int | None = None) -> Operation:
+    async def request_change(
+        self, spec: PruneSpec, expected_generation: int | None = None, canary_fraction: float | None = None
+    ) -> Operation:
         """Return the operation that brings ``spec`` about: a new one, the running one, or the one that did.
+
+        It is tried on ``canary_fraction`` of the requests first, by default on the policy's; 0 leaves that out.
 
         Raises:
             Conflict: another operation runs, or the governor turns the dial.
@@ -137,6 +150,7 @@ class VariantController:
                 spec,
                 committed_stands=self._standing.stands(state.committed),
                 expected_generation=expected_generation,
+                canary_fraction=canary_fraction,
             )
         )
 
@@ -187,6 +201,7 @@ class VariantController:
             NotReady: it cannot be written.
         """
         policy = await self._desk.change(members)
+        self._log.append("policy", policy.as_dict())
         async with self._rollout.changed:
             self._tell()
         return policy
@@ -196,10 +211,6 @@ class VariantController:
         async with self._rollout.changed:
             self._fleet.drain()
             self._tell()
-
-    def inflight(self) -> int:
-        """Return the requests accepted and not yet answered, over all live replicas, as they last said."""
-        return self._fleet.inflight()
 
     async def tick(self) -> None:
         """Let leases run out, deadlines pass and unwritten ends be written. The controller calls it by itself."""
@@ -220,6 +231,8 @@ class VariantController:
     async def _hear_replicas(self) -> None:
         """Let the rollout go on if the replicas' reports allow it, and tell what is new."""
         await self._rollout.apply_or_end(lambda state: self._fleet.reported(state, self._clock.wall()))
+        self._watch.hear(self._fleet)
+        await self._rollout.apply_or_end(lambda state: self._watch.finding(state, self._clock.wall()))
         async with self._rollout.changed:
             self._tell()
 
@@ -239,7 +252,13 @@ class VariantController:
     def _act(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             if isinstance(action, StartBuild):
-                self._build = self._tasks.spawn(self._run_build(action.operation_id, action.spec))
+                self._builds.start(
+                    action.operation_id,
+                    action.spec,
+                    in_use=self._fleet.in_use(self._rollout.state),
+                    accuracy_floor=lambda: self._desk.policy.accuracy_floor,
+                    report=self._built,
+                )
             elif isinstance(action, Announce):
                 self._announce(action.operation)
         self._tell()
@@ -247,26 +266,15 @@ class VariantController:
     def _announce(self, operation: Operation) -> None:
         """Tell of a phase, and let go of a build that nobody waits for."""
         self._audit.entered(operation)
-        if operation.finished and self._build is not None:
-            self._build.cancel()
+        if operation.finished:
+            self._builds.let_go()
 
-    async def _run_build(self, operation_id: str, spec: PruneSpec) -> None:
-        """Build, then report how that went, unless the operation has ended meanwhile."""
-        limits = self._limits
-        outcome = await run_build(
-            self._builder,
-            operation_id,
-            spec,
-            in_use=self._fleet.in_use(self._rollout.state),
-            accuracy_floor=self._desk.policy.accuracy_floor,
-            prepare_timeout_s=limits.prepare_timeout_s,
-            wall=self._clock.wall,
-        )
-        self._build = None
+    async def _built(self, outcome: Built | Broken) -> None:
+        """Take note of how a build went, unless its operation has ended meanwhile."""
         if isinstance(outcome, Built):
             self._standing.was_built(outcome.variant_id)
         await self._rollout.apply_or_end(
-            lambda state: outcome if state.operation is not None and state.operation.id == operation_id else None
+            lambda state: outcome if state.operation and state.operation.id == outcome.operation_id else None
         )
 
     def _tell(self) -> None:
@@ -283,5 +291,4 @@ class VariantController:
     def _settled(self, operation_id: str) -> bool:
         """Tell whether an operation has ended and is in effect wherever it shall be."""
         operation = self.operation(operation_id)
-        generation = operation.generation or 0
-        return operation.finished and self._fleet.reached(generation) == generation
+        return operation.finished and self._fleet.reached(operation.generation or 0) == (operation.generation or 0)

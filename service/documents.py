@@ -24,6 +24,7 @@ def operation_document(operation: Operation) -> dict[str, Any]:
         "generation": operation.generation,
         "asked_by": operation.asked_by.value,
         "reason": operation.reason,
+        "canary_fraction": operation.canary.fraction if operation.canary else 0.0,
         "error": operation.error,
         "error_type": operation.error_type.value if operation.error_type else None,
         "created_at": _moment(operation.created_at),

@@ -7,7 +7,7 @@ from service.events import ReplicasReported, Tick
 from service.leases import LeaseTable
 from service.operations import Phase, RolloutState
 from service.policy import Policy
-from service.protocol import Desired, Peer, ReplicaReport, Staged
+from service.protocol import Desired, Peer, ReplicaReport, Staged, Trial
 
 CONTROL_ID = "control"
 """The controller's own id among the peers."""
@@ -78,8 +78,11 @@ class Fleet:
         """Return what every replica shall do; the same value for as long as nothing in it changes."""
         running = state.operation
         staged = None
-        if running is not None and running.phase is Phase.PREPARING and running.variant_id is not None:
+        trial = None
+        if running is not None and running.phase is not Phase.BUILDING and running.variant_id is not None:
             staged = Staged(operation_id=running.id, variant_id=running.variant_id)
+            if running.phase is Phase.TRYING and not running.passed and running.canary is not None:
+                trial = Trial(variant_id=running.variant_id, fraction=running.canary.fraction)
         known = self._orders
         orders = Desired(
             version=known.version if known else 0,
@@ -91,6 +94,7 @@ class Fleet:
             draining=self._draining,
             peers=self.peers(),
             policy=self._policy(),
+            trial=trial,
         )
         if known is None or orders != known:
             known = replace(orders, version=max(orders.version + 1, state.version * _VERSION_SPAN))

@@ -39,7 +39,6 @@ class Pilot:
         ask: Callable[[Choice, str], Awaitable[Operation]],
         metrics: GovernorMetrics,
         monotonic: Callable[[], float],
-        turned_back: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         """Keep the parts; nothing is read before the first tick in mode ``auto``.
 
@@ -51,7 +50,6 @@ class Pilot:
             ask: begins the change to a level, for a reason.
             metrics: of the control page.
             monotonic: the time in seconds.
-            turned_back: variants that a guard does not let answer.
         """
         self._desk = desk
         self._fleet = fleet
@@ -60,7 +58,6 @@ class Pilot:
         self._ask = ask
         self._metrics = metrics
         self._monotonic = monotonic
-        self._turned_back = turned_back
         self._levels: dict[Level, Choice] = {}
         self._committed: tuple[str, Level] | None = None
         """The level of the variant that was committed at the last tick."""
@@ -95,7 +92,7 @@ class Pilot:
             changing=state.operation is not None or self._fleet.reached(state.generation) != state.generation,
         )
         if seen is not None:
-            barred = self._turned_back() | _not_loaded(state, now)
+            barred = frozenset(state.distrusted) | _not_loaded(state, now)
             await self._decide(seen, _bounds(policy, tuple(self._levels), barred))
 
     def document(self) -> dict[str, Any] | None:

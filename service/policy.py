@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from service.errors import Invalid
+from service.operations import Canary
 from service.problems import shown
 
 
@@ -91,6 +92,11 @@ class Policy:
     def as_dict(self) -> dict[str, Any]:
         """Return the plain values that JSON holds."""
         return asdict(self) | {"mode": self.mode.value}
+
+    def canary(self, fraction: float | None = None) -> Canary | None:
+        """Return how a change is tried, on ``fraction`` of the requests or on the policy's; None commits it at once."""
+        share = self.canary_fraction if fraction is None else fraction
+        return Canary(fraction=share, seconds=self.canary_s) if share > 0.0 else None
 
     def allows(self, sparsity: float) -> bool:
         """Tell whether a level of this sparsity lies within the bounds."""

@@ -25,7 +25,7 @@ def resident_levels(store: VariantStore, ladder: Sequence[str]) -> dict[Level, C
             manifest,
             items_per_s=rows[manifest.variant_id]["items_per_s"],
             shows_precision=manifest.spec.precision is not usual,
-        ): _choice_of(manifest)
+        ): Choice.of(manifest)
         for manifest in manifests
     }
 
@@ -37,16 +37,6 @@ def level_of(manifest: Manifest, *, items_per_s: float, shows_precision: bool = 
         variant_id=manifest.variant_id,
         name=f"{manifest.spec.sparsity:g}{precision}",
         sparsity=manifest.spec.sparsity,
-        accuracy=manifest.evaluation.metric.value,
+        accuracy=manifest.evaluation.accuracy,
         items_per_s=items_per_s,
-    )
-
-
-def _choice_of(manifest: Manifest) -> Choice:
-    return Choice(
-        variant_id=manifest.variant_id,
-        spec=manifest.spec,
-        achieved_sparsity=manifest.achieved_sparsity,
-        accuracy=manifest.evaluation.metric.value,
-        operation_id=None,
     )

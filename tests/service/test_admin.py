@@ -9,7 +9,8 @@ import pytest
 from fastapi import FastAPI
 
 from pruning.spec import Recover
-from service.admin import MAX_BODY_BYTES, build_admin_api, parse_spec
+from service.admin import MAX_BODY_BYTES, build_admin_api
+from service.change_requests import parse_spec
 from tests.service.control_parts import DENSE, FLOOR, Control, ModelReplica, id_of, make_control, until
 
 TOKEN = "s3cret-tökèn"
@@ -113,6 +114,7 @@ async def test_a_change_that_is_waited_for_is_answered_when_committed(admin: Adm
         "generation": 2,
         "asked_by": "operator",
         "reason": None,
+        "canary_fraction": 0.0,
         "error": None,
         "error_type": None,
     }
@@ -419,3 +421,27 @@ async def test_a_change_made_for_an_old_generation_is_refused(admin: Admin, rout
     assert is_problem(answer, 400, "bad_request")
     answer = await admin.client.request(method, path, json={"sparsity": 0.7}, headers={"if-match": '"2"'})
     assert answer.status_code == 202
+
+
+@pytest.mark.parametrize(("canary", "fraction"), [(None, 0.0), (False, 0.0), (0.25, 0.25)])
+async def test_a_change_says_how_it_is_tried(admin: Admin, canary: Any, fraction: float) -> None:
+    answer = await admin.client.put("/admin/sparsity", json={"sparsity": 0.5, "canary": canary})
+    assert answer.json()["canary_fraction"] == fraction
+
+
+@pytest.mark.parametrize("canary", [1.5, True, "0.1", -0.1, []])
+async def test_a_canary_that_is_no_share_is_refused(admin: Admin, canary: Any) -> None:
+    answer = await admin.client.put("/admin/sparsity", json={"sparsity": 0.5, "canary": canary})
+    assert is_problem(answer, 422, "validation") and "canary" in answer.json()["detail"]
+
+
+async def test_the_phases_of_a_change_are_events(admin: Admin) -> None:
+    await admin.client.put("/admin/sparsity?wait=30", json={"sparsity": 0.5})
+    await admin.client.put("/admin/policy", json={"max_sparsity": 0.5})
+    told = []
+    async for event in admin.control.controller.view.log.follow(0, silence_s=1.0):
+        assert event is not None
+        told.append(event.data.get("phase", event.kind))
+        if event.kind == "policy":
+            break
+    assert told == ["building", "preparing", "committed", "policy"]

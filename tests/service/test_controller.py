@@ -271,7 +271,7 @@ async def test_newborn_replicas_are_told_but_not_waited_for(control: Control) ->
 async def test_draining_is_told_to_replicas_and_refuses_changes(control: Control) -> None:
     await control.controller.sync(report_of("a", inflight=2), -1)
     await control.controller.sync(report_of("b", inflight=3), -1)
-    assert control.controller.inflight() == 5
+    assert control.controller.view.inflight() == 5
     await control.controller.drain()
     with pytest.raises(NotReady, match="stopping"):
         await control.controller.request_change(HALF)
