@@ -12,7 +12,7 @@ from service.governor.decision import decide
 from service.governor.levels import Bounds, Level
 from service.governor.memory import Memory
 from service.governor.moves import Move, Stay
-from service.governor.observation import Observation, Watch
+from service.governor.observation import Observation, Readings
 from service.governor_document import governor_document
 from service.governor_metrics import GovernorMetrics
 from service.operations import Asker, Cause, Choice, Operation, RolloutState
@@ -61,7 +61,7 @@ class Pilot:
         self._levels: dict[Level, Choice] = {}
         self._committed: tuple[str, Level] | None = None
         """The level of the variant that was committed at the last tick."""
-        self._memory, self._watch = Memory(), Watch()
+        self._memory, self._readings = Memory(), Readings()
         self._seen: Observation | None = None
         self._decision: Move | Stay | None = None
 
@@ -85,8 +85,8 @@ class Pilot:
             return
         if not self._levels:
             self._levels = await asyncio.to_thread(resident_levels, self._store, self._ladder)
-        self._watch.take({report.replica_id: report.load for report in self._fleet if report.load is not None})
-        seen = self._watch.observe(
+        self._readings.take({report.replica_id: report.load for report in self._fleet if report.load is not None})
+        seen = self._readings.observe(
             now_s=self._monotonic(),
             level=await self._level(state.committed),
             changing=state.operation is not None or self._fleet.reached(state.generation) != state.generation,
@@ -131,7 +131,7 @@ class Pilot:
         return self._committed[1]
 
     def _rest(self) -> None:
-        self._memory, self._watch, self._seen, self._decision = Memory(), Watch(), None, None
+        self._memory, self._readings, self._seen, self._decision = Memory(), Readings(), None, None
         self._metrics.rests()
 
 

@@ -55,7 +55,7 @@ class Observation:
     """The same of the time in queue and model alone."""
 
 
-class Watch:
+class Readings:
     """The readings of the last seconds, by replica."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from service.governor.decision import decide
 from service.governor.levels import Bounds, Level
 from service.governor.memory import TICK_S, Memory
 from service.governor.moves import Move, Stay
-from service.governor.observation import Watch
+from service.governor.observation import Readings
 from service.load import Load
 
 STEP_S = 0.01
@@ -204,7 +204,7 @@ def simulate(
     """
     draw = np.random.default_rng(seed)
     fleet = list(replicas or [Replica()])
-    memory, watch, ticks = Memory(), Watch(), []
+    memory, readings, ticks = Memory(), Readings(), []
     coming: tuple[float, Level] | None = None
     for number in range(round(seconds / STEP_S)):
         now_s = number * STEP_S
@@ -214,8 +214,8 @@ def simulate(
         for replica, count in zip(fleet, arrivals, strict=True):
             replica.step(int(count), really(level), lambda: late_s(draw), lambda: stall_s(draw))
         if number % round(TICK_S / STEP_S) == 0:
-            watch.take({str(place): replica.load() for place, replica in enumerate(fleet)})
-            seen = watch.observe(now_s=now_s, level=level, changing=coming is not None)
+            readings.take({str(place): replica.load() for place, replica in enumerate(fleet)})
+            seen = readings.observe(now_s=now_s, level=level, changing=coming is not None)
             if seen is None:
                 continue
             memory, decision = decide(memory, seen, bounds(now_s) if callable(bounds) else bounds)

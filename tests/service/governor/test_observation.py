@@ -1,16 +1,16 @@
 import pytest
 
-from service.governor.observation import SLOW_S, Observation, Watch
+from service.governor.observation import SLOW_S, Observation, Readings
 from service.load import Load
 from tests.service.governor.sightings import load
 from tests.service.governor.simulation import LEVELS
 
 
-def observed(*readings: dict[str, Load]) -> Observation | None:
-    watch = Watch()
-    for loads in readings:
-        watch.take(loads)
-    return watch.observe(now_s=7.0, level=LEVELS[0], changing=False)
+def observed(*taken: dict[str, Load]) -> Observation | None:
+    readings = Readings()
+    for loads in taken:
+        readings.take(loads)
+    return readings.observe(now_s=7.0, level=LEVELS[0], changing=False)
 
 
 def must(observation: Observation | None) -> Observation:
