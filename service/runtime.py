@@ -20,7 +20,7 @@ from service.batcher import TokenBatcher
 from service.classification import rank
 from service.deadlines import Deadline
 from service.dial import Dial
-from service.engine import Live
+from service.engine import Engine, Live
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 from service.inflight import Exchange, InFlight
 from service.lanes import Lanes
@@ -34,6 +34,7 @@ from service.queued import Answered
 from service.schedule import Lane
 from service.schemas import Query
 from service.settings import Settings
+from service.shadow import Shadow
 from service.shelf import EngineShelf
 from service.tally import Tally
 from service.tally_book import TallyBook
@@ -98,8 +99,9 @@ class InferenceRuntime:
             observe=self._observe_batch,
         )
         self._inflight = InFlight(metrics, self._meter)
-        self._draining = False
         self._book = TallyBook()
+        self._shadow = Shadow(self.dial, self._book, metrics, answer=self._answer_by, idle=self._batcher.idle)
+        self._draining = False
         self._observe_stage = {
             stage: metrics.stage_duration.labels(stage).observe
             for stage in ("tokenization", "queue", "inference", "serialization")
@@ -161,6 +163,7 @@ class InferenceRuntime:
         ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)
         body = orjson.dumps(ranked if query.nested else ranked[0])
         finished = time.perf_counter()
+        self._shadow.offer(answered.snapshot.engine, sequences, answered.rows)
         self._book.answered(answered.snapshot.engine.manifest.variant_id, finished - started)
         self._observe_stage["tokenization"](encoded - started)
         self._observe_stage["queue"](answered.queue_s)
@@ -168,6 +171,11 @@ class InferenceRuntime:
         self._observe_stage["serialization"](finished - ran)
         self._meter.computed(answered.queue_s + answered.inference_s)
         return Answer(body, self._headers(sequences, answered, encoded - started, finished - started))
+
+    async def _answer_by(self, sequences: Sequence[Encoded], engine: Engine) -> NDArray[np.float32]:
+        """Return logits [n, C] of a chosen engine."""
+        rows: NDArray[np.float32] = (await self._batcher.submit(sequences, choice=engine)).rows
+        return rows
 
     def _headers(
         self, sequences: Sequence[Encoded], answered: Answered[Live], tokenization_s: float, total_s: float
@@ -194,6 +202,7 @@ class InferenceRuntime:
     def start(self) -> None:
         """Begin to answer, on the running event loop."""
         self._batcher.start()
+        self._shadow.start()
         self._shelf.start()
 
     def start_draining(self) -> None:
@@ -208,6 +217,7 @@ class InferenceRuntime:
         """Answer what is in flight, then let go of threads and connections."""
         self.start_draining()
         await self.drained()
+        await self._shadow.stop()
         await self._batcher.stop()
         await self._pages.close()
         self._lanes.close()
