@@ -2,12 +2,14 @@
 
 from service.governor.capacity import WAITING_S
 from service.governor.levels import Level
-from service.governor.memory import Memory
+from service.governor.memory import HELPED, Memory
 from service.governor.moves import Move, Reason, Stay, Why, milliseconds
 from service.governor.observation import Observation
 
 LATE_SHARE = 0.5
 """Share of the latency target that the queue may take: the rest is the batch's own time, and the next half second's."""
+EARLY_SHARE = 0.2
+"""The same where more comes than the level ever held."""
 MARGIN = 0.85
 """Share of its capacity that a level should have to give."""
 MODELS_PART = 0.7
@@ -26,15 +28,15 @@ PATIENCE = 2
 
 def pressure_of(memory: Memory, seen: Observation, slo_p99_s: float) -> Reason | None:
     """Return what asks for a sparser level, the gravest first; None if nothing does."""
-    capacity, arrived = memory.capacity.at_least(seen.level, seen), seen.fast.arrived_per_s
+    arrived, holds = seen.fast.arrived_per_s, memory.capacity.of(seen.level, seen)
     if seen.fast.refused_per_s > 0:
         return Reason(Why.REFUSALS, f"{seen.fast.refused_per_s:.0f} requests a second were refused for want of room")
     if seen.queue_s > LATE_SHARE * slo_p99_s:
         wait, target = milliseconds(seen.queue_s), milliseconds(slo_p99_s)
         return Reason(Why.QUEUE, f"what waits takes {wait} to answer, with a p99 target of {target}")
-    if arrived > capacity and seen.queue_s > WAITING_S:
-        return Reason(Why.ARRIVALS, f"{arrived:.0f} tokens a second come, {seen.level.name} holds {capacity:.0f}")
-    if is_late(memory, seen, slo_p99_s) and not memory.settling(seen):
+    if holds is not None and arrived > holds and seen.queue_s > max(WAITING_S, EARLY_SHARE * slo_p99_s):
+        return Reason(Why.ARRIVALS, f"{arrived:.0f} tokens a second come, {seen.level.name} holds {holds:.0f}")
+    if _model_is_late(seen, slo_p99_s) and not memory.settling(seen):
         return Reason(Why.LATENCY, _late_words(seen, slo_p99_s))
     return None
 
@@ -46,9 +48,9 @@ def late_elsewhere(seen: Observation, slo_p99_s: float) -> Reason | None:
     return Reason(Why.NOT_THE_MODEL, f"{_late_words(seen, slo_p99_s)}: a sparser level would not change that")
 
 
-def is_late(memory: Memory, seen: Observation, slo_p99_s: float) -> bool:
-    """Tell whether answers are late, most of that time in the queue and the model, and a level might change that."""
-    if seen.p99_s is None or seen.model_p99_s is None or seen.now_s < memory.latency_counts_s:
+def _model_is_late(seen: Observation, slo_p99_s: float) -> bool:
+    """Tell whether answers are late, most of that time in queue and model."""
+    if seen.p99_s is None or seen.model_p99_s is None:
         return False
     return seen.p99_s > slo_p99_s and seen.model_p99_s > MODELS_PART * seen.p99_s
 
@@ -94,17 +96,27 @@ def ascend(
         return Move(target, True, _chosen(pressure, memory, seen, target))
     if memory.settling(seen):
         return Stay(_settling(pressure, seen.level))
+    if not _may_go_further(memory, seen, pressure):
+        return _not_the_model(pressure, "a sparser level than the load asks for did not mend that")
     words = f"{pressure.words}, though {seen.level.name} should hold what comes: one level sparser"
-    return Move(rungs[here + 1], True, Reason(pressure.why, words))
+    return Move(rungs[here + 1], True, Reason(pressure.why, words), further=True)
+
+
+def _may_go_further(memory: Memory, seen: Observation, pressure: Reason) -> bool:
+    """Tell whether a level further may be tried: the first one, or another one for late answers that are less so."""
+    tried_at_p99_s, p99_s = memory.tried_at_p99_s, seen.model_p99_s
+    if tried_at_p99_s is None:
+        return True
+    return pressure.why is Why.LATENCY and p99_s is not None and p99_s <= HELPED * tried_at_p99_s
 
 
 def _give_back(memory: Memory, seen: Observation, denser: tuple[Level, ...]) -> Move | None:
     """Return the move to the densest level that was seen to hold as much as the one that answers: it buys nothing."""
-    here = memory.capacity.measured(seen.level, seen)
+    here = memory.capacity.surely(seen.level, seen)
     if here is None or memory.settling(seen):
         return None
     for level in denser:
-        there = memory.capacity.measured(level, seen)
+        there = memory.capacity.of(level, seen) if level in memory.capacity.measures else None
         if there is not None and here < GAIN * there and seen.level.items_per_s >= PROMISED * level.items_per_s:
             words = f"{seen.level.name} holds {here:.0f} tokens a second where {level.name} holds {there:.0f}"
             return Move(level, False, Reason(Why.NOT_THE_MODEL, f"{words}: the model is not what is late"))
@@ -114,13 +126,13 @@ def _give_back(memory: Memory, seen: Observation, denser: tuple[Level, ...]) -> 
 def _that_holds(memory: Memory, seen: Observation, rungs: tuple[Level, ...]) -> Level:
     """Return the densest level that answers what comes and what waits, with a margin; else the one that holds most."""
     needed = seen.fast.arrived_per_s + seen.queue_tokens / DRAIN_S
-    holds = {level: memory.capacity.at_least(level, seen) for level in rungs}
+    holds = {level: memory.capacity.of(level, seen) or 0.0 for level in rungs}
     enough = (level for level in rungs if MARGIN * holds[level] >= needed)
     return next(enough, max(rungs, key=lambda level: holds[level]))
 
 
 def _chosen(pressure: Reason, memory: Memory, seen: Observation, target: Level) -> Reason:
-    holds = memory.capacity.at_least(target, seen)
+    holds = memory.capacity.of(target, seen) or 0.0
     return Reason(
         pressure.why,
         f"{pressure.words}; {seen.fast.arrived_per_s:.0f} tokens a second come and {seen.queue_tokens} wait, "

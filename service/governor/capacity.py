@@ -1,4 +1,8 @@
-"""What each level holds: measured while its lanes are full, and predicted for the others."""
+"""What each level holds: measured while its lanes are busy, and predicted for the others.
+
+What counts is the most that was seen, for minutes: a moment in which something else had the processor says nothing of a
+level. Only what full lanes answer for a second without a break is taken for all that a level holds.
+"""
 
 import math
 from collections.abc import Mapping
@@ -6,25 +10,52 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from service.governor.levels import Level
-from service.governor.observation import Flow, Observation
+from service.governor.observation import Observation
 
+BUSY = 0.5
+"""Share of time from which lanes show at least what they hold; batches may still be small."""
 FULL, WAITING_S = 0.9, 0.05
 """Share of time that lanes are busy, and seconds of work that waits, from which batches are as full as they get."""
-FORGET_S = 300.0
-"""A measure counts for this long: texts, and what else runs on the machine, change."""
-RISING, FALLING = 0.7, 0.3
-"""Weight of a new reading against those before it: the first ones are of batches that were not full yet."""
+SOLID, EPISODE_S = 4, 1.0
+"""Readings of full lanes in a row, none later than this after the one before, that make sure what a level holds."""
+WEIGHT = 0.4
+"""Of a new reading of full lanes against those before it."""
+FORGET_S = 60.0
+"""What they made sure counts for this long."""
+HALF_LIFE_S = 600.0
+"""In which the most that was ever seen loses half: texts, and what else runs on the machine, change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """What a level was seen to hold."""
+    """What a level was seen to hold: tokens a second of one replica."""
 
-    tokens_per_s: float
-    """Of one replica with busy lanes."""
-    model_share: float
-    """Share of the processor time that the model took meanwhile."""
+    best_per_s: float
+    """The most that busy lanes answered, as of ``at_s``."""
     at_s: float
+    model_share: float
+    """Share of the processor time that the model took at the last reading."""
+    full_per_s: float = 0.0
+    """What full lanes answered last."""
+    full_at_s: float = -math.inf
+    readings: int = 0
+    """Of full lanes, in a row."""
+
+    def best(self, now_s: float) -> float:
+        """Return the most that was seen, less what time takes away."""
+        return float(self.best_per_s * 0.5 ** ((now_s - self.at_s) / HALF_LIFE_S))
+
+    def surely(self, now_s: float) -> float | None:
+        """Return what full lanes made sure; None if they did not lately."""
+        is_solid = self.readings >= SOLID and now_s - self.full_at_s <= FORGET_S
+        return self.full_per_s if is_solid else None
+
+    def with_full_lanes(self, reading: float, now_s: float) -> "Measure":
+        """Return this with a reading of full lanes."""
+        if now_s - self.full_at_s > EPISODE_S:
+            return replace(self, full_per_s=reading, full_at_s=now_s, readings=1)
+        full_per_s = WEIGHT * reading + (1 - WEIGHT) * self.full_per_s
+        return replace(self, full_per_s=full_per_s, full_at_s=now_s, readings=self.readings + 1)
 
 
 def _nothing() -> Mapping[Level, Measure]:
@@ -37,62 +68,51 @@ class Capacity:
 
     measures: Mapping[Level, Measure] = field(default_factory=_nothing)
 
-    def learned(self, observation: Observation) -> "Capacity":
-        """Return this with what ``observation`` shows of the level that answers, if its lanes are full.
+    def learned(self, seen: Observation) -> "Capacity":
+        """Return this with what is seen of the level that answers, if its lanes are busy enough to show anything.
 
         The busiest replica counts: where requests are shared out evenly the others get no more than it can take.
         """
-        flow, level = observation.fast, observation.level
-        if flow.utilisation < FULL or observation.queue_s < WAITING_S or flow.answered_per_s <= 0:
+        flow, now_s = seen.fast, seen.now_s
+        if flow.utilisation < BUSY or flow.answered_per_s <= 0:
             return self
-        reading = _busy_rate(flow) / observation.replicas
-        known = self._fresh(level, observation.now_s)
-        if known is not None:
-            weight = RISING if reading > known.tokens_per_s else FALLING
-            reading = weight * reading + (1 - weight) * known.tokens_per_s
-        measure = Measure(tokens_per_s=reading, model_share=flow.model_share, at_s=observation.now_s)
-        return replace(self, measures=MappingProxyType({**self.measures, level: measure}))
+        reading = flow.answered_per_s / flow.utilisation / seen.replicas
+        known = self.measures.get(seen.level, Measure(best_per_s=0.0, at_s=now_s, model_share=1.0))
+        measure = replace(known, best_per_s=max(reading, known.best(now_s)), at_s=now_s, model_share=flow.model_share)
+        if flow.utilisation >= FULL and seen.queue_s >= WAITING_S:
+            measure = measure.with_full_lanes(reading, now_s)
+        return Capacity(MappingProxyType({**self.measures, seen.level: measure}))
 
-    def measured(self, level: Level, observation: Observation) -> float | None:
-        """Return the tokens a second that all replicas were lately seen to hold at ``level``; None if they were not."""
-        own = self._fresh(level, observation.now_s)
-        return None if own is None else own.tokens_per_s * observation.replicas
+    def of(self, level: Level, seen: Observation) -> float | None:
+        """Return the tokens a second that all replicas hold at ``level``; None if nothing was measured of any.
 
-    def of(self, level: Level, observation: Observation) -> float | None:
-        """Return the tokens a second that all replicas hold at ``level``; None if nothing lately measured says so.
-
-        Without a measure of its own it is predicted from the newest one of another level, as no more than a faster
-        level holds and no less than a slower one.
+        Where full lanes did not make it sure, it is the most that was seen of it, or that follows from what was seen
+        of another level, and no more than a faster level surely holds.
         """
-        own = self.measured(level, observation)
-        if own is not None:
-            return own
-        fresh = {one: measure for one in self.measures if (measure := self._fresh(one, observation.now_s))}
-        if not fresh:
+        now_s = seen.now_s
+        sure = {one: rate for one, measure in self.measures.items() if (rate := measure.surely(now_s)) is not None}
+        if level in sure:
+            return sure[level] * seen.replicas
+        if not self.measures:
             return None
-        nearest = max(fresh, key=lambda one: fresh[one].at_s)
-        predicted = fresh[nearest].tokens_per_s / cost_ratio(nearest, level, fresh[nearest].model_share)
-        slower = [fresh[one].tokens_per_s for one in fresh if one.items_per_s <= level.items_per_s]
-        faster = [fresh[one].tokens_per_s for one in fresh if one.items_per_s >= level.items_per_s]
-        return min(max([predicted, *slower]), *faster, math.inf) * observation.replicas
+        follows = max(
+            measure.best(now_s) / cost_ratio(one, level, measure.model_share) for one, measure in self.measures.items()
+        )
+        limit = min((sure[one] for one in sure if one.items_per_s >= level.items_per_s), default=math.inf)
+        return min(follows, limit) * seen.replicas
 
-    def at_least(self, level: Level, observation: Observation) -> float:
-        """Return ``of``; without a measure, what the level that answers shows now, which is no more than it holds."""
-        known = self.of(level, observation)
-        if known is not None:
-            return known
-        return _busy_rate(observation.fast) / self.ratio(level, observation)
-
-    def ratio(self, level: Level, observation: Observation) -> float:
-        """Return what a token costs at ``level`` in units of what it costs at the level that answers."""
-        here, there = self.of(observation.level, observation), self.of(level, observation)
-        if here is None or there is None:
-            return cost_ratio(observation.level, level, observation.slow.model_share)
-        return here / there
-
-    def _fresh(self, level: Level, now_s: float) -> Measure | None:
+    def surely(self, level: Level, seen: Observation) -> float | None:
+        """Return what full lanes made sure of ``level``, for all replicas; None if they did not lately."""
         measure = self.measures.get(level)
-        return measure if measure is not None and now_s - measure.at_s <= FORGET_S else None
+        rate = None if measure is None else measure.surely(seen.now_s)
+        return None if rate is None else rate * seen.replicas
+
+    def ratio(self, level: Level, seen: Observation) -> float:
+        """Return what a token costs at ``level`` in units of what it costs at the level that answers."""
+        here, there = self.of(seen.level, seen), self.of(level, seen)
+        if not here or not there:
+            return cost_ratio(seen.level, level, seen.slow.model_share)
+        return here / there
 
 
 def cost_ratio(here: Level, there: Level, model_share: float) -> float:
@@ -102,7 +122,3 @@ def cost_ratio(here: Level, there: Level, model_share: float) -> float:
     beside the model and not in its place, as on a GPU; what is measured then corrects it.
     """
     return model_share * here.items_per_s / there.items_per_s + 1 - model_share
-
-
-def _busy_rate(flow: Flow) -> float:
-    return flow.answered_per_s / flow.utilisation if flow.utilisation > 0 else 0.0

@@ -31,7 +31,7 @@ def decide(memory: Memory, seen: Observation, bounds: Bounds) -> tuple[Memory, M
         return _asked(memory, seen, _enter(seen.level, rungs))
     pressure = pressure_of(memory, seen, bounds.slo_p99_s)
     if pressure is not None:
-        memory = replace(memory, pressing=memory.pressing + 1, calm_s=0.0)
+        memory = memory.pressed(seen)
         return _asked(memory, seen, ascend(memory, seen, rungs, pressure, pressing=memory.pressing))
     calm_s, decision = descend(memory, seen, rungs, bounds.slo_p99_s, elapsed_s=elapsed_s)
     if isinstance(decision, Stay) and (reason := late_elsewhere(seen, bounds.slo_p99_s)):
@@ -55,5 +55,4 @@ def _asked(memory: Memory, seen: Observation, decision: Move | Stay) -> tuple[Me
         if left_s > 0:
             words = f"{decision.level.name} was asked for and does not answer; once more in {left_s:.1f} s"
             return memory, Stay(Reason(Why.WAITING, words))
-    for_latency = decision.reason.why is Why.LATENCY
-    return memory.moved(seen, decision.level, sparser=decision.sparser, for_latency=for_latency), decision
+    return memory.moved(seen, decision), decision

@@ -2,6 +2,7 @@
 
 import math
 
+from service.governor.capacity import cost_ratio
 from service.governor.levels import Level
 from service.governor.memory import Memory
 from service.governor.moves import Move, Reason, Stay, Why, milliseconds
@@ -24,7 +25,7 @@ def room_at(level: Level, memory: Memory, seen: Observation) -> float:
     Two estimates, the lower counts: from the tokens that come, where it is known what the level holds; and from the
     time that the lanes are busy, which is too high where batches are small and would be fuller at a denser level.
     """
-    busy = seen.slow.utilisation * memory.capacity.ratio(level, seen)
+    busy = seen.slow.utilisation * cost_ratio(seen.level, level, seen.slow.model_share)
     holds = memory.capacity.of(level, seen)
     return busy if holds is None else min(busy, seen.slow.arrived_per_s / holds)
 
@@ -46,7 +47,7 @@ def descend(
         return 0.0, Stay(Reason(Why.STEADY, f"{seen.level.name} is the densest level that may answer"))
     next_one = rungs[here - 1]
     known = _has_room(next_one, memory, seen, slo_p99_s)
-    unknown = memory.capacity.of(next_one, seen) is None and _fast_enough(next_one, memory, seen, slo_p99_s)
+    unknown = memory.capacity.of(next_one, seen) is None and _fast_enough(next_one, seen, slo_p99_s)
     if not known and not unknown:
         calm_s = max(0.0, memory.calm_s - elapsed_s)
         return calm_s, Stay(Reason(Why.STEADY, _full(next_one, memory, seen, slo_p99_s)))
@@ -63,19 +64,19 @@ def descend(
 
 def _has_room(level: Level, memory: Memory, seen: Observation, slo_p99_s: float) -> bool:
     room = room_at(level, memory, seen)
-    return room <= IDLE or (room <= ROOM and _fast_enough(level, memory, seen, slo_p99_s))
+    return room <= IDLE or (room <= ROOM and _fast_enough(level, seen, slo_p99_s))
 
 
-def _fast_enough(level: Level, memory: Memory, seen: Observation, slo_p99_s: float) -> bool:
-    p99_s = _p99_at(level, memory, seen)
+def _fast_enough(level: Level, seen: Observation, slo_p99_s: float) -> bool:
+    p99_s = _p99_at(level, seen)
     return p99_s is None or p99_s <= LATE * slo_p99_s
 
 
-def _p99_at(level: Level, memory: Memory, seen: Observation) -> float | None:
-    """Return the 99th percentile if queue and model took longer as a batch does; None where it does not count."""
-    if seen.p99_s is None or seen.model_p99_s is None or seen.now_s < memory.latency_counts_s:
+def _p99_at(level: Level, seen: Observation) -> float | None:
+    """Return the 99th percentile if queue and model took longer as a batch does; None without answers."""
+    if seen.p99_s is None or seen.model_p99_s is None:
         return None
-    return seen.p99_s + seen.model_p99_s * (memory.capacity.ratio(level, seen) - 1)
+    return seen.p99_s + seen.model_p99_s * (cost_ratio(seen.level, level, seen.slow.model_share) - 1)
 
 
 def _full(level: Level, memory: Memory, seen: Observation, slo_p99_s: float) -> str:
@@ -83,5 +84,5 @@ def _full(level: Level, memory: Memory, seen: Observation, slo_p99_s: float) -> 
     room = room_at(level, memory, seen)
     if room > ROOM:
         return f"{level.name} would be {room:.0%} full"
-    p99_s = _p99_at(level, memory, seen) or 0.0
+    p99_s = _p99_at(level, seen) or 0.0
     return f"p99 would be about {milliseconds(p99_s)} at {level.name}, with a target of {milliseconds(slo_p99_s)}"

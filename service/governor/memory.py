@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from service.governor.capacity import Capacity
 from service.governor.levels import Level
+from service.governor.moves import Move
 from service.governor.observation import FAST_S, Observation
 
 TICK_S = 0.25
@@ -12,9 +13,11 @@ WAIT_S, LONGEST_WAIT_S = 5.0, 20.0
 """Seconds of calm before a denser level is tried; they double with every one that had to be taken back."""
 PROOF_S = 10.0
 """A denser level that has answered for this long is no mistake."""
-HELPED, IN_VAIN_S = 0.9, 60.0
-"""A sparser level that was taken for late answers alone must bring the 99th percentile below this share of what it was;
-else, for so many seconds, late answers are no reason for a level."""
+HELPED = 0.9
+"""A level further than the load asks for, taken for late answers, must bring their time in queue and model below this
+share of what it was before another one is tried."""
+QUIET_S = 20.0
+"""Seconds without anything that asks for a sparser level, after which one more is tried whatever the last one did."""
 SETTLE_S = 2.5
 """Seconds until what is seen is of the new level alone: those of the 99th percentile, and of one tick more."""
 
@@ -38,10 +41,11 @@ class Memory:
     """What ``calm_s`` has to reach."""
     descended_s: float | None = None
     """When the last move to a denser level was that is not proven; None without one."""
-    late_s: float | None = None
-    """The 99th percentile for which a sparser level was taken that has yet to show what it is good for."""
-    latency_counts_s: float = 0.0
-    """Until then late answers are no reason for a level."""
+    pressed_s: float = 0.0
+    """When something last asked for a sparser level."""
+    tried_at_p99_s: float | None = None
+    """99th percentile of the time in queue and model when a level further than the load asked for was last tried; None
+    if one may be tried whatever that did."""
     asked: tuple[str, float] | None = None
     """The variant of the last move, and when it was asked for."""
 
@@ -54,27 +58,30 @@ class Memory:
             memory = replace(memory, level=seen.level, since_s=seen.now_s, calm_s=0.0)
         if not seen.changing and seen.now_s - memory.since_s >= FAST_S + TICK_S:
             memory = replace(memory, capacity=memory.capacity.learned(seen))
-        return memory._with_last_moves_judged(seen)
+        if memory.descended_s is not None and seen.now_s - memory.descended_s >= PROOF_S:
+            memory = replace(memory, descended_s=None, wait_s=WAIT_S)
+        return memory
 
     def settling(self, seen: Observation) -> bool:
         """Tell whether what is seen may still be of the level before."""
         return seen.now_s - self.since_s < SETTLE_S
 
-    def moved(self, seen: Observation, level: Level, *, sparser: bool, for_latency: bool) -> "Memory":
+    def pressed(self, seen: Observation) -> "Memory":
+        """Return this with something that asks for a sparser level."""
+        was_quiet = seen.now_s - self.pressed_s >= QUIET_S
+        return replace(
+            self,
+            pressing=self.pressing + 1,
+            pressed_s=seen.now_s,
+            calm_s=0.0,
+            tried_at_p99_s=None if was_quiet else self.tried_at_p99_s,
+        )
+
+    def moved(self, seen: Observation, move: Move) -> "Memory":
         """Return this with a move that is asked for now."""
-        asked = (level.variant_id, seen.now_s)
-        if not sparser:
+        asked = (move.level.variant_id, seen.now_s)
+        if not move.sparser:
             return replace(self, asked=asked, calm_s=0.0, descended_s=seen.now_s)
         wait_s = self.wait_s if self.descended_s is None else min(2 * self.wait_s, LONGEST_WAIT_S)
-        late_s = seen.model_p99_s if for_latency else None
-        return replace(self, asked=asked, descended_s=None, wait_s=wait_s, late_s=late_s)
-
-    def _with_last_moves_judged(self, seen: Observation) -> "Memory":
-        memory = self
-        if self.descended_s is not None and seen.now_s - self.descended_s >= PROOF_S:
-            memory = replace(memory, descended_s=None, wait_s=WAIT_S)
-        if self.late_s is not None and not seen.changing and not self.settling(seen):
-            in_vain = seen.model_p99_s is not None and seen.model_p99_s > HELPED * self.late_s
-            until_s = seen.now_s + IN_VAIN_S if in_vain else 0.0
-            memory = replace(memory, late_s=None, latency_counts_s=until_s)
-        return memory
+        tried_at_p99_s = (seen.model_p99_s or 0.0) if move.further else self.tried_at_p99_s
+        return replace(self, asked=asked, descended_s=None, wait_s=wait_s, tried_at_p99_s=tried_at_p99_s)

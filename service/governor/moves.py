@@ -42,6 +42,8 @@ class Move:
     sparser: bool
     """Whether it is sparser than the one that answers."""
     reason: Reason
+    further: bool = False
+    """Whether it is sparser than what the load asks for, as far as is known what levels hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import pytest
 
 from service.governor.capacity import Capacity
 from service.governor.decision import decide
-from service.governor.levels import Level
-from service.governor.memory import LONGEST_WAIT_S, PROOF_S, SETTLE_S, TICK_S, WAIT_S, Memory
-from service.governor.moves import Move, Stay, Why
+from service.governor.levels import Bounds, Level
+from service.governor.memory import LONGEST_WAIT_S, PROOF_S, QUIET_S, SETTLE_S, TICK_S, WAIT_S, Memory
+from service.governor.moves import Move, Reason, Stay, Why
 from service.governor.observation import Observation
 from tests.service.governor.sightings import full, seen
 from tests.service.governor.simulation import BOUNDS, LEVELS
@@ -81,23 +81,28 @@ def late(now_s: float = NOW_S, **others: object) -> Observation:
     return seen(now_s, flow={"utilisation": 0.8}, **others)  # type: ignore[arg-type]
 
 
-def test_late_answers_alone_are_worth_one_level_and_no_further_one_if_it_does_not_help() -> None:
+def test_late_answers_alone_are_worth_one_level_and_another_one_only_if_that_helped() -> None:
     memory, decision = decide(replace(known(), pressing=1), late(), BOUNDS)
-    assert isinstance(decision, Move) and decision.reason.why is Why.LATENCY
+    assert isinstance(decision, Move) and decision.further and decision.reason.why is Why.LATENCY
     assert decision.level == LEVELS[1]
     moved = replace(memory, level=decision.level, since_s=NOW_S, pressing=5)
-    helped, _ = decide(moved, late(NOW_S + 3, level=decision.level, p99_s=0.55, model_p99_s=0.55), BOUNDS)
-    assert helped.latency_counts_s == 0.0
-    vain, after = decide(moved, late(NOW_S + 3, level=decision.level), BOUNDS)
-    assert vain.latency_counts_s > NOW_S + 30
-    assert isinstance(after, Stay) and after.reason.why is Why.NOT_THE_MODEL
+    _, helped = decide(moved, late(NOW_S + 3, level=decision.level, p99_s=0.55, model_p99_s=0.55), BOUNDS)
+    assert isinstance(helped, Move) and helped.level == LEVELS[2]
+    _, vain = decide(moved, late(NOW_S + 3, level=decision.level), BOUNDS)
+    assert isinstance(vain, Stay) and vain.reason.why is Why.NOT_THE_MODEL
 
 
-def calm_ticks(memory: Memory, seconds: float, **others: object) -> tuple[Memory, list[Move]]:
+def test_after_a_quiet_time_one_level_further_is_tried_again() -> None:
+    memory = replace(known(LEVELS[1], 13_000), tried_at_p99_s=0.5, pressed_s=NOW_S - QUIET_S, pressing=0)
+    assert memory.pressed(late()).tried_at_p99_s is None
+    assert replace(memory, pressed_s=NOW_S - QUIET_S + 1).pressed(late()).tried_at_p99_s == 0.5
+
+
+def calm_ticks(memory: Memory, seconds: float, bounds: Bounds = BOUNDS, **others: object) -> tuple[Memory, list[Move]]:
     """Tick through calm seconds; return the memory and the moves."""
     moves = []
     for number in range(round(seconds / TICK_S)):
-        memory, decision = decide(memory, seen(NOW_S + number * TICK_S, **others), BOUNDS)  # type: ignore[arg-type]
+        memory, decision = decide(memory, seen(NOW_S + number * TICK_S, **others), bounds)  # type: ignore[arg-type]
         if isinstance(decision, Move):
             moves.append(decision)
     return memory, moves
@@ -122,23 +127,27 @@ def test_no_denser_level_is_taken_that_would_be_nearly_full_or_late() -> None:
 
 
 def test_where_nobody_knows_what_a_denser_level_holds_it_is_tried_after_a_longer_calm() -> None:
+    """Lanes that were never half busy measure nothing, and the next denser level takes three times as long."""
+    bounds = replace(BOUNDS, levels=(DENSE, SPARSEST))
     memory = Memory(level=SPARSEST, since_s=NOW_S - 60, last_s=NOW_S)
-    half = {"arrived_per_s": 9_000.0, "answered_per_s": 9_000.0, "utilisation": 0.6}
-    _, moves = calm_ticks(memory, 3 * WAIT_S, level=SPARSEST, flow=half)
+    quiet = {"arrived_per_s": 5_000.0, "answered_per_s": 5_000.0, "utilisation": 0.4}
+    _, moves = calm_ticks(memory, 3 * WAIT_S, bounds, level=SPARSEST, flow=quiet)
     assert not moves
-    _, moves = calm_ticks(memory, 4 * WAIT_S + 1, level=SPARSEST, flow=half)
-    assert [move.level for move in moves] == [LEVELS[-2]]
+    _, moves = calm_ticks(memory, 4 * WAIT_S + 1, bounds, level=SPARSEST, flow=quiet)
+    assert [move.level for move in moves] == [DENSE]
 
 
 def test_every_descent_that_is_taken_back_doubles_the_calm_before_the_next_and_proof_ends_that() -> None:
+    back, again = (
+        Move(level, sparser, Reason(Why.CALM, "r")) for level, sparser in ((MIDDLE, False), (SPARSEST, True))
+    )
     memory = Memory()
     waits = []
     for _ in range(4):
-        memory = memory.moved(seen(NOW_S), MIDDLE, sparser=False, for_latency=False)
-        memory = memory.moved(seen(NOW_S + 1), SPARSEST, sparser=True, for_latency=False)
+        memory = memory.moved(seen(NOW_S), back).moved(seen(NOW_S + 1), again)
         waits.append(memory.wait_s)
     assert waits == [2 * WAIT_S, 4 * WAIT_S, LONGEST_WAIT_S, LONGEST_WAIT_S]
-    memory = memory.moved(seen(NOW_S), MIDDLE, sparser=False, for_latency=False)
+    memory = memory.moved(seen(NOW_S), back)
     assert memory.after(seen(NOW_S + PROOF_S - 1, MIDDLE)).wait_s == LONGEST_WAIT_S
     assert memory.after(seen(NOW_S + PROOF_S, MIDDLE)).wait_s == WAIT_S
 

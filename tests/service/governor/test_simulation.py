@@ -77,11 +77,11 @@ def test_answers_that_are_late_outside_queue_and_model_move_nothing_and_it_is_sa
     assert any(tick.decision.reason.why is Why.NOT_THE_MODEL for tick in trace.ticks)
 
 
-def test_late_answers_that_no_level_mends_cost_one_level_at_most() -> None:
-    """A batch that stalls now and then shows as time in the model."""
+def test_batches_that_stall_now_and_then_never_lead_to_the_sparsest_levels() -> None:
+    """A stall of a second is time in the model, and what waits meanwhile is a queue; no level mends that."""
     trace = simulate(lambda now_s: 250, 90, stall_s=lambda draw: 1.0 if draw.random() < 0.002 else 0.0)
     assert trace.worst_p99_s(5) > BOUNDS.slo_p99_s
-    assert steps_apart(trace, 30) <= 1
+    assert max(level.sparsity for level in trace.levels()) <= 0.3
 
 
 @pytest.mark.parametrize("rate", [330, 390, 450, 600, 750])
