@@ -147,7 +147,7 @@ async def test_what_the_governor_sees_and_does_is_shown(governed: Governed) -> N
     shown = governed.status()["governor"]
     assert shown["decision"] == "stay" and shown["reason"] and shown["arrived_tokens_per_s"] == 20_000
     assert [level["sparsity"] for level in shown["levels"]] == [spec.sparsity for spec in LADDER]
-    assert shown["levels"][0]["holds_tokens_per_s"] == pytest.approx(DENSE_PER_S, rel=0.05)
+    assert shown["levels"][0]["holds_tokens_per_s"] == pytest.approx(DENSE_PER_S, rel=0.3)
     assert governed.control.value("governor_active") == 1
     assert governed.control.value("governor_level") == 0.7
     reasons = [governed.control.value("governor_moves_total", direction="sparser", why=why) for why in Why]
