@@ -20,8 +20,6 @@ BUSY = 0.7
 """Share of the time that lanes must be busy for a sparser level to shorten any queue."""
 GAIN = 1.1
 """A sparser level must promise to hold this much more."""
-PROMISED = 1.3
-"""One that was timed to be this much faster, and then holds less than ``GAIN`` more, is given back."""
 PATIENCE = 2
 """Ticks in a row that must ask for a sparser level; a refusal asks once."""
 
@@ -73,8 +71,6 @@ def ascend(
         pressing: for how many ticks in a row, this one included.
     """
     here = rungs.index(seen.level)
-    if pressing >= PATIENCE and (move := _give_back(memory, seen, rungs[:here])):
-        return move
     if here == len(rungs) - 1:
         return Stay(Reason(Why.LIMIT, f"{pressure.words}; no level that may answer is sparser than {seen.level.name}"))
     if seen.fast.utilisation < BUSY:
@@ -108,19 +104,6 @@ def _may_go_further(memory: Memory, seen: Observation, pressure: Reason) -> bool
     if tried_at_p99_s is None:
         return True
     return pressure.why is Why.LATENCY and p99_s is not None and p99_s <= HELPED * tried_at_p99_s
-
-
-def _give_back(memory: Memory, seen: Observation, denser: tuple[Level, ...]) -> Move | None:
-    """Return the move to the densest level that was seen to hold as much as the one that answers: it buys nothing."""
-    here = memory.capacity.surely(seen.level, seen)
-    if here is None or memory.settling(seen):
-        return None
-    for level in denser:
-        there = memory.capacity.of(level, seen) if level in memory.capacity.measures else None
-        if there is not None and here < GAIN * there and seen.level.items_per_s >= PROMISED * level.items_per_s:
-            words = f"{seen.level.name} holds {here:.0f} tokens a second where {level.name} holds {there:.0f}"
-            return Move(level, False, Reason(Why.NOT_THE_MODEL, f"{words}: the model is not what is late"))
-    return None
 
 
 def _that_holds(memory: Memory, seen: Observation, rungs: tuple[Level, ...]) -> Level:

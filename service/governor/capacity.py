@@ -101,12 +101,6 @@ class Capacity:
         limit = min((sure[one] for one in sure if one.items_per_s >= level.items_per_s), default=math.inf)
         return min(follows, limit) * seen.replicas
 
-    def surely(self, level: Level, seen: Observation) -> float | None:
-        """Return what full lanes made sure of ``level``, for all replicas; None if they did not lately."""
-        measure = self.measures.get(level)
-        rate = None if measure is None else measure.surely(seen.now_s)
-        return None if rate is None else rate * seen.replicas
-
     def ratio(self, level: Level, seen: Observation) -> float:
         """Return what a token costs at ``level`` in units of what it costs at the level that answers."""
         here, there = self.of(seen.level, seen), self.of(level, seen)

@@ -51,26 +51,29 @@ def test_what_one_level_holds_predicts_the_others_until_they_are_measured() -> N
 def test_a_moment_in_which_something_else_had_the_processor_says_nothing_of_a_level() -> None:
     capacity = Capacity().learned(full(1.0, 1000, DENSE)).learned(full(1.25, 100, DENSE))
     assert capacity.of(DENSE, seen(1.25)) == pytest.approx(1000, rel=0.01)
-    assert capacity.surely(DENSE, seen(1.25)) is None
 
 
 def test_full_lanes_make_sure_what_a_level_holds_even_if_it_is_less_than_was_predicted_or_seen() -> None:
-    capacity = solid(700, DENSE)
-    assert capacity.of(DENSE, seen(2.0)) == capacity.surely(DENSE, seen(2.0)) == 700
+    capacity = Capacity().learned(full(0.0, 1000, DENSE))
+    for number in range(SOLID):
+        capacity = capacity.learned(full(5.0 + 0.25 * number, 700, DENSE))
+    assert capacity.of(DENSE, seen(6.0)) == 700
     capacity = Capacity(measures={**solid(1200, QUADRUPLE).measures, **solid(1000, DENSE).measures})
     assert capacity.of(QUADRUPLE, seen(2.0)) == 1200
     assert capacity.of(DOUBLE, seen(2.0)) == 1200, "no slower level holds more"
 
 
 def test_a_break_begins_anew_to_make_sure() -> None:
-    capacity = solid(1000, DENSE).learned(full(5.0, 600, DENSE))
-    assert capacity.surely(DENSE, seen(5.0)) is None
+    capacity = Capacity().learned(full(0.0, 1000, DENSE))
+    for at_s in (1.0, 1.25, 1.5, 5.0):
+        capacity = capacity.learned(full(at_s, 700, DENSE))
+    assert capacity.of(DENSE, seen(5.0)) == pytest.approx(1000, rel=0.01)
 
 
 def test_what_was_sure_is_so_for_a_minute() -> None:
-    capacity = solid(700, DENSE, start_s=1.0)
-    assert capacity.surely(DENSE, seen(1.0 + FORGET_S)) == 700
-    assert capacity.surely(DENSE, seen(2.0 + FORGET_S)) is None
+    capacity = Capacity(measures={DENSE: replace(solid(700, DENSE).measures[DENSE], best_per_s=1000)})
+    assert capacity.of(DENSE, seen(1.0 + FORGET_S)) == 700
+    assert capacity.of(DENSE, seen(2.0 + FORGET_S)) == pytest.approx(1000, rel=0.1)
 
 
 def test_replicas_hold_together_what_each_was_seen_to() -> None:

@@ -121,12 +121,11 @@ def test_a_load_that_no_level_holds_is_met_by_the_fastest_and_it_is_said_that_th
     assert trace.ticks[-1].decision.reason.why is Why.LIMIT
 
 
-def test_nothing_is_given_up_for_good_where_http_is_what_takes_the_time() -> None:
-    """Levels that were timed to be faster answer no more than dense here; the governor finds that out once."""
-    trace = simulate(lambda now_s: 1500, 40, replicas=[Replica(loop_s=0.001)], really=lambda level: 8.0)
-    assert set(trace.levels(10)) == {DENSE}
+def test_no_accuracy_is_given_where_http_is_what_takes_the_time() -> None:
+    trace = simulate(lambda now_s: 1500, 20, replicas=[Replica(loop_s=0.003)], really=lambda level: 8.0)
+    assert trace.worst_p99_s(5) > BOUNDS.slo_p99_s
+    assert not trace.moves()
     assert trace.ticks[-1].decision.reason.why is Why.NOT_THE_MODEL
-    assert len(trace.moves()) <= 2
 
 
 def test_a_queue_that_waits_for_an_idle_model_moves_nothing() -> None:
