@@ -76,7 +76,8 @@ class VariantController:
         self._watch = Watch(
             manifest=store.manifest,
             policy=lambda: desk.policy,
-            dense=ladder[0] if ladder else initial_variant,
+            ladder=ladder or (initial_variant,),
+            metrics=metrics,
             prepare_timeout_s=limits.prepare_timeout_s,
         )
         self._events = TimedEvents(limits, desk, self._clock)

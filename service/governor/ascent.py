@@ -18,7 +18,7 @@ DRAIN_S = 2.0
 """Seconds in which what waits should be answered beside what comes."""
 BUSY = 0.7
 """Share of the time that lanes must be busy for a sparser level to shorten any queue."""
-GAIN = 1.1
+GAIN = 1.15
 """A sparser level must promise to hold this much more."""
 PATIENCE = 2
 """Ticks in a row that must ask for a sparser level; a refusal asks once."""

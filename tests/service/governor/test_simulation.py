@@ -122,7 +122,7 @@ def test_a_load_that_no_level_holds_is_met_by_the_fastest_and_it_is_said_that_th
 
 
 def test_no_accuracy_is_given_where_http_is_what_takes_the_time() -> None:
-    trace = simulate(lambda now_s: 1500, 20, replicas=[Replica(loop_s=0.003)], really=lambda level: 8.0)
+    trace = simulate(lambda now_s: 1500, 20, replicas=[Replica(speed=20.0, loop_s=0.002)])
     assert trace.worst_p99_s(5) > BOUNDS.slo_p99_s
     assert not trace.moves()
     assert trace.ticks[-1].decision.reason.why is Why.NOT_THE_MODEL
