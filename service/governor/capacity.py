@@ -102,10 +102,17 @@ class Capacity:
         return min(follows, limit) * seen.replicas
 
     def ratio(self, level: Level, seen: Observation) -> float:
-        """Return what a token costs at ``level`` in units of what it costs at the level that answers."""
-        here, there = self.of(seen.level, seen), self.of(level, seen)
-        if not here or not there:
-            return cost_ratio(seen.level, level, seen.slow.model_share)
+        """Return what a token costs at ``level`` in units of what it costs at the level that answers.
+
+        What full lanes made sure of both counts, else Amdahl's law: the most that was seen of one is not to be compared
+        with what is sure of another.
+        """
+        here, there = (
+            measure.surely(seen.now_s) if (measure := self.measures.get(one)) is not None else None
+            for one in (seen.level, level)
+        )
+        if here is None or there is None:
+            return cost_ratio(seen.level, level, seen.fast.model_share)
         return here / there
 
 

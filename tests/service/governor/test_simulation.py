@@ -81,7 +81,7 @@ def test_batches_that_stall_now_and_then_never_lead_to_the_sparsest_levels() -> 
     """A stall of a second is time in the model, and what waits meanwhile is a queue; no level mends that."""
     trace = simulate(lambda now_s: 250, 90, stall_s=lambda draw: 1.0 if draw.random() < 0.002 else 0.0)
     assert trace.worst_p99_s(5) > BOUNDS.slo_p99_s
-    assert max(level.sparsity for level in trace.levels()) <= 0.3
+    assert max(level.sparsity for level in trace.levels()) <= 0.4
 
 
 @pytest.mark.parametrize("rate", [330, 390, 450, 600, 750])
