@@ -15,7 +15,7 @@ import typer
 from pruning.spec import PruneSpec, Recover, precisions_of
 from service.bench.command import bench
 from service.compare_command import compare
-from service.dial_commands import dial, rollback, status
+from service.dial_commands import dial, policy, rollback, status
 from service.import_command import import_
 from service.options import (
     AsJson,
@@ -233,6 +233,7 @@ app.command()(compare)
 app.command(cls=NumberCommand)(dial)
 app.command()(rollback)
 app.command()(status)
+app.command()(policy)
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool, store: Path, others: Mapping[str, Any] | None = None) -> None:
