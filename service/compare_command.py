@@ -23,6 +23,7 @@ def compare(
         str | None, typer.Option(help=f"Sparsities to cut to. [default: {USUAL_LEVELS}; with 2:4 0.5]")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Draws of calibration rows, at least 1.")] = 3,
+    rows: Annotated[int, typer.Option(help="Calibration rows of each draw, at most.")] = 2048,
     pattern: PatternOption = "structured",
     recover: Annotated[
         str | None,
@@ -41,7 +42,7 @@ def compare(
 
     What each costs at each level, and how far they agree on what to keep.
 
-    Every seed draws other calibration rows from --train: at most 2,048, and never more than 80 % of them. Each draw is
+    Every seed draws other calibration rows from --train: --rows of them, and never more than 80 %. Each draw is
     calibrated once for all scorers; then every scorer cuts the model to every level, and all rows of --eval judge each
     cut. Cuts are not stored as variants, only what each is worth: a run that was interrupted goes on where it stopped,
     and a second one is immediate. Example:
@@ -66,6 +67,7 @@ def compare(
             scorers=scorers_for(pattern) if scorers == "all" else USUAL_SCORERS if scorers is None else _words(scorers),
             levels=_numbers(usual_levels if levels is None else levels),
             seeds=seeds,
+            rows=rows,
             pattern=pattern,  # type: ignore[arg-type]
             recovers=(None,) if recover is None else _words(recover),  # type: ignore[arg-type]
         )

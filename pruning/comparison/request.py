@@ -17,7 +17,7 @@ class Comparison:
 
     Raises:
         SpecError: an unknown scorer, pattern or recovery, one that does not go with the pattern, a level outside
-            [0, 1) or not the pattern's, no scorer, no level above 0, or fewer than one seed.
+            [0, 1) or not the pattern's, no scorer, no level above 0, or fewer than one seed or row.
     """
 
     scorers: tuple[str, ...]
@@ -25,14 +25,18 @@ class Comparison:
     """Sparsities; dense, 0, is always the reference and may be among them."""
     seeds: int = 3
     """So many draws of calibration rows, by the seeds 0, 1, ..."""
+    rows: int = CALIBRATION_ROWS
+    """Calibration rows of each draw, at most."""
     pattern: Pattern = Pattern.STRUCTURED
     recovers: tuple[Recover | None, ...] = (None,)
     """``None`` means the pattern's usual one."""
 
     def __post_init__(self) -> None:
         """Check and normalise: each name once, levels ascending."""
-        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:
-            raise SpecError(f"seeds must be a whole number of at least 1; got {self.seeds!r}")
+        for name in ("seeds", "rows"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise SpecError(f"{name} must be a whole number of at least 1; got {number!r}")
         if not self.scorers:
             raise SpecError(f"no scorer to compare; name some of {', '.join(SCORERS)}")
         names = dict.fromkeys(scorer_named(name).name for name in self.scorers)
@@ -75,15 +79,15 @@ def scorers_for(pattern: str) -> tuple[str, ...]:
     return tuple(name for name in SCORERS if structured or name not in STRUCTURES_ALONE)
 
 
-def draw_size(rows: int) -> int:
-    """Return how many of ``rows`` training rows one seed draws: 2,048, but never more than 80 % of them.
+def draw_size(available: int, wanted: int) -> int:
+    """Return how many of the ``available`` training rows one seed draws: as ``wanted``, but never more than 80 %.
 
     So two seeds differ on small sets too.
 
     Raises:
         DataError: there are too few rows to draw any.
     """
-    size = min(CALIBRATION_ROWS, rows * 4 // 5)
+    size = min(wanted, available * 4 // 5)
     if size == 0:
-        raise DataError(f"{rows} training rows are too few to draw 80 % of them; give at least 2 with --train")
+        raise DataError(f"{available} training rows are too few to draw 80 % of them; give at least 2 with --train")
     return size

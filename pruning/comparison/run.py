@@ -62,7 +62,7 @@ def compare(
         CacheError: a calibration or scores that are damaged.
         StoreError: a stored cell is damaged, or one cannot be written.
     """
-    size = draw_size(len(material.train))
+    size = draw_size(len(material.train), comparison.rows)
     store = CellStore(root)
     wanted = [spec for scorer in comparison.scorers for spec in comparison.specs_of(scorer)]
     cells: dict[tuple[int, PruneSpec], Cell] = {}

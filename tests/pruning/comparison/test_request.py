@@ -63,6 +63,7 @@ def test_heads_and_neurons_are_ranked_by_every_scorer() -> None:
         ({"recovers": ()}, "no recovery to compare; name some of none, reconstruct"),
         ({"seeds": 0}, "seeds must be a whole number of at least 1; got 0"),
         ({"seeds": -2}, "got -2"),
+        ({"rows": 0}, "rows must be a whole number of at least 1; got 0"),
         ({"seeds": True}, "got True"),
         ({"seeds": 1.5}, "got 1.5"),
     ],
@@ -72,11 +73,14 @@ def test_what_cannot_be_compared_is_refused_with_value_and_remedy(wish: dict[str
         comparison(**wish)
 
 
-@pytest.mark.parametrize(("rows", "size"), [(2, 1), (40, 32), (2_560, 2_048), (2_559, 2_047), (67_349, 2_048)])
-def test_a_draw_is_at_most_2048_rows_and_80_percent(rows: int, size: int) -> None:
-    assert draw_size(rows) == size
+@pytest.mark.parametrize(
+    ("available", "wanted", "size"),
+    [(2, 2_048, 1), (40, 2_048, 32), (2_560, 2_048, 2_048), (2_559, 2_048, 2_047), (67_349, 512, 512), (40, 8, 8)],
+)
+def test_a_draw_is_as_many_rows_as_wanted_and_at_most_80_percent(available: int, wanted: int, size: int) -> None:
+    assert draw_size(available, wanted) == size
 
 
 def test_a_single_row_is_too_few_to_draw_from() -> None:
     with pytest.raises(DataError, match=r"1 training rows are too few .* give at least 2"):
-        draw_size(1)
+        draw_size(1, 2_048)
