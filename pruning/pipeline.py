@@ -19,6 +19,7 @@ from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
+from pruning.masks.even import EVEN_VERSION, even_mask
 from pruning.masks.structures import FILL_VERSION, CostCurve, StructureMask, is_coarse, structure_mask
 from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
@@ -176,6 +177,8 @@ def mask_of(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Mask:
         SpecError: a sparsity that leaves nothing, or inputs that are no multiple of four for 2:4.
     """
     if not isinstance(ranking, Mapping):
+        if spec.scope is Scope.LAYERWISE:
+            return even_mask(ranking, bench.base.shape, spec.sparsity)
         return structure_mask(ranking, bench.base.shape, spec.sparsity)
     if spec.pattern is Pattern.TWO_FOUR:
         return two_four_mask(ranking)
@@ -270,7 +273,9 @@ def _cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
         "curves_version": CURVES_VERSION,
         "reconstruction_version": RECOVERY_VERSIONS.get(spec.recover),
     }
-    if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
+    if spec.pattern is Pattern.STRUCTURED and spec.scope is not None:
+        identity |= {"scope": spec.scope, "even_version": EVEN_VERSION}
+    elif spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
         identity["fill_version"] = FILL_VERSION
     scope = spec.scope or scorer.scope
     if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:

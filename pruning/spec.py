@@ -27,14 +27,20 @@ class Pattern(StrEnum):
 
 
 class Scope(StrEnum):
-    """Among which single weights scores are compared."""
+    """Among what scores are compared: single weights, or, layerwise alone, heads and neurons."""
 
     GLOBAL = "global"
     """All prunable weights: a tensor keeps more or less than its share."""
     LAYERWISE = "layerwise"
-    """Those of one tensor, each of which keeps the same share."""
+    """Weights of one tensor, each of which keeps the same share; heads and neurons of one layer, each of which keeps
+    the same numbers."""
     ROW = "row"
     """Those of one output of one tensor, each of which keeps the same share of its inputs."""
+
+
+SCOPES = {Pattern.STRUCTURED: (Scope.LAYERWISE,), Pattern.UNSTRUCTURED: tuple(Scope), Pattern.TWO_FOUR: ()}
+"""The scopes that go with each pattern. Without one, unstructured cuts have their scorer's, and structured ones take
+more from a layer where it costs less."""
 
 
 class Recover(StrEnum):
@@ -87,7 +93,7 @@ class PruneSpec:
     """``None`` means the pattern's usual one: reconstruct for structured, none for unstructured."""
     precision: Precision = Precision.FLOAT32
     scope: Scope | None = None
-    """Among which single weights scores are compared; ``None`` means the scorer's usual one. Unstructured alone."""
+    """Among what scores are compared, one of ``SCOPES[pattern]``; ``None`` means the usual one."""
 
     def __post_init__(self) -> None:
         """Check and normalise."""
@@ -114,11 +120,10 @@ class PruneSpec:
         self._check_pattern()
 
     def _check_pattern(self) -> None:
-        if self.scope is not None and self.pattern is not Pattern.UNSTRUCTURED:
-            raise SpecError(
-                f"scope={self.scope.value!r} says which single weights compete; with pattern={self.pattern.value!r} "
-                "leave it out, or use pattern='unstructured'"
-            )
+        if self.scope is not None and self.scope not in SCOPES[self.pattern]:
+            others = [f"scope={scope.value!r}" for scope in SCOPES[self.pattern]]
+            ways = ", or ".join(["leave it out", *others, f"pattern={Pattern.UNSTRUCTURED.value!r}"])
+            raise SpecError(f"scope={self.scope.value!r} does not go with pattern={self.pattern.value!r}: {ways}")
         if self.pattern is Pattern.TWO_FOUR and self.sparsity not in (0.0, TWO_FOUR_SPARSITY):
             raise SpecError(
                 f"pattern='2:4' keeps exactly two of every four weights; got sparsity={self.sparsity}: use "
