@@ -1,10 +1,11 @@
 """What is compared with what."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pruning.errors import DataError, SpecError
+from pruning.recovery.recipe import Recipe
 from pruning.scores import SCORERS, STRUCTURES_ALONE, scorer_named
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.spec import Pattern, PruneSpec, Recover, Scope
 from pruning.workbench import CALIBRATION_ROWS
 
 USUAL_SCORERS = ("fisher", "taylor", "magnitude", "wanda", "random")
@@ -16,8 +17,9 @@ class Comparison:
     """Every scorer at every level with every seed and recovery. One that cannot be made cannot be built.
 
     Raises:
-        SpecError: an unknown scorer, pattern or recovery, one that does not go with the pattern, a level outside
-            [0, 1) or not the pattern's, no scorer, no level above 0, or fewer than one seed or row.
+        SpecError: an unknown scorer, pattern, scope or recovery, one that does not go with the pattern, a level outside
+            [0, 1) or not the pattern's, no scorer, no level above 0, fewer than one seed or row, or distillation
+            without a recipe.
     """
 
     scorers: tuple[str, ...]
@@ -30,6 +32,10 @@ class Comparison:
     pattern: Pattern = Pattern.STRUCTURED
     recovers: tuple[Recover | None, ...] = (None,)
     """``None`` means the pattern's usual one."""
+    scope: Scope | None = None
+    """``None`` means each scorer's usual one."""
+    recipe: Recipe | None = None
+    """How cuts are distilled, if they are; each draw trains with its own seed."""
 
     def __post_init__(self) -> None:
         """Check and normalise: each name once, levels ascending."""
@@ -46,31 +52,37 @@ class Comparison:
                 raise SpecError(
                     f"scorer {name!r} ranks whole heads and neurons; with pattern={str(self.pattern)!r} leave it out"
                 )
-        specs = [PruneSpec(sparsity=level, pattern=self.pattern) for level in self.levels]
+        specs = [PruneSpec(sparsity=level, pattern=self.pattern, scope=self.scope) for level in self.levels]
         levels = sorted({spec.sparsity for spec in specs if spec.sparsity > 0.0})
         if not levels:
             raise SpecError(
                 f"no level to compare at; got {list(self.levels)}: name sparsities above 0, such as 0.3,0.5,0.7"
             )
         if not self.recovers:
-            raise SpecError("no recovery to compare; name some of none, reconstruct, sequential")
+            raise SpecError("no recovery to compare; name some of none, reconstruct, sequential, distill")
         ways = [PruneSpec(sparsity=levels[0], pattern=self.pattern, recover=recover) for recover in self.recovers]
-        if any(way.recover is Recover.DISTILL for way in ways):
+        if any(way.recover is Recover.DISTILL for way in ways) != (self.recipe is not None):
             raise SpecError(
-                "recover='distill' trains for minutes, and nothing is trained here; use none, reconstruct or sequential"
+                "recover='distill' needs a recipe, and nothing else takes one: give the steps of each training "
+                "(--steps, such as 300) with 'distill' and only with it"
             )
         object.__setattr__(self, "scorers", tuple(names))
         object.__setattr__(self, "levels", tuple(levels))
         object.__setattr__(self, "pattern", ways[0].pattern)
+        object.__setattr__(self, "scope", specs[0].scope)
         object.__setattr__(self, "recovers", tuple(dict.fromkeys(way.recover for way in ways)))
 
     def specs_of(self, scorer: str) -> list[PruneSpec]:
         """Return the cuts by one scorer, least sparse first."""
         return [
-            PruneSpec(sparsity=level, pattern=self.pattern, scorer=scorer, recover=recover)
+            PruneSpec(sparsity=level, pattern=self.pattern, scorer=scorer, recover=recover, scope=self.scope)
             for level in self.levels
             for recover in self.recovers
         ]
+
+    def recipe_of(self, seed: int) -> Recipe | None:
+        """Return how the cuts of one draw are distilled: None if they are not."""
+        return None if self.recipe is None else replace(self.recipe, seed=seed)
 
 
 def scorers_for(pattern: str) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ import pytest
 
 from pruning.comparison.request import USUAL_SCORERS, Comparison, draw_size, scorers_for
 from pruning.errors import DataError, SpecError
+from pruning.recovery.recipe import Recipe
 from pruning.scores import SCORERS
-from pruning.spec import Pattern, Recover
+from pruning.spec import Pattern, Recover, Scope
 
 
 def comparison(**others: Any) -> Comparison:
@@ -29,6 +30,17 @@ def test_without_a_recovery_the_usual_one_of_the_pattern_is_taken(pattern: str, 
     made = comparison(pattern=pattern)
     assert made.pattern is Pattern(pattern)
     assert made.recovers == (usual,)
+
+
+def test_a_scope_is_that_of_every_cut() -> None:
+    made = comparison(scope="layerwise")
+    assert {spec.scope for spec in made.specs_of("fisher")} == {Scope.LAYERWISE}
+
+
+def test_every_draw_is_distilled_by_its_own_seed() -> None:
+    made = comparison(recovers=("distill",), recipe=Recipe(steps=3, seed=7))
+    assert [made.recipe_of(seed) for seed in (0, 1)] == [Recipe(steps=3, seed=0), Recipe(steps=3, seed=1)]
+    assert comparison().recipe_of(0) is None
 
 
 @pytest.mark.parametrize("pattern", Pattern)
@@ -59,7 +71,10 @@ def test_heads_and_neurons_are_ranked_by_every_scorer() -> None:
         ({"pattern": "unstructured", "recovers": ("reconstruct",)}, "with pattern='unstructured' use recover='none'"),
         ({"pattern": "blocks"}, "unknown pattern 'blocks'; known: structured"),
         ({"recovers": ("magic",)}, "unknown recover 'magic'; known: none, reconstruct"),
-        ({"recovers": ("none", "distill")}, "recover='distill' trains .* use none, reconstruct or sequential"),
+        ({"recovers": ("none", "distill")}, "recover='distill' needs a recipe, .* give the steps .* such as 300"),
+        ({"recipe": Recipe(steps=3)}, "nothing else takes one: .* with 'distill' and only with it"),
+        ({"scope": "row"}, "scope='row' does not go with pattern='structured': leave it out"),
+        ({"scope": "layer"}, "unknown scope 'layer'; known: global"),
         ({"recovers": ()}, "no recovery to compare; name some of none, reconstruct"),
         ({"seeds": 0}, "seeds must be a whole number of at least 1; got 0"),
         ({"seeds": -2}, "got -2"),
