@@ -15,6 +15,7 @@ from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError
 from pruning.gates import GATED, Gates
+from pruning.prediction import Breath, no_breath
 from pruning.slim.bert import Site, SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers, told_apart
 from pruning.slim.packed import PackedBatch
@@ -71,11 +72,13 @@ class Capturing:
         total += gradient_RD.double().square().sum()
 
 
-def capture(base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: Progress) -> Captured:
+def capture(
+    base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: Progress, breath: Breath = no_breath
+) -> Captured:
     """Return what one pass over ``rows`` collects.
 
     The loss of a batch is that of the rows' task, summed over them, so that a row's gradient does not depend on who
-    shares its batch.
+    shares its batch. ``breath`` is called after every batch.
 
     Raises:
         CacheError: a gradient is not finite; the row range and layer are named.
@@ -96,6 +99,7 @@ def capture(base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: P
         captured.neuron_gradients_LF += list(neurons_mLF)
         _add_weight_gradients(captured, trained)
         progress(stop, len(rows))
+        breath()
     num_batches = -(-len(rows) // BATCH_ROWS)
     for total in captured.weight_means.values():
         total /= len(rows)

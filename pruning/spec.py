@@ -12,7 +12,12 @@ E = TypeVar("E", bound=StrEnum)
 TWO_FOUR_SPARSITY = 0.5
 """The share of weights that the 2:4 pattern removes: it has no other."""
 
-KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope")
+STRUCTURES_ALONE = frozenset({"obs"})
+"""Scorers that rank whole heads and neurons, and have no score for a single weight."""
+
+KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope", "rounds")
+
+MOST_ROUNDS = 16
 
 
 class Pattern(StrEnum):
@@ -48,7 +53,7 @@ class Recover(StrEnum):
 
     NONE = "none"
     RECONSTRUCT = "reconstruct"
-    """Least squares on the cached Gram matrices; no gradients, no data."""
+    """Least squares on the cached Gram matrices; no gradients, no labels."""
     SEQUENTIAL = "sequential"
     """Least squares matrix by matrix on the cut model's own inputs: a pass over the calibration rows for every cut."""
     DISTILL = "distill"
@@ -80,8 +85,9 @@ class PruneSpec:
     """One cut of one model. A value that cannot be valid cannot be built.
 
     Raises:
-        SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name, an unknown pattern,
-            recovery, precision or scope, or two that exclude each other.
+        SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name or does not go with the
+            pattern, an unknown pattern, recovery, precision or scope, rounds that are no number from 1 to
+            ``MOST_ROUNDS``, or two that exclude each other.
     """
 
     sparsity: float
@@ -94,6 +100,8 @@ class PruneSpec:
     precision: Precision = Precision.FLOAT32
     scope: Scope | None = None
     """Among what scores are compared, one of ``SCOPES[pattern]``; ``None`` means the usual one."""
+    rounds: int = 1
+    """The model is scored anew whenever another ``1 / rounds`` of its weights has gone; with 1 it never is."""
 
     def __post_init__(self) -> None:
         """Check and normalise."""
@@ -108,15 +116,12 @@ class PruneSpec:
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
         usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
         recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
-        if self.pattern is not Pattern.STRUCTURED and recover in (Recover.RECONSTRUCT, Recover.SEQUENTIAL):
-            raise SpecError(
-                f"recover={recover.value!r} works on whole heads and neurons; "
-                f"with pattern={self.pattern.value!r} use recover='none'"
-            )
         object.__setattr__(self, "recover", recover)
         object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))
         if self.scope is not None:
             object.__setattr__(self, "scope", _member(Scope, self.scope, "scope"))
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or not 1 <= self.rounds <= MOST_ROUNDS:
+            raise SpecError(f"rounds must be a whole number from 1 to {MOST_ROUNDS}; got {self.rounds!r}")
         self._check_pattern()
 
     def _check_pattern(self) -> None:
@@ -129,13 +134,23 @@ class PruneSpec:
                 f"pattern='2:4' keeps exactly two of every four weights; got sparsity={self.sparsity}: use "
                 f"{TWO_FOUR_SPARSITY}, or 0 for the dense model, or pattern='unstructured'"
             )
+        if self.pattern is Pattern.TWO_FOUR and self.rounds > 1:
+            raise SpecError(
+                f"pattern='2:4' removes all that it removes at once, and rounds={self.rounds} needs steps; leave it "
+                "out, or use pattern='unstructured'"
+            )
+        if self.scorer in STRUCTURES_ALONE and self.pattern is not Pattern.STRUCTURED and self.sparsity > 0.0:
+            raise SpecError(
+                f"scorer {self.scorer!r} ranks whole heads and neurons; with pattern={self.pattern.value!r} use "
+                "'fisher' or another scorer"
+            )
 
     def before_training(self) -> Self:
         """Return the cut that distillation begins with: its pattern's usual recovery, in float32."""
         return replace(self, recover=None, precision=Precision.FLOAT32)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON and digests; the scope only where it is not the scorer's usual one."""
+        """Return plain values, for JSON and digests; scope and rounds only where they were asked for."""
         assert self.recover is not None  # set by __post_init__
         values: dict[str, Any] = {
             "sparsity": self.sparsity,
@@ -144,7 +159,9 @@ class PruneSpec:
             "recover": self.recover.value,
             "precision": self.precision.value,
         }
-        return values if self.scope is None else values | {"scope": self.scope.value}
+        if self.scope is not None:
+            values["scope"] = self.scope.value
+        return values if self.rounds == 1 else values | {"rounds": self.rounds}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -180,6 +197,8 @@ def way_of(cut: Mapping[str, Any]) -> str:
     parts = [cut["scorer"], cut["pattern"], cut["recover"]]
     if cut.get("scope") is not None:
         parts.append(cut["scope"])
+    if cut.get("rounds", 1) > 1:
+        parts.append(f"{cut['rounds']} rounds")
     return ", ".join(parts if cut["precision"] == Precision.FLOAT32 else [*parts, cut["precision"]])
 
 

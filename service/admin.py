@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pruning.errors import PruningError, SpecError
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import MOST_ROUNDS, Pattern, Precision, PruneSpec, Recover
 from pruning.spec import Scope as WeightScope
 from service.answer_headers import AnswerHeaders, variant_headers
 from service.bodies import read_json
@@ -65,7 +65,7 @@ def build_admin_api(
     *,
     frontier: FrontierRows,
     scorers: Collection[str],
-    usual: Mapping[str, str] = MappingProxyType({}),
+    usual: Mapping[str, Any] = MappingProxyType({}),
 ) -> FastAPI:
     """Return the admin application. It finds its own prefix in the request's ``root_path``, as a mount sets it.
 
@@ -74,8 +74,8 @@ def build_admin_api(
         admin_token: what a client must send as ``Authorization: Bearer``; never empty.
         frontier: rows of ``GET /frontier``; may read files, is called in a thread.
         scorers: names that a change may ask for.
-        usual: what a change is taken to ask for where it does not say: the scorer, pattern, precision and recovery of
-            the ladder; the recovery belongs to the pattern, and one that names another pattern says its own.
+        usual: what a change is taken to ask for where it does not say: the scorer, pattern, precision, recovery and
+            rounds of the ladder; the last two belong to the pattern, and one that names another pattern says its own.
     """
     if not admin_token:
         raise ValueError("the admin token must not be empty")
@@ -98,7 +98,7 @@ def _committed_headers(controller: Callable[[], VariantController]) -> dict[str,
 
 
 def _change_routes(
-    controller: Callable[[], VariantController], scorers: Collection[str], usual: Mapping[str, str]
+    controller: Callable[[], VariantController], scorers: Collection[str], usual: Mapping[str, Any]
 ) -> APIRouter:
     router = APIRouter(tags=["change"])
 
@@ -174,7 +174,7 @@ def _reading_routes(controller: Callable[[], VariantController], frontier: Front
     return router
 
 
-def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, str]) -> PruneSpec:
+def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, Any]) -> PruneSpec:
     """Return the spec that a ``PUT /sparsity`` body asks for, the ``usual`` one where it says nothing.
 
     Raises:
@@ -185,7 +185,7 @@ def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, str]) ->
     if "sparsity" not in body:
         raise Invalid('"sparsity" is missing: a number in [0, 1), the share of encoder weights to remove.')
     if body.get("pattern", usual.get("pattern")) != usual.get("pattern"):
-        usual = {name: value for name, value in usual.items() if name != "recover"}
+        usual = {name: value for name, value in usual.items() if name not in ("recover", "rounds")}
     try:
         spec = PruneSpec.from_dict({**usual, **body})
     except SpecError as error:
@@ -195,7 +195,7 @@ def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, str]) ->
     return spec
 
 
-def _body_schema(scorers: Collection[str], usual: Mapping[str, str]) -> dict[str, Any]:
+def _body_schema(scorers: Collection[str], usual: Mapping[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI words for the body, which ``read_json`` reads in place of FastAPI."""
     taken = PruneSpec.from_dict({"sparsity": 0.0, **usual}).as_dict()
     properties = {
@@ -204,6 +204,7 @@ def _body_schema(scorers: Collection[str], usual: Mapping[str, str]) -> dict[str
         "scorer": {"enum": sorted(scorers), "default": taken["scorer"]},
         "recover": {"enum": [recover.value for recover in Recover]},
         "scope": {"enum": [scope.value for scope in WeightScope]},
+        "rounds": {"type": "integer", "minimum": 1, "maximum": MOST_ROUNDS, "default": usual.get("rounds", 1)},
         "precision": {"enum": [precision.value for precision in Precision], "default": taken["precision"]},
     }
     schema = {"type": "object", "properties": properties, "required": ["sparsity"], "additionalProperties": False}

@@ -13,7 +13,7 @@ from pruning.comparison.training import Training
 from pruning.errors import StoreError
 from pruning.evaluation import Evaluation
 from pruning.files import digest_of, write_json
-from pruning.pipeline import cut_id, identify
+from pruning.identity import cut_id, identify
 from pruning.spec import PruneSpec, Recover
 from pruning.workbench import Workbench
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from pruning.errors import DataError, SpecError
 from pruning.recovery.recipe import Recipe
-from pruning.scores import SCORERS, STRUCTURES_ALONE, scorer_named
-from pruning.spec import Pattern, PruneSpec, Recover, Scope
+from pruning.scores import SCORERS, scorer_named
+from pruning.spec import STRUCTURES_ALONE, Pattern, PruneSpec, Recover, Scope
 from pruning.workbench import CALIBRATION_ROWS
 
 USUAL_SCORERS = ("fisher", "taylor", "magnitude", "wanda", "random")

@@ -9,8 +9,9 @@ import torch
 from pruning.data import LabelledSet
 from pruning.errors import SpecError
 from pruning.heads import Head
+from pruning.identity import cut_id
 from pruning.masks.structures import structure_mask
-from pruning.pipeline import build_variant, cut, cut_id
+from pruning.pipeline import build_variant, cut
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
 from pruning.recovery.lesson import Lesson, computes_bfloat16
