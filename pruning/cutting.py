@@ -14,7 +14,7 @@ from pruning.masks.even import even_mask
 from pruning.masks.structures import CostCurve, StructureMask, structure_mask
 from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, no_breath
-from pruning.reconstruction import reconstruct
+from pruning.reconstruction import reconstruct, require_tokens
 from pruning.scores import scorer_named
 from pruning.sequential import recover_sequentially
 from pruning.slim.convert import dense_mask, slim_layers, zeroed_layers
@@ -24,6 +24,7 @@ from pruning.workbench import Workbench
 Ranking = Sequence[CostCurve] | Mapping[str, Tensor]
 """Cost curves along a scorer's order of structures, or its scores of single weights by tensor name."""
 Mask = StructureMask | WeightMask
+SOLVED = (Recover.RECONSTRUCT, Recover.SEQUENTIAL)
 
 
 def ranking_of(
@@ -62,8 +63,14 @@ def carried_out(
     """Return (encoder layers in float32, cost, achieved sparsity) of a mask, recovered as ``spec`` says.
 
     Of recoveries, distillation is not done here: it takes minutes, and ``pruning.recovery`` does it.
+
+    Raises:
+        DataError: too few calibration tokens to recover on.
+        HostMemoryError: what it takes would not fit into the memory of this machine.
     """
     shape = bench.base.shape
+    if spec.recover in SOLVED:
+        require_tokens(sum(len(row.ids) for row in bench.train.sequences), max(shape.hidden, shape.ffn))
     if not isinstance(mask, StructureMask):
         dense = structured_cost(shape, [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers)
         return _weights_recovered(bench, spec, mask, breath), less_zeros(dense, mask), mask_sparsity(mask)

@@ -16,6 +16,7 @@ from pruning.calibration import Calibration
 from pruning.capture import BATCH_ROWS, Progress
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
+from pruning.memory import require_memory, weight_pass_bytes
 from pruning.prediction import Breath, no_breath
 from pruning.slim.bert import Site
 from pruning.slim.packed import PackedBatch
@@ -39,7 +40,13 @@ def input_grams(
     """Return ``X^T X`` [I, I] of the inputs X of queries, keys and first FFN matrices, by the name of the weight.
 
     Float32, summed over all tokens that a layer computes. ``breath`` is called after every batch.
+
+    Raises:
+        HostMemoryError: the pass would not fit into the memory of this machine.
     """
+    lengths = [len(sequence.ids) for sequence in rows.sequences]
+    needed = weight_pass_bytes(base.shape, lengths, BATCH_ROWS, differentiated=False)
+    require_memory(needed, "the pass for input Gram matrices", max(lengths))
     model = WatchedBert(base)
     grams = {
         f"layers.{layer}.{slot}.weight": torch.zeros(base.shape.hidden, base.shape.hidden)

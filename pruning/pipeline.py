@@ -44,6 +44,8 @@ def build_variant(
 
     Raises:
         SpecError: no scorer of that name, or a sparsity that leaves nothing.
+        DataError: too few calibration tokens to recover on.
+        HostMemoryError: a pass over the rows would not fit into the memory of this machine.
         CacheError: the calibration is missing, of another key, or damaged.
         RecoveryError: it is to be distilled, and was not trained.
         PrecisionError: this machine, or this model, has no such precision.
@@ -94,7 +96,7 @@ def cut(
     and for the first cut by a scorer with a pass of its own over the rows, which ``progress`` counts.
 
     Raises:
-        SpecError, CacheError, RecoveryError, StoreError: as ``build_variant``.
+        SpecError, DataError, HostMemoryError, CacheError, RecoveryError, StoreError: as ``build_variant``.
         PrecisionError: this machine, or this model, has no such precision.
     """
     if spec.precision is Precision.INT8:

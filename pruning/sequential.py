@@ -31,6 +31,7 @@ from pruning.compensation import solved_rows
 from pruning.encoder import BaseModel
 from pruning.masks.structures import StructureMask
 from pruning.masks.weights import WeightMask
+from pruning.memory import require_memory, sequential_bytes
 from pruning.prediction import Breath, no_breath
 from pruning.reconstruction import damping
 from pruning.slim.bert import SlimBert, SlimLayer
@@ -61,7 +62,12 @@ def recover_sequentially(
 
     A sublayer that is cut entirely keeps an output bias: the mean of what its sums lack. Single weights that went stay
     zeros. ``breath`` is called after every batch of every matrix.
+
+    Raises:
+        HostMemoryError: the rows would not fit into the memory of this machine.
     """
+    lengths = [len(row.ids) for row in rows]
+    require_memory(sequential_bytes(base.shape, lengths, BATCH_SEQUENCES), "sequential recovery", max(lengths))
     dense = build_slim(base, slim_layers(base, dense_mask(base.shape)))
     if isinstance(mask, StructureMask):
         layers = slim_layers(base, mask)

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from pruning import memory
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
+from pruning.errors import HostMemoryError
 from pruning.input_grams import gram_of, input_grams
 from pruning.workbench import Workbench
 from tests.pruning.library import computed_tokens, hooked, summed_loss
@@ -49,3 +51,11 @@ def test_there_is_a_breath_after_every_batch(base: BaseModel, train: LabelledSet
     breaths: list[None] = []
     input_grams(base, train, breath=lambda: breaths.append(None))
     assert len(breaths) == 2
+
+
+def test_a_pass_that_would_not_fit_is_refused(
+    base: BaseModel, few: LabelledSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+    with pytest.raises(HostMemoryError, match="the pass for input Gram matrices needs about"):
+        input_grams(base, few)

@@ -20,7 +20,7 @@ import pruning.slim.quantized
 import pruning.workbench
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.errors import CacheError, ChecksumError, PrecisionError, SpecError, StoreError
+from pruning.errors import CacheError, ChecksumError, DataError, PrecisionError, SpecError, StoreError
 from pruning.identity import identify
 from pruning.masks.structures import ROUND_TO
 from pruning.pipeline import MATRIX_WEIGHTS, build_variant, cut
@@ -297,6 +297,22 @@ def test_a_cut_without_calibration_is_refused(
 ) -> None:
     with pytest.raises(CacheError, match="run 'sparsedial prepare' first"):
         build_variant(Workbench(base, train, judged, tmp_path), PruneSpec(sparsity=0.5))
+
+
+@pytest.mark.parametrize("recover", [Recover.RECONSTRUCT, Recover.SEQUENTIAL])
+@pytest.mark.parametrize("pattern", [Pattern.STRUCTURED, UNSTRUCTURED])
+def test_too_few_tokens_to_recover_on_are_refused_with_the_remedy(
+    bench: Workbench, pattern: Pattern, recover: Recover
+) -> None:
+    few = bench.train.subset(range(6))  # the shortest
+    tokens = sum(len(sequence.ids) for sequence in few.sequences)
+    assert tokens < bench.base.shape.ffn
+    poor = Workbench(bench.base, few, bench.evaluation, bench.root)
+    poor.calibrate()
+    spec = PruneSpec(sparsity=0.5, pattern=pattern, recover=recover)
+    with pytest.raises(DataError, match=f"{tokens} calibration tokens are too few .* 64 inputs.* use recover='none'"):
+        cut(poor, spec)
+    cut(poor, replace(spec, recover=Recover.NONE))
 
 
 def test_a_full_disk_loses_the_variant_and_nothing_else(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,25 +1,29 @@
 import shutil
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from pruning import rounds as module
+from pruning.calibration import Calibration
 from pruning.cutting import carried_out, mask_of, ranking_of
 from pruning.data import LabelledSet
-from pruning.encoder import load_base_model
+from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import CacheError
-from pruning.masks.structures import ROUND_TO, StructureMask
+from pruning.masks.structures import ROUND_TO, CostCurve, Kind, StructureMask, structure_mask
 from pruning.masks.weights import mask_sparsity, unstructured_mask
 from pruning.pipeline import build_variant, cut
 from pruning.rounds import levels_before, mask_in_rounds
-from pruning.scores import scorer_named
+from pruning.scores import SCORERS, StructureScores, scorer_named
+from pruning.scores.lifting import lifted
 from pruning.slim.convert import build_slim, dense_mask, slim_layers, told_apart, zeroed_layers
-from pruning.spec import MOST_ROUNDS, Pattern, PruneSpec, Recover
+from pruning.spec import MOST_ROUNDS, Pattern, PruneSpec, Recover, Scope
 from pruning.workbench import Workbench
 from tests.conftest import write_tiny_model
 from tests.pruning.parts import flip_byte, logits_of
@@ -98,6 +102,38 @@ def test_structures_that_went_stay_gone_and_the_budget_is_met(deep: Workbench, s
         before = mask
 
 
+@dataclass(frozen=True, slots=True)
+class Contrary:
+    """The smaller the weights, the more important: what went is what it would keep."""
+
+    name: ClassVar[str] = "contrary"
+    version: ClassVar[int] = 1
+    scope: ClassVar[Scope] = Scope.GLOBAL
+
+    def weights(self, base: BaseModel, calibration: Calibration) -> Mapping[str, Tensor]:
+        return {name: -weight.abs() for name, weight in base.prunable_weights().items()}
+
+    def structures(self, base: BaseModel, calibration: Calibration) -> StructureScores:
+        return lifted(base.shape, self.weights(base, calibration))
+
+
+@pytest.mark.parametrize("pattern", [Pattern.STRUCTURED, UNSTRUCTURED])
+def test_what_went_ranks_last_whatever_the_scorer_says_of_it(
+    deep: Workbench, monkeypatch: pytest.MonkeyPatch, pattern: Pattern
+) -> None:
+    monkeypatch.setitem(SCORERS, "contrary", Contrary())
+    spec = PruneSpec(sparsity=0.8, scorer="contrary", pattern=pattern, recover=Recover.NONE, rounds=4)
+    _, _, achieved = cut(deep, spec)
+    assert achieved == pytest.approx(0.8, abs=0.03)
+
+
+def test_along_a_rounds_curve_what_went_before_costs_nothing(base: BaseModel) -> None:
+    curve = CostCurve(layer=1, kind=Kind.NEURON, order=torch.arange(64), step=16, costs=(0.0, 1.0, 2.0, 3.0, 4.0))
+    for kept, costs in ((64, (0, 1, 2, 3, 4)), (48, (0, 0, 2, 3, 4)), (16, (0, 0, 0, 0, 4)), (0, (0, 0, 0, 0, 0))):
+        mask = structures(base.shape, [range(4)] * 2, [range(64), range(kept)])
+        assert module._free_until(curve, mask).costs == costs
+
+
 @pytest.mark.parametrize("scorer", ["fisher", "platon", "magnitude", "random"])
 def test_single_weights_that_went_stay_gone_and_the_count_is_exact(bench: Workbench, scorer: str) -> None:
     spec = PruneSpec(sparsity=0.4, pattern=UNSTRUCTURED, scorer=scorer, rounds=4)
@@ -129,6 +165,25 @@ def test_each_round_goes_by_the_scores_of_the_model_that_the_last_one_left(
     mask = mask_in_rounds(bench, spec)
     assert not isinstance(mask, StructureMask)
     assert all(torch.equal(mask[name], kept) for name, kept in expected.items())
+
+
+def test_a_round_of_structures_goes_by_the_curves_of_the_model_that_the_last_one_left(
+    deep: Workbench, tmp_path: Path
+) -> None:
+    spec, fisher = replace(FOUR, rounds=2), scorer_named("fisher")
+    first = mask_in_rounds(deep, replace(spec, sparsity=0.5))
+    assert isinstance(first, StructureMask)
+    layers, _, _ = carried_out(deep, first, replace(spec, sparsity=0.5))
+    tensors = deep.base.tensors | module._full_size(deep.base, layers, first)
+    other = replace(deep.base, tensors=tensors, weights_digest="cut")
+    bench = Workbench(other, deep.train, deep.evaluation, tmp_path / "other")
+    bench.calibrate()
+    # Of so small a model every step is solved: what went, without weights and inputs, costs nothing by itself.
+    expected = structure_mask(bench.curves(fisher), deep.base.shape, 0.6)
+    mask = mask_in_rounds(deep, spec)
+    assert isinstance(mask, StructureMask)
+    assert torch.equal(mask.heads_LN, expected.heads_LN & first.heads_LN)
+    assert torch.equal(mask.neurons_LF, expected.neurons_LF & first.neurons_LF)
 
 
 def test_at_full_size_a_cut_answers_as_the_slim_model_does(bench: Workbench) -> None:

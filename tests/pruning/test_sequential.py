@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruning import sequential
+from pruning import memory, sequential
 from pruning.encoder import BaseModel
+from pruning.errors import HostMemoryError
 from pruning.masks.structures import StructureMask
 from pruning.masks.weights import unstructured_mask
+from pruning.memory import sequential_bytes
 from pruning.reconstruction import RIDGE
 from pruning.sequential import recover_sequentially
 from pruning.slim.bert import Site
@@ -169,3 +171,12 @@ def test_the_base_model_is_left_as_it_was(base: BaseModel, rows: list[Encoded], 
     before = {name: tensor.clone() for name, tensor in base.tensors.items()}
     recover_sequentially(base, half, rows)
     assert all(torch.equal(base.tensors[name], tensor) for name, tensor in before.items())
+
+
+def test_rows_that_would_not_fit_are_refused_before_anything_is_solved(
+    base: BaseModel, rows: list[Encoded], half: StructureMask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = sequential_bytes(base.shape, [len(row.ids) for row in rows], sequential.BATCH_SEQUENCES)
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    with pytest.raises(HostMemoryError, match=f"sequential recovery needs about {needed} bytes"):
+        recover_sequentially(base, half, rows)
