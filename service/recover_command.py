@@ -63,7 +63,7 @@ def recover(
         float, typer.Option(help="Share of the training over which heads and neurons go; 0: all at once before it.")
     ] = USUAL.gradual,
     patience: Annotated[
-        int, typer.Option(help="Scores without a gain after which the training stops.")
+        int, typer.Option(help="Scores without a gain, once the learning rate falls, after which the training stops.")
     ] = USUAL.patience,
     seed: Annotated[int, typer.Option(help="Of the held-out rows and the order of the others.")] = USUAL.seed,
     device: Annotated[Device, typer.Option(help="Where to train; auto takes a GPU if there is one.")] = Device.AUTO,
@@ -71,10 +71,11 @@ def recover(
 ) -> None:
     """Train a cut against the dense model, to keep deep ones accurate.
 
-    The cut is made as 'prune' makes it, then learns the dense model's answers and hidden states on labelled rows. A
-    tenth of the rows is held out: it is scored while the training runs, and the best weights are kept. The --eval
-    rows are judged once, at the end. The variant joins the store; a service on that store swaps to it when asked with
-    "recover": "distill". Checkpoints are kept meanwhile: stop it, or let it be killed, and --resume goes on. Example:
+    The cut, solved as by 'prune --recover sequential', learns the dense model's answers and hidden states on labelled
+    rows of the model's own task. A tenth of the rows is held out: it is scored while the training runs, and the best
+    weights are kept. The --eval rows are judged once, at the end. The variant joins the store; a service on that store
+    swaps to it when asked with "recover": "distill". Checkpoints are kept meanwhile: stop it, or let it be killed, and
+    --resume goes on. Example:
 
     \b
       sparsedial recover --sparsity 0.8 --minutes 10
@@ -109,6 +110,6 @@ def recover(
         print_frontier(levels)
         went = recovered.training
         say(
-            f"trained {went['step']} steps in {went['seconds'] / 60:.1f} minutes; held-out score "
+            f"trained {went['step']} steps in {went['seconds'] / 60:.1f} minutes; held-out {levels[-1]['metric']} "
             f"{went['first_score']:.1%} before, {went['best_score']:.1%} after; store: {folder}"
         )

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from pruning.data import LabelledSet
-from pruning.errors import SpecError
-from pruning.heads import Head
+from pruning.errors import DataError, SpecError
 from pruning.identity import cut_id
 from pruning.masks.structures import structure_mask
+from pruning.out_of_memory import memory_for
 from pruning.pipeline import build_variant, cut
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
@@ -72,16 +72,17 @@ def trained_cut(
         report: called after every step.
 
     Raises:
-        SpecError: nothing was cut, or the model does not pick labels for texts: the loss is that of such answers.
-        DataError: too few rows.
+        SpecError: nothing was cut.
+        DataError: too few rows, or rows for another head than the model's.
         CacheError: the model is not calibrated.
         RecoveryError: the training cannot go on.
+        DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
         StoreError: the store cannot be written.
     """
-    if bench.base.shape.head is not Head.LABEL:
-        raise SpecError(
-            f"{bench.base.name} is a model for {bench.base.shape.head}, and only those for {Head.LABEL} are trained; "
-            "use recover='reconstruct'"
+    if rows.head is not bench.base.shape.head:
+        raise DataError(
+            f"{bench.base.name} is a model for {bench.base.shape.head}, and the rows are for {rows.head}; give rows "
+            "of the model's own task"
         )
     if spec.sparsity == 0.0:
         raise SpecError("sparsity 0 cuts nothing, and there is nothing to recover; give the sparsity of a cut")
@@ -89,7 +90,11 @@ def trained_cut(
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     if bench.recovered.find(cut_name, recipe_id) is None:
         checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
-        _train(bench, spec, rows, recipe, checkpoints, resume, torch.device(device), report)
+        with memory_for(
+            f"training on {device} with {recipe.batch_rows} rows a step",
+            "free some and go on with --resume, or train with fewer --batch-rows or shorter rows",
+        ):
+            _train(bench, spec, rows, recipe, checkpoints, resume, torch.device(device), report)
         checkpoints.clear()
     found = bench.recovered.find(cut_name, recipe_id)
     assert found is not None  # written now or before

@@ -7,7 +7,7 @@ from typing import Any
 from pruning.errors import SpecError
 from pruning.files import digest_of
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised whenever the same recipe trains otherwise."""
 
 
@@ -46,7 +46,7 @@ class Recipe:
     check_every: int = 100
     """Steps between two scores of the held-out rows; a checkpoint is written each time."""
     patience: int = 10
-    """Scores without a gain after which the run stops early."""
+    """Scores without a gain, once the learning rate falls, after which the run stops early."""
     gradual: float = 0.0
     """Share of the run over which structures go one after the other; 0: all at once before it."""
     cut_every: int = 25

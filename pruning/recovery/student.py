@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
@@ -21,6 +22,15 @@ MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}
 """Our names of what AdamW keeps of each parameter, and torch's."""
 PARTS = ("weight", *MOMENTS)
 """What a student is of each parameter."""
+
+
+class GradientError(RecoveryError):
+    """A gradient that is not finite."""
+
+    def __init__(self, place: str) -> None:
+        """Take the name of the uppermost parameter that has such a one: there gradients come in first."""
+        super().__init__(f"the gradient of {place}")
+        self.place = place
 
 
 def kept_weights(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -79,20 +89,35 @@ class Student:
         """Take one step down the gradient of ``loss``.
 
         Raises:
-            RecoveryError: the gradient is not finite.
+            GradientError: the gradient is not finite; no step was taken.
         """
         loss.backward()
         for name, kept in self._kept.items():
             gradient = self.parameters[name].grad
             assert gradient is not None  # every matrix takes part in the answer
             gradient.mul_(kept)  # without a gradient AdamW's moments stay 0, and so does a weight of 0
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), LARGEST_GRADIENT)
+        norm = get_total_norm([one.grad for one in self.parameters.values() if one.grad is not None])
         if not torch.isfinite(norm):
-            raise RecoveryError("the gradient is not finite; train with a lower --learning-rate")
+            broken = self._not_finite()
+            self._optimizer.zero_grad(set_to_none=True)
+            raise GradientError(broken[-1] if broken else "all layers together")
+        clip_grads_with_norm_(self.parameters.values(), LARGEST_GRADIENT, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def is_taught(self, loss: Tensor) -> bool:
+        """Tell whether ``loss`` and its gradient are finite; no step is taken."""
+        loss.backward()
+        broken = self._not_finite()
+        self._optimizer.zero_grad(set_to_none=True)
+        return bool(torch.isfinite(loss)) and not broken
+
+    def _not_finite(self) -> list[str]:
+        """Return the names of the parameters whose gradient is not finite, bottom to top."""
+        gradients = ((name, parameter.grad) for name, parameter in self.parameters.items())
+        return [name for name, gradient in gradients if gradient is not None and not torch.isfinite(gradient).all()]
 
     def layers(self) -> dict[str, Tensor]:
         """Return a copy of all layers' tensors, on the CPU."""

@@ -4,15 +4,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from pruning.data import LabelledSet
+from pruning.evaluation import evaluate
 from pruning.prediction import predict_logits
+from pruning.recovery.blame import refusal
 from pruning.recovery.checkpoint import Checkpoints, Standing
 from pruning.recovery.lesson import Lesson
 from pruning.recovery.rows import Batches
 from pruning.recovery.schedule import learning_rate_at, progress_of
-from pruning.recovery.student import Student
+from pruning.recovery.student import GradientError, Student
 from pruning.recovery.thinning import Thinning
 
 SMOOTHING = 0.95
@@ -29,7 +32,7 @@ class Progress:
     loss: float
     """Mean over the last steps."""
     score: float
-    """Of the held-out rows, when they were scored last."""
+    """Of the held-out rows by the task's metric, when they were scored last."""
     seconds_left: float
 
 
@@ -75,7 +78,8 @@ def train(
         clock: seconds.
 
     Raises:
-        RecoveryError, CacheError: a loss or gradient is not finite, or the checkpoint cannot be used.
+        RecoveryError, CacheError: a loss or a gradient is not finite (its rows are named, and of a gradient the
+            uppermost parameter that has it), or the checkpoint cannot be used.
         StoreError: no checkpoint can be written.
     """
     recipe, judged = lesson.recipe, lesson.rows.subset(held_out)
@@ -100,7 +104,8 @@ def train(
         if thinning:
             student = thinning.thinned(student, standing.step, share)
         if standing.step % recipe.check_every == 0 or share == 1.0:
-            standing = _scored(standing, _score(student, judged), comparable=student.fits(best))
+            score, rising = _score(student, judged), share < recipe.warm_up
+            standing = _scored(standing, score, comparable=student.fits(best), rising=rising)
             if standing.best_step == standing.step:
                 best = student.layers()
             standing = replace(standing, seconds=clock() - started)
@@ -113,14 +118,23 @@ def train(
 def _learn(
     lesson: Lesson, student: Student, chosen: Sequence[int], learning_rate: float, thinning: Thinning | None
 ) -> float:
-    """Take one step on the ``chosen`` rows; return their loss before it."""
+    """Take one step on the ``chosen`` rows; return their loss before it.
+
+    Raises:
+        RecoveryError: the loss or its gradient is not finite.
+    """
     if thinning and _thins(thinning, student):
         gates = thinning.gates(student)
         losses = lesson.losses(student.model, chosen, gates.tap)
         thinning.observe(gates, losses.task)
     else:
         losses = lesson.losses(student.model, chosen)
-    student.learn(losses.total, learning_rate)
+    if not torch.isfinite(losses.total):
+        raise refusal("the loss", lesson, student, chosen)
+    try:
+        student.learn(losses.total, learning_rate)
+    except GradientError as error:
+        raise refusal(str(error), lesson, student, chosen) from error
     return losses.total.item()
 
 
@@ -130,19 +144,37 @@ def _thins(thinning: Thinning | None, student: Student) -> bool:
 
 
 def _at_the_start(score: float) -> Standing:
-    return Standing(step=0, seconds=0.0, score=score, first_score=score, best_score=score, best_step=0, without_gain=0)
+    return Standing(
+        step=0,
+        seconds=0.0,
+        score=score,
+        first_score=score,
+        best_score=score,
+        best_step=0,
+        reached=None,
+        without_gain=0,
+    )
 
 
-def _scored(standing: Standing, score: float, *, comparable: bool) -> Standing:
-    """Take note of a score; of equals the later one is the best, and of other widths the later one too."""
-    gained = not comparable or score > standing.best_score
-    standing = replace(standing, score=score, without_gain=0 if gained else standing.without_gain + 1)
-    if gained or score == standing.best_score:
+def _scored(standing: Standing, score: float, *, comparable: bool, rising: bool) -> Standing:
+    """Take note of a score; of equals the later one is the best, and of other widths the later one too.
+
+    A gain is told from what was reached since the learning rate fell. A good cut loses at first, while the rate is
+    ``rising``, and takes long to be better than it began: it does not stand still meanwhile.
+    """
+    gained = standing.reached is None or not comparable or score > standing.reached
+    standing = replace(
+        standing,
+        score=score,
+        reached=None if rising else score if gained else standing.reached,
+        without_gain=0 if gained else standing.without_gain + 1,
+    )
+    if not comparable or score >= standing.best_score:
         standing = replace(standing, best_score=score, best_step=standing.step)
     return standing
 
 
 def _score(student: Student, judged: LabelledSet) -> float:
-    """Return the share of the held-out rows that are labelled right."""
-    logits = predict_logits(student.model, judged.sequences, device=student.device)
-    return float((logits.argmax(1) == judged.labels).double().mean())
+    """Return the worth of the student's answers to the held-out rows, by the task's own metric."""
+    answers = predict_logits(student.model, judged.sequences, device=student.device)
+    return evaluate(answers, answers, judged).metric.value  # agreement with the dense model is not asked for
