@@ -5,7 +5,6 @@ several replicas can live in one process.
 """
 
 from collections.abc import Callable, Iterable
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,7 +14,6 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
-    start_http_server,
 )
 
 from pruning.variants import Manifest
@@ -77,6 +75,8 @@ class ReplicaMetrics:
         )
         self.shadow_kl = self._counter("shadow_kl_nats", "Sum of KL(dense || variant) over them.", "sparsity")
         self.shadow_dropped = self._counter("shadow_dropped", "Samples that were not compared.", "reason")
+        for reason in ("busy", "failed"):
+            self.shadow_dropped.labels(reason)
         self.peer_failures = self._counter("metrics_peer_failures", "Peers' pages missing from a merged page.")
         self._variant_labels: tuple[str, ...] | None = None
         self._gauge("build_info", "The running program.", "version").labels(version).set(1)
@@ -135,13 +135,3 @@ class ReplicaMetrics:
 
     def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
         return self._histogram(f"{name}_seconds", text, SECONDS_BUCKETS, *labels)
-
-
-def serve_metrics(registry: CollectorRegistry, host: str) -> tuple[WSGIServer, str]:
-    """Serve a registry's page on a free port of ``host``, in a thread; return the server and ``host:port``.
-
-    ``server.shutdown()`` ends it.
-    """
-    server, _ = start_http_server(0, addr=host, registry=registry)
-    address = f"[{host}]:{server.server_port}" if ":" in host else f"{host}:{server.server_port}"
-    return server, address

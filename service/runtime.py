@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pruning.tokenization import Encoded, TextTokenizer
 from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
+from service.answer_memory import AnswerMemory
 from service.batcher import Answered, TokenBatcher
 from service.classification import rank
 from service.deadlines import Deadline
@@ -95,6 +96,8 @@ class InferenceRuntime:
         )
         self._inflight = InFlight(metrics)
         self._book = TallyBook()
+        self.answers = AnswerMemory(self._book)
+        """What was answered, for true labels that come back."""
         self._shadow = Shadow(self.dial, self._book, metrics, answer=self._answer_by, idle=self._batcher.idle)
         self._draining = False
         self._observe_stage = {
@@ -132,8 +135,10 @@ class InferenceRuntime:
         """Count a request as in flight until its answer is sent, then record how it ended."""
         return self._inflight.track(route)
 
-    async def classify(self, query: Query, deadline: Deadline | None = None) -> Answer:
+    async def classify(self, query: Query, deadline: Deadline | None = None, request_id: str | None = None) -> Answer:
         """Return the answer to ``query``, until ``deadline``, by default the service's own limit from now on.
+
+        The answer is remembered under ``request_id``, so that true labels may come back for it.
 
         A request whose time is up leaves the queue, and no batch that forms then computes it.
 
@@ -156,6 +161,8 @@ class InferenceRuntime:
             raise DeadlineExceeded(f"No answer within {deadline}; the service is busy.") from None
         ran = time.perf_counter()
         ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)
+        if request_id is not None:
+            self._remember(request_id, answered)
         body = orjson.dumps(ranked if query.nested else ranked[0])
         finished = time.perf_counter()
         self._shadow.offer(answered.snapshot.engine, sequences, answered.rows)
@@ -165,6 +172,11 @@ class InferenceRuntime:
         self._observe_stage["inference"](answered.inference_s)
         self._observe_stage["serialization"](finished - ran)
         return Answer(body, self._headers(sequences, answered, encoded - started, finished - started))
+
+    def _remember(self, request_id: str, answered: Answered[Live]) -> None:
+        engine = answered.snapshot.engine
+        labels = [engine.labels[index] for index in answered.rows.argmax(1).tolist()]
+        self.answers.remember(request_id, engine.manifest.variant_id, labels)
 
     async def _answer_by(self, sequences: Sequence[Encoded], engine: Engine) -> NDArray[np.float32]:
         """Return logits [n, C] of a chosen engine."""

@@ -8,7 +8,10 @@ Read in this order:
     lesson         a batch in front of teacher and student; the answers' loss is the task's own
     loss           answers, hidden states and hard labels together
     student        the model that learns: its parameters, its locked zeros, its optimizer
+    thinning       what goes bit by bit while it learns, when it is not cut before
+    criteria       by what that goes, one file each
     schedule       learning rate over progress, which steps and minutes both bound
+    crew           the workers that train together; one alone is the usual case
     training       the loop
     blame          the rows that a loss or gradient which is not finite comes from
     checkpoint     what the loop needs to go on after it was killed

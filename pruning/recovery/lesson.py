@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pruning.data import LabelledSet
 from pruning.prediction import multiplies_bfloat16
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.loss import distillation_loss, hidden_state_loss
 from pruning.recovery.recipe import Recipe
@@ -17,7 +18,7 @@ from pruning.tasks import TASKS
 
 
 class Losses(NamedTuple):
-    """Of one batch, means over the answers that its rows ask for."""
+    """Of one batch, means over the answers that its rows ask for; of several workers each has a part, which add up."""
 
     total: Tensor
     """What is trained on."""
@@ -33,6 +34,8 @@ class Lesson:
     teacher: SlimBert
     rows: LabelledSet
     device: torch.device
+    crew: Crew = SOLO
+    """Who takes the other shares of every batch."""
 
     def losses(self, student: SlimBert, chosen: Sequence[int], tap: Tap | None = None) -> Losses:
         """Return the losses of the ``chosen`` rows, with their gradients; ``tap`` looks into the student.
@@ -46,14 +49,15 @@ class Lesson:
             wanted, wanted_hidden = outputs_of(self.teacher, batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=computes_bfloat16(self.device)):
             given, given_hidden = outputs_of(student, batch, tap)
-        wanted, given, answers = wanted.float(), given.float(), max(1, task.answers(labels))
+        wanted, given = wanted.float(), given.float()
+        answers = max(1, self.crew.total([torch.tensor(task.answers(labels))])[0].item())  # all workers' together
         by_labels = task.loss(given, labels, lengths) / answers
         total = distillation_loss(
             self.recipe,
             soft=task.soft_loss(given, wanted, labels, lengths, self.recipe.temperature) / answers,
             task=by_labels,
             hidden=hidden_state_loss(
-                [state.float() for state in given_hidden], [state.float() for state in wanted_hidden]
+                [state.float() for state in given_hidden], [state.float() for state in wanted_hidden], self.crew
             ),
         )
         return Losses(total, by_labels)

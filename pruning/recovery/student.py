@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.recipe import Recipe
 from pruning.slim.bert import SlimLayer
 from pruning.slim.convert import build_slim, layer_widths
@@ -22,6 +23,8 @@ MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}
 """Our names of what AdamW keeps of each parameter, and torch's."""
 PARTS = ("weight", *MOMENTS)
 """What a student is of each parameter."""
+LOCK = "kept."
+"""Before the names of matrices in a state: which of their weights are not locked zeros."""
 
 
 class GradientError(RecoveryError):
@@ -52,7 +55,7 @@ class Student:
     ) -> None:
         """Copy ``layers``; zeros that are not ``kept``, as ``kept_weights`` tells, are never anything else."""
         self._base, self._recipe = base, recipe
-        self._kept = {name: mask.to(device) for name, mask in (kept or {}).items()}
+        self.kept = {name: mask.to(device) for name, mask in (kept or {}).items()}
         self.device = device
         self.model = build_slim(base, {name: tensor.clone() for name, tensor in layers.items()}).to(device)
         self.parameters: dict[str, nn.Parameter] = {
@@ -60,18 +63,27 @@ class Student:
             for name, parameter in self.model.layers.named_parameters()
             if parameter.numel()  # a layer without heads or neurons has matrices of no weight
         }
-        matrices = {name: parameter for name, parameter in self.parameters.items() if parameter.ndim == 2}
-        others = [parameter for name, parameter in self.parameters.items() if name not in matrices]
+        others = [parameter for parameter in self.parameters.values() if parameter.ndim != 2]
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": list(matrices.values()), "weight_decay": recipe.weight_decay},
+                {"params": list(self.matrices.values()), "weight_decay": recipe.weight_decay},
                 {"params": others, "weight_decay": 0.0},
             ],
             lr=recipe.learning_rate,
             fused=True,
         )
+
+    @property
+    def matrices(self) -> dict[str, nn.Parameter]:
+        """The parameters whose weights may go."""
+        return {name: parameter for name, parameter in self.parameters.items() if parameter.ndim == 2}
+
+    @property
+    def head_dim(self) -> int:
+        """Dimensions of a head."""
+        return self._base.shape.head_dim
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Return the heads and neurons of every layer."""
@@ -82,17 +94,21 @@ class Student:
         return [layer for layer in self.model.layers if isinstance(layer, SlimLayer)]
 
     def fits(self, layers: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``layers`` have this student's widths."""
-        return layer_widths(layers, self._base.shape) == self.counts()
+        """Tell whether ``layers`` have this student's widths, and zeros wherever its own are locked."""
+        if layer_widths(layers, self._base.shape) != self.counts():
+            return False
+        return not any(layers[name][~kept.cpu()].any() for name, kept in self.kept.items())
 
-    def learn(self, loss: Tensor, learning_rate: float) -> None:
-        """Take one step down the gradient of ``loss``.
+    def learn(self, loss: Tensor, learning_rate: float, crew: Crew = SOLO) -> None:
+        """Take one step down the gradient of ``loss``, of which every worker of the ``crew`` gives a part.
 
         Raises:
             GradientError: the gradient is not finite; no step was taken.
+            RecoveryError: a worker is gone.
         """
         loss.backward()
-        for name, kept in self._kept.items():
+        self._sum_gradients(crew)
+        for name, kept in self.kept.items():
             gradient = self.parameters[name].grad
             assert gradient is not None  # every matrix takes part in the answer
             gradient.mul_(kept)  # without a gradient AdamW's moments stay 0, and so does a weight of 0
@@ -106,6 +122,13 @@ class Student:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def _sum_gradients(self, crew: Crew) -> None:
+        """Put the sum of all workers' gradients in the place of this one's."""
+        learning = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
+        mine = [parameter.grad for parameter in learning if parameter.grad is not None]
+        for parameter, gradient in zip(learning, crew.total(mine), strict=True):
+            parameter.grad = gradient
 
     def is_taught(self, loss: Tensor) -> bool:
         """Tell whether ``loss`` and its gradient are finite; no step is taken."""
@@ -125,11 +148,12 @@ class Student:
         return {f"layers.{name}": tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Return what must be known to go on: ``weight.``, ``mean.`` and ``square.`` of every parameter."""
+        """Return what must be known to go on: ``weight.``, ``mean.`` and ``square.`` of every parameter, the locks."""
         tensors = {f"weight.{name}": parameter.detach() for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
             for ours, theirs in MOMENTS.items():
                 tensors[f"{ours}.{name}"] = self._optimizer.state[parameter][theirs]
+        tensors |= {f"{LOCK}{name}": kept for name, kept in self.kept.items()}
         return {name: tensor.cpu() for name, tensor in tensors.items()}
 
     def with_layers(self, layers: Mapping[str, Tensor], state: Mapping[str, Tensor], step: int) -> "Student":
@@ -138,7 +162,8 @@ class Student:
         Raises:
             RecoveryError: the tensors are not those of this student.
         """
-        other = Student(self._base, layers, self._recipe, kept=self._kept, device=self.device)
+        locks = {name.removeprefix(LOCK): kept for name, kept in state.items() if name.startswith(LOCK)}
+        other = Student(self._base, layers, self._recipe, kept=self.kept | locks, device=self.device)
         other._restore(state, step)
         return other
 
@@ -151,6 +176,19 @@ class Student:
             for name, tensor in change({name: state[f"{part}.{name}"] for name in self.parameters}).items()
         }
         return self.with_layers(change(self.layers()), changed, step)
+
+    def masked(self, kept: Mapping[str, Tensor], step: int, *, locked: bool) -> "Student":
+        """Return this student, ``step`` steps old, with zeros for all weights that are not ``kept``.
+
+        Where they are ``locked`` the optimizer forgets what it kept of them, and they stay zeros; else they go on.
+        """
+        state = self.state()
+        for name, mask in kept.items():
+            for part in PARTS if locked else PARTS[:1]:
+                state[f"{part}.{name}"] = state[f"{part}.{name}"] * mask
+            if locked:
+                state[f"{LOCK}{name}"] = mask
+        return self.with_layers(self.layers(), state, step)
 
     def _restore(self, state: Mapping[str, Tensor], step: int) -> None:
         expected = {f"{part}.{name}": parameter.shape for name, parameter in self.parameters.items() for part in PARTS}

@@ -3,7 +3,7 @@
 Letters: L layers, N heads, H head dimension, W = N * H, F FFN neurons, O, I outputs and inputs of a linear layer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -52,18 +52,28 @@ class Grain(Streamed):
     def structures(self, base: BaseModel, calibration: Calibration) -> StructureScores:
         """Return the mean score of each head's units, regularised, and the score of each neuron."""
         sums = calibration.load_sums()
-        qk_LW, vo_LW, neurons_LF = (torch.stack(units_of(base.shape, sums, kind)) for kind in UNITS)
-        return StructureScores(regularised_heads(base.shape, qk_LW, vo_LW), neurons_LF)
+        qk, vo, neurons = (units_of(base.shape, sums, kind) for kind in UNITS)
+        left = round(DENSITY * base.shape.num_layers * base.shape.hidden)
+        return StructureScores(torch.stack(regularised_heads(base.shape.head_dim, qk, vo, left)), torch.stack(neurons))
 
 
-def regularised_heads(shape: Shape, qk_LW: Tensor, vo_LW: Tensor) -> Tensor:
-    """Return the scores [L, N] of heads from those of their units."""
-    qk_LNH, vo_LNH = (units_LW.unflatten(1, (shape.num_heads, shape.head_dim)) for units_LW in (qk_LW, vo_LW))
-    left = torch.zeros(vo_LNH.numel())
-    best = torch.sort(vo_LNH.flatten(), descending=True, stable=True).indices[: round(DENSITY * vo_LNH.numel())]
-    left[best] = 1.0
-    left_LN = left.view_as(vo_LNH).mean(2)
-    return torch.cat([qk_LNH, vo_LNH], dim=2).mean(2) * torch.tanh(left_LN / ALPHA)
+def regularised_heads(head_dim: int, qk: Sequence[Tensor], vo: Sequence[Tensor], left: int) -> list[Tensor]:
+    """Return the scores [N] of every layer's heads from those of their units, [W] each; N may differ by layer.
+
+    Args:
+        head_dim: units of either kind in a head.
+        qk: scores of QK units, layer by layer.
+        vo: the same of VO units.
+        left: VO units of the whole encoder that are taken to stay.
+    """
+    flat = torch.cat(list(vo))
+    stays = torch.zeros_like(flat)
+    stays[torch.sort(flat, descending=True, stable=True).indices[:left]] = 1.0
+    heads = []
+    for qk_W, vo_W, stays_W in zip(qk, vo, stays.split([units_W.numel() for units_W in vo]), strict=True):
+        qk_NH, vo_NH, stays_NH = (units_W.view(-1, head_dim) for units_W in (qk_W, vo_W, stays_W))
+        heads.append(torch.cat([qk_NH, vo_NH], dim=1).mean(1) * torch.tanh(stays_NH.mean(1) / ALPHA))
+    return heads
 
 
 def units_of(shape: Shape, sums: Mapping[str, Tensor], kind: str) -> list[Tensor]:
