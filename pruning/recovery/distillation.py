@@ -55,7 +55,7 @@ def recover(
 
     From now on it is what the cut stands for. Arguments and errors are those of ``trained_cut``.
     """
-    found = trained_cut(bench, spec, rows, recipe, resume=resume, device=device, report=report)
+    found = trained_cut(bench, spec, rows, recipe, resume=resume, device=device, report=report, trainer=trainer)
     bench.recovered.choose(found.cut, found.recipe_id)
     return build_variant(bench, replace(spec, recover=Recover.DISTILL)), found
 
@@ -69,6 +69,7 @@ def trained_cut(
     resume: bool = False,
     device: str = "cpu",
     report: Report = lambda progress: None,
+    trainer: Trainer | None = None,
 ) -> RecoveredCut:
     """Return what this recipe makes of the cut of ``spec``: from the store, or trained and kept now.
 
