@@ -100,7 +100,7 @@ def recover(
 
     With --workers several processes train what one would, by Ray Train (pip install 'sparsedial[train]'). They read
     model, rows and store by themselves: on several nodes these must lie under the same paths, on a shared file system.
-    For example:
+    Example:
 
     \b
       sparsedial recover --sparsity 0.8 --minutes 10
