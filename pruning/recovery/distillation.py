@@ -169,8 +169,11 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
     """Return what cuts the dense model to ``spec`` while it trains.
 
     Raises:
-        SpecError: the pattern is 2:4, which nothing leads to bit by bit, or the criterion is not the pattern's.
+        SpecError: the pattern is 2:4, which nothing leads to bit by bit, the criterion is not the pattern's, or the cut
+            would have rounds, and it is the training that goes on in steps.
     """
+    if spec.rounds > 1:
+        raise SpecError(f"a gradual cut is chosen while training, without rounds={spec.rounds}: use 1, or gradual=0")
     if spec.pattern is Pattern.TWO_FOUR:
         raise SpecError("pattern='2:4' is cut at once: use gradual=0, or pattern='unstructured'")
     if spec.pattern is Pattern.UNSTRUCTURED:

@@ -23,6 +23,8 @@ from service.engine_choice import EngineLoader
 from service.follower import Follower
 from service.limits import ControlLimits
 from service.metrics import ReplicaMetrics
+from service.policy import Policy
+from service.policy_desk import POLICY, PolicyDesk
 from service.protocol import Refusal
 from service.runtime import InferenceRuntime
 from service.settings import EngineName, Settings
@@ -70,7 +72,8 @@ async def service_of(
     store, dense = VariantStore(sources.store), builder.build(PruneSpec(sparsity=0.0))
     assert isinstance(dense, Manifest)
     controller = VariantController(
-        limits=ControlLimits(accuracy_floor=0.0),
+        limits=ControlLimits(),
+        desk=PolicyDesk(state.with_name(POLICY), Policy(accuracy_floor=0.0), dense_accuracy=1.0),
         builder=InThread(builder),
         state_file=StateFile(state),
         store=store,
@@ -88,7 +91,7 @@ async def service_of(
         SETTINGS,
         replica_id="r1",
     )
-    follower = Follower(replica_id="r1", metrics_address=ADDRESS, link=controller, holder=runtime)
+    follower = Follower(replica_id="r1", metrics_address=ADDRESS, link=controller, holder=runtime.dial, door=runtime)
     routes = build_admin_api(lambda: controller, "token", frontier=list, scorers=SCORERS)
     headers = {"authorization": "Bearer token"}
     async with (
