@@ -18,9 +18,11 @@ from pruning.cutting import carried_out, less_zeros
 from pruning.encoder import BaseModel
 from pruning.evaluation import evaluate
 from pruning.identity import identify, recovered_cut
-from pruning.prediction import Breath, judged_logits, no_breath
+from pruning.prediction import Breath, judged_logits, no_breath, predict_logits
+from pruning.probes import probes
 from pruning.quantization import MATRICES, quantize
 from pruning.rounds import mask_in_rounds
+from pruning.slim.bert import SlimBert
 from pruning.slim.convert import DTYPES, build_slim, dense_mask, held_bytes, layer_widths
 from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
@@ -79,9 +81,18 @@ def build_variant(
         evaluation=evaluation,
         speed=speed,
         build_seconds=seconds,
+        probe_logits=_probe_logits(bench.base, model),
     )
     step("write")
     return bench.store.put(layers, manifest)
+
+
+def _probe_logits(base: BaseModel, model: SlimBert) -> list[list[float]]:
+    """Return the answers by which whoever loads the variant can tell that it is the same."""
+    if not base.shape.head.pooled:
+        return []
+    answers: list[list[float]] = predict_logits(model, probes(base.max_length, base.shape.vocabulary)).tolist()
+    return answers
 
 
 def cut(

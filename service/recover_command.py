@@ -99,8 +99,8 @@ def recover(
     --resume goes on.
 
     With --workers several processes train what one would, by Ray Train (pip install 'sparsedial[train]'). They read
-    model, rows and store by themselves: on several nodes these must lie under the same paths, on a shared file
-    system. Example:
+    model, rows and store by themselves: on several nodes these must lie under the same paths, on a file system that
+    they share. Example:
 
     \b
       sparsedial recover --sparsity 0.8 --minutes 10
