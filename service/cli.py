@@ -16,6 +16,7 @@ from pruning.spec import PruneSpec, Recover, precisions_of
 from service.bench.command import bench
 from service.compare_command import compare
 from service.dial_commands import dial, rollback, status
+from service.import_command import import_
 from service.options import (
     AsJson,
     Eval,
@@ -37,6 +38,7 @@ from service.options import (
     refusals,
     settings_of,
 )
+from service.pretrain_command import pretrain
 from service.recover_command import recover
 from service.settings import Device, EngineName, Ingress
 from service.terminal import print_frontier, print_json, say
@@ -223,6 +225,8 @@ def serve(
         raise typer.Exit(launch(settings, as_json=as_json))
 
 
+app.command()(pretrain)
+app.command("import")(import_)
 app.command()(recover)
 app.command()(bench)
 app.command()(compare)

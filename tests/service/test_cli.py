@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from pruning.cache import CalibrationCache
 from pruning.encoder import BaseModel, load_base_model
 from pruning.random_model import SHAPES
-from pruning.scores import SCORERS
+from pruning.scores import CHOICES, SCORERS
 from pruning.variants import VariantStore
 from service.cli import app
 from service.options import SCORER_HELP
@@ -34,7 +34,20 @@ from tests.service.fake_admin import (
     status_of,
 )
 
-COMMANDS = ["prepare", "prune", "frontier", "recover", "bench", "compare", "serve", "dial", "rollback", "status"]
+COMMANDS = [
+    "prepare",
+    "prune",
+    "frontier",
+    "pretrain",
+    "import",
+    "recover",
+    "bench",
+    "compare",
+    "serve",
+    "dial",
+    "rollback",
+    "status",
+]
 Run = Callable[..., Result]
 
 
@@ -183,7 +196,7 @@ def test_an_option_s_negative_value_and_a_misspelt_option_are_told_apart(tiny_mo
 
 def test_the_help_names_every_scorer() -> None:
     named = SCORER_HELP.removeprefix("Importance scorer: ").removesuffix(".").replace(" or ", ", ").split(", ")
-    assert sorted(named) == sorted(SCORERS)
+    assert sorted(named) == sorted(CHOICES)
 
 
 def test_a_scope_is_an_option_of_prune_and_an_unknown_one_is_refused(tiny_model_dir: Path, given: list[object]) -> None:
