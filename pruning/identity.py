@@ -5,6 +5,7 @@ from pruning.curves import CURVES_VERSION
 from pruning.errors import RecoveryError
 from pruning.files import digest_of
 from pruning.imported import IMPORTED_VERSION
+from pruning.masks.even import EVEN_VERSION
 from pruning.masks.structures import FILL_VERSION, is_coarse
 from pruning.quantization import QUANTIZATION_VERSION
 from pruning.reconstruction import RECONSTRUCTION_VERSION
@@ -91,7 +92,9 @@ def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
         "curves_version": CURVES_VERSION,
         "reconstruction_version": versions.get(spec.recover),
     }
-    if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
+    if spec.pattern is Pattern.STRUCTURED and spec.scope is not None:
+        identity |= {"scope": spec.scope, "even_version": EVEN_VERSION}
+    elif spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
         identity["fill_version"] = FILL_VERSION
     scope = spec.scope or scorer.scope
     if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:

@@ -35,14 +35,20 @@ class Pattern(StrEnum):
 
 
 class Scope(StrEnum):
-    """Among which single weights scores are compared."""
+    """Among what scores are compared: single weights, or, layerwise alone, heads and neurons."""
 
     GLOBAL = "global"
     """All prunable weights: a tensor keeps more or less than its share."""
     LAYERWISE = "layerwise"
-    """Those of one tensor, each of which keeps the same share."""
+    """Weights of one tensor, each of which keeps the same share; heads and neurons of one layer, each of which keeps
+    the same numbers."""
     ROW = "row"
     """Those of one output of one tensor, each of which keeps the same share of its inputs."""
+
+
+SCOPES = {Pattern.STRUCTURED: (Scope.LAYERWISE,), Pattern.UNSTRUCTURED: tuple(Scope), Pattern.TWO_FOUR: ()}
+"""The scopes that go with each pattern. Without one, unstructured cuts have their scorer's, and structured ones take
+more from a layer where it costs less."""
 
 
 class Recover(StrEnum):
@@ -96,7 +102,7 @@ class PruneSpec:
     """``None`` means the usual one: reconstruct for structured cuts, none for unstructured and imported ones."""
     precision: Precision = Precision.FLOAT32
     scope: Scope | None = None
-    """Among which single weights scores are compared; ``None`` means the scorer's usual one. Unstructured alone."""
+    """Among what scores are compared, one of ``SCOPES[pattern]``; ``None`` means the usual one."""
     rounds: int = 1
     """The model is scored anew whenever another ``1 / rounds`` of its weights has gone; with 1 it never is."""
 
@@ -127,11 +133,10 @@ class PruneSpec:
         self._check_pattern()
 
     def _check_pattern(self) -> None:
-        if self.scope is not None and self.pattern is not Pattern.UNSTRUCTURED:
-            raise SpecError(
-                f"scope={self.scope.value!r} says which single weights compete; with pattern={self.pattern.value!r} "
-                "leave it out, or use pattern='unstructured'"
-            )
+        if self.scope is not None and self.scope not in SCOPES[self.pattern]:
+            others = [f"scope={scope.value!r}" for scope in SCOPES[self.pattern]]
+            ways = ", or ".join(["leave it out", *others, f"pattern={Pattern.UNSTRUCTURED.value!r}"])
+            raise SpecError(f"scope={self.scope.value!r} does not go with pattern={self.pattern.value!r}: {ways}")
         if self.scope is not None and self.scorer == IMPORTED:
             raise SpecError(
                 f"with scorer={IMPORTED!r} no weights compete; got scope={self.scope.value!r}: leave it out"

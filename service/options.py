@@ -52,8 +52,8 @@ ScopeOption = Annotated[
     str | None,
     typer.Option(
         "--scope",
-        help="Among which single weights scores compete, if unstructured: global, layerwise or row. "
-        "Default: the scorer's own.",
+        help="Among what scores compete: single weights global, layerwise or row (default: the scorer's own); heads "
+        "and neurons layerwise, all layers equally wide (default: more goes where it costs less).",
     ),
 ]
 PatternOption = Annotated[

@@ -56,8 +56,28 @@ def recover(
 ) -> tuple[Manifest, RecoveredCut]:
     """Return the variant of ``spec`` after distillation, and how its training went.
 
-    What this recipe made of this cut before is taken from the store, whatever stands for the cut now. The evaluation
-    rows take no part: rows of the same text are left out of the training.
+    From now on it is what the cut stands for. Arguments and errors are those of ``trained_cut``.
+    """
+    found = trained_cut(bench, spec, rows, recipe, resume=resume, device=device, report=report, trainer=trainer)
+    bench.recovered.choose(found.cut, found.recipe_id)
+    return build_variant(bench, replace(spec, recover=Recover.DISTILL)), found
+
+
+def trained_cut(
+    bench: Workbench,
+    spec: PruneSpec,
+    rows: LabelledSet,
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    report: Report = lambda progress: None,
+    trainer: Trainer | None = None,
+) -> RecoveredCut:
+    """Return what this recipe makes of the cut of ``spec``: from the store, or trained and kept now.
+
+    What stands for the cut does not change. The evaluation rows take no part: rows of the same text are left out of the
+    training.
 
     Args:
         bench: calibrated.
@@ -98,10 +118,9 @@ def recover(
         else:
             train_cut(bench, spec, rows, recipe, device=device, report=report)
         checkpoints.clear()
-    bench.recovered.choose(cut_name, recipe_id)
     found = bench.recovered.find(cut_name, recipe_id)
     assert found is not None  # written now or before
-    return build_variant(bench, spec), found
+    return found
 
 
 def train_cut(
