@@ -4,13 +4,15 @@ from pruning.compensation import COMPENSATION_VERSION
 from pruning.curves import CURVES_VERSION
 from pruning.errors import RecoveryError
 from pruning.files import digest_of
+from pruning.imported import IMPORTED_VERSION
+from pruning.masks.even import EVEN_VERSION
 from pruning.masks.structures import FILL_VERSION, is_coarse
 from pruning.quantization import QUANTIZATION_VERSION
 from pruning.reconstruction import RECONSTRUCTION_VERSION
 from pruning.recovered import RecoveredCut
-from pruning.scores import scorer_named
+from pruning.scores import choice_named, scorer_named
 from pruning.sequential import SEQUENTIAL_VERSION
-from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
+from pruning.spec import IMPORTED, Pattern, Precision, PruneSpec, Recover, Scope
 from pruning.workbench import Workbench
 
 ROUNDS_VERSION = 1
@@ -34,7 +36,7 @@ def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
         RecoveryError: it was not trained; the command that does so is named.
         StoreError: what is there is damaged.
     """
-    scorer_named(spec.scorer)
+    choice_named(spec.scorer)
     found = bench.recovered.chosen(cut_id(bench, spec))
     if found is None:
         way = f"--scorer {spec.scorer} --pattern {spec.pattern}" + (f" --scope {spec.scope}" if spec.scope else "")
@@ -77,6 +79,8 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
 
 def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
     """Return all that the weights of a cut depend on beside base model, sparsity and precision."""
+    if spec.scorer == IMPORTED:
+        return {"pattern": spec.pattern, "imported_version": IMPORTED_VERSION, "recover": spec.recover}
     scorer = scorer_named(spec.scorer)
     versions = RECOVERY_VERSIONS if spec.pattern is Pattern.STRUCTURED else WEIGHT_RECOVERY_VERSIONS
     identity: dict[str, object] = {
@@ -88,7 +92,9 @@ def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
         "curves_version": CURVES_VERSION,
         "reconstruction_version": versions.get(spec.recover),
     }
-    if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
+    if spec.pattern is Pattern.STRUCTURED and spec.scope is not None:
+        identity |= {"scope": spec.scope, "even_version": EVEN_VERSION}
+    elif spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
         identity["fill_version"] = FILL_VERSION
     scope = spec.scope or scorer.scope
     if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:

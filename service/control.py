@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from pruning.cascade_rows import cascade_rows
 from pruning.frontier import frontier_rows
-from pruning.scores import SCORERS
+from pruning.scores import CHOICES
 from pruning.variants import VariantStore
 from service.admin import build_admin_api
 from service.answer_headers import IdLeftToServer
@@ -68,7 +68,7 @@ class Control:
             token,
             frontier=lambda: frontier_rows(store, dense.base_digest),
             cascades=partial(cascade_rows, store),
-            scorers=SCORERS,
+            scorers=CHOICES,
             usual={
                 "scorer": settings.scorer,
                 "pattern": settings.pattern,

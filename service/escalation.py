@@ -7,11 +7,11 @@ from enum import StrEnum
 
 from pruning.cascade import unsure
 from pruning.tokenization import Encoded
-from service.batcher import Answered
 from service.cascading import Rule
 from service.deadlines import Deadline
 from service.engine import Engine, Live
 from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
+from service.queued import Answered
 
 RESERVE_S = 0.005
 """How long before its deadline a request stops to wait for the dense model: what is left makes the answer."""
