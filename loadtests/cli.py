@@ -60,7 +60,7 @@ async def _run(options: argparse.Namespace) -> Result:
         )
         return await compare.run(load, other, seconds=options.seconds, rounds=options.rounds, clients=options.clients)
     if options.scenario == "chaos":
-        raging = ChaosOptions(
+        chaotic = ChaosOptions(
             pid=noted_pid(load.target.url) if options.pid is None else checked_pid(options.pid),
             parts=options.kill,
             rounds=options.rounds,
@@ -70,7 +70,7 @@ async def _run(options: argparse.Namespace) -> Result:
             max_seconds=options.max_seconds,
         )
         async with AdminClient(load.target.url, _admin_token(options)) as admin:
-            return await chaos.run(load, admin, raging)
+            return await chaos.run(load, admin, chaotic)
     if options.scenario == "shadow":
         shadowing = ShadowOptions(
             texts=labelled_texts(options.texts),

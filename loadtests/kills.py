@@ -68,7 +68,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Butcher:
+class Reaper:
     """Kills parts of one service."""
 
     pid: int
@@ -166,7 +166,7 @@ def all_came_back(kills: Sequence[Kill], planned: int) -> Law:
     """After every kill the process is replaced, the change ends, and every replica is on what is committed."""
     cases = [f"{kill.part} {kill.pid}: not back in time" for kill in kills if kill.back_s is None]
     if len(kills) < planned:
-        cases.append(f"only {len(kills)} of {planned} processes were killed before the load ended")
+        cases.append(f"only {len(kills)} of {planned} processes were killed before the run ended")
     return Law(name="everything comes back", broken=len(cases), detail="; ".join(cases[:3]) or f"{len(kills)} kills")
 
 

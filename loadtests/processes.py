@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -95,16 +96,25 @@ def parts_of(root: int, part: Part) -> list[int]:
     return []
 
 
+def require_parts(root: int, parts: Iterable[Part]) -> None:
+    """Return if the service below ``root`` has a process of every one of ``parts``.
+
+    Raises:
+        LoadTestError: it has not.
+    """
+    for part in parts:
+        if not parts_of(root, part):
+            raise LoadTestError(f"process {root} has no {part} below it; is it the 'sparsedial serve' of this URL?")
+
+
 def kill_one(root: int, part: Part, draw: random.Random) -> int:
     """Kill one process of ``part`` as a machine that fails would (SIGKILL); return its id.
 
     Raises:
         LoadTestError: there is none.
     """
-    found = parts_of(root, part)
-    if not found:
-        raise LoadTestError(f"process {root} has no {part} below it; is it the 'sparsedial serve' of this URL?")
-    pid = draw.choice(found)
+    require_parts(root, [part])
+    pid = draw.choice(parts_of(root, part))
     os.kill(pid, signal.SIGKILL)
     return pid
 

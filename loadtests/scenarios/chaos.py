@@ -5,11 +5,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from loadtests.admin import AdminClient, service_facts
+from loadtests.errors import AdminError, LoadTestError
 from loadtests.kills import (
-    Butcher,
     Kill,
+    Reaper,
     all_came_back,
     cost_of,
     kill_details,
@@ -22,7 +24,7 @@ from loadtests.laws import Goal, generation_never_goes_back
 from loadtests.open_loop import run_open_loop
 from loadtests.options import LoadOptions
 from loadtests.phases import seconds_of, split_by_windows, summarize
-from loadtests.processes import Part
+from loadtests.processes import Part, require_parts
 from loadtests.progress import say
 from loadtests.records import Reply
 from loadtests.result import Result
@@ -55,7 +57,11 @@ async def run(options: LoadOptions, admin: AdminClient, chaos: ChaosOptions) -> 
     """Hold a load; in every round, for every part, ask for another level and kill a process of it meanwhile.
 
     What was committed before the run is committed again after it.
+
+    Raises:
+        LoadTestError: a part has no process, or there are too few levels.
     """
+    require_parts(chaos.pid, chaos.parts)
     facts = {**options.facts(), **await service_facts(options.target)}
     before = await admin.spec()
     plan = _plan(await admin.ladder(), await admin.known_levels(), chaos, options.seed, float(before["sparsity"]))
@@ -64,26 +70,43 @@ async def run(options: LoadOptions, admin: AdminClient, chaos: ChaosOptions) -> 
     async with options.pool() as pool, asyncio.TaskGroup() as group:
         stop = asyncio.Event()
         load = group.create_task(run_open_loop(pool, options.bodies, options.load(rate, chaos.max_seconds), stop=stop))
-        butcher = Butcher(
+        reaper = Reaper(
             pid=chaos.pid, admin=admin, clock=pool.clock, draw=random.Random(options.seed), limit_s=chaos.limit_s
         )
         await asyncio.sleep(chaos.steady_s)
         for part, step in plan:
             if load.done():
                 break
-            kills.append(await butcher.kill(part, step, within_s=WITHIN_S[step.kind]))
+            try:
+                kills.append(await reaper.kill(part, step, within_s=WITHIN_S[step.kind]))
+            except LoadTestError as error:  # what did not come back cannot be killed again
+                say(f"no more kills: {error}")
+                break
             say(_told(kills[-1], len(kills), len(plan)))
             await asyncio.sleep(chaos.pause_s)
         stop.set()
         replies = await load
-    await admin.dial(**before)
     return _judge(
         replies,
         kills,
         rate=rate,
         planned=len(plan),
-        facts={**facts, **rate_facts, "killed": f"{', '.join(chaos.parts)}, {chaos.rounds} times each, in mid-change"},
+        facts={
+            **facts,
+            **rate_facts,
+            "killed": f"{', '.join(chaos.parts)}, {chaos.rounds} times each, in mid-change",
+            "afterwards": await _put_back(admin, before),
+        },
     )
+
+
+async def _put_back(admin: AdminClient, spec: dict[str, Any]) -> str:
+    """Commit what was committed before the run; return how that went, which is no reason to lose the report."""
+    try:
+        operation = await admin.dial(**spec)
+    except AdminError as error:
+        return str(error)
+    return f"sparsity {spec['sparsity']:g} {operation.phase}"
 
 
 def _plan(

@@ -1,3 +1,4 @@
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +7,7 @@ import pytest
 
 from loadtests import kills, report
 from loadtests.admin import AdminClient
-from loadtests.errors import LoadTestError
+from loadtests.errors import AdminError, LoadTestError
 from loadtests.options import LoadOptions
 from loadtests.processes import Part
 from loadtests.result import Result
@@ -26,6 +27,7 @@ class Processes:
         self.stays_away: Part | None = None
         monkeypatch.setattr(kills, "parts_of", lambda root, part: self.running[part])
         monkeypatch.setattr(kills, "kill_one", self.kill)
+        monkeypatch.setattr(chaos, "require_parts", lambda root, parts: None)
         monkeypatch.setattr(chaos, "WITHIN_S", dict.fromkeys(chaos.WITHIN_S, 0.02))
 
     def kill(self, root: int, part: Part, draw: random.Random) -> int:
@@ -41,9 +43,9 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     return Processes(monkeypatch)
 
 
-async def run(service: FakeService, options: LoadOptions, raging: ChaosOptions = SHORT) -> Result:
+async def run(service: FakeService, options: LoadOptions, chaotic: ChaosOptions = SHORT) -> Result:
     async with AdminClient(service.url, TOKEN) as admin:
-        return await chaos.run(options, admin, raging)
+        return await chaos.run(options, admin, chaotic)
 
 
 async def test_every_part_is_killed_in_every_round_and_the_level_is_put_back(
@@ -102,6 +104,31 @@ async def test_a_commit_that_is_undone_by_a_kill_is_told(
     result = await run(service, options, replace(SHORT, parts=(Part.CONTROLLER,), rounds=1))
     broken = {law.name: law.detail for law in result.laws if not law.held}
     assert "generation 1 of variant-0 is committed" in broken["nothing durable is lost"]
+
+
+async def test_what_was_seen_is_reported_even_if_the_service_is_away_in_the_end(
+    service: FakeService, options: LoadOptions, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = iter(range(1000))
+    state = AdminClient.state
+
+    async def away(self: AdminClient) -> dict[str, object]:
+        if processes.killed and next(states) > 5:
+            raise AdminError("it is away")
+        return await state(self)
+
+    monkeypatch.setattr(AdminClient, "state", away)
+    result = await run(service, options)
+    assert "of 8 processes were killed" in {law.name: law.detail for law in result.laws}["everything comes back"]
+
+
+async def test_a_service_without_a_part_is_refused_before_anything_is_sent(
+    service: FakeService, options: LoadOptions, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    with pytest.raises(LoadTestError, match="has no replica below it"):
+        await run(service, options, replace(SHORT, pid=os.getpid()))
+    assert service.answered == 0 and not service.dials
 
 
 async def test_a_ladder_of_one_level_is_refused(
