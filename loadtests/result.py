@@ -37,7 +37,7 @@ class Result:
     replies: dict[str, list[Reply]] = field(default_factory=dict)
     """Every reply, by the name of the file it goes to."""
     draw: Callable[[Path], None] | None = None
-    """Draws the run into a PNG, where there is something to see."""
+    """Draws the result into a PNG file; None where there is nothing to draw."""
 
     @property
     def held(self) -> bool:

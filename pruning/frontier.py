@@ -129,6 +129,7 @@ def frontier_rows(
             "scorer": manifest.spec.scorer,
             "recover": manifest.spec.as_dict()["recover"],
             "scope": manifest.spec.as_dict().get("scope"),
+            "rounds": manifest.spec.rounds,
             "precision": manifest.spec.precision.value,
             "metric": metric.name,
             "metric_value": metric.value,

@@ -14,43 +14,24 @@ from torch import Tensor
 
 from pruning.capture import Progress
 from pruning.cost import Cost, structured_cost
-from pruning.curves import CURVES_VERSION
+from pruning.cutting import carried_out, less_zeros
 from pruning.encoder import BaseModel
-from pruning.errors import RecoveryError
 from pruning.evaluation import evaluate
-from pruning.files import digest_of
-from pruning.masks.structures import FILL_VERSION, CostCurve, StructureMask, is_coarse, structure_mask
-from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
-from pruning.prediction import Breath, judged_logits, no_breath
-from pruning.quantization import MATRICES, QUANTIZATION_VERSION, quantize
-from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
-from pruning.recovered import RecoveredCut
-from pruning.scores import scorer_named
-from pruning.sequential import SEQUENTIAL_VERSION, recover_sequentially
-from pruning.slim.convert import (
-    DTYPES,
-    build_slim,
-    dense_mask,
-    held_bytes,
-    layer_widths,
-    slim_layers,
-    zeroed_layers,
-)
+from pruning.identity import identify, recovered_cut
+from pruning.imported import imported_layers
+from pruning.prediction import Breath, judged_logits, no_breath, predict_logits
+from pruning.probes import probes
+from pruning.quantization import MATRICES, quantize, without_ranges
+from pruning.rounds import mask_in_rounds
+from pruning.slim.bert import SlimBert
+from pruning.slim.convert import DTYPES, build_slim, dense_mask, held_bytes, layer_widths
 from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
+from pruning.spec import IMPORTED, Precision, PruneSpec, Recover
 from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
-Ranking = Sequence[CostCurve] | Mapping[str, Tensor]
-"""Cost curves along a scorer's order of structures, or its scores of single weights by tensor name."""
-Mask = StructureMask | WeightMask
-
-RECOVERY_VERSIONS: dict[Recover | None, int] = {
-    Recover.RECONSTRUCT: RECONSTRUCTION_VERSION,
-    Recover.SEQUENTIAL: SEQUENTIAL_VERSION,
-}
 MATRIX_WEIGHTS = tuple(f"{matrix}.weight" for matrix in MATRICES)
 
 Step = Callable[[str], None]
@@ -66,6 +47,8 @@ def build_variant(
 
     Raises:
         SpecError: no scorer of that name, or a sparsity that leaves nothing.
+        DataError: too few calibration tokens to recover on.
+        HostMemoryError: a pass over the rows would not fit into the memory of this machine.
         CacheError: the calibration is missing, of another key, or damaged.
         RecoveryError: it is to be distilled, and was not trained.
         PrecisionError: this machine, or this model, has no such precision.
@@ -99,9 +82,18 @@ def build_variant(
         evaluation=evaluation,
         speed=speed,
         build_seconds=seconds,
+        probe_logits=_probe_logits(bench.base, model),
     )
     step("write")
     return bench.store.put(layers, manifest)
+
+
+def _probe_logits(base: BaseModel, model: SlimBert) -> list[list[float]]:
+    """Return the answers by which whoever loads the variant can tell that it is the same."""
+    if not base.shape.head.pooled:
+        return []
+    answers: list[list[float]] = predict_logits(model, probes(base.max_length, base.shape.vocabulary)).tolist()
+    return answers
 
 
 def cut(
@@ -116,7 +108,7 @@ def cut(
     and for the first cut by a scorer with a pass of its own over the rows, which ``progress`` counts.
 
     Raises:
-        SpecError, CacheError, RecoveryError, StoreError: as ``build_variant``.
+        SpecError, DataError, HostMemoryError, CacheError, RecoveryError, StoreError: as ``build_variant``.
         PrecisionError: this machine, or this model, has no such precision.
     """
     if spec.precision is Precision.INT8:
@@ -133,14 +125,15 @@ def in_precision(
     rows: Sequence[TokenSequence],
     breath: Breath = no_breath,
 ) -> dict[str, Tensor]:
-    """Return float32 ``layers`` cut from ``base`` in ``precision``; int8 takes its ranges from ``rows``.
+    """Return float32 ``layers`` cut from ``base`` in ``precision``; int8 reads its ranges off ``rows``, if it has none.
 
     Raises:
         PrecisionError: this machine, or this model, has no such precision.
     """
     if precision is Precision.INT8:
         return quantize(base, layers, rows, breath)
-    return {name: tensor.to(DTYPES[precision]) for name, tensor in layers.items()}
+    plain, _ = without_ranges(layers)
+    return {name: tensor.to(DTYPES[precision]) for name, tensor in plain.items()}
 
 
 def _cut_in_float32(
@@ -150,138 +143,23 @@ def _cut_in_float32(
         return carried_out(bench, dense_mask(bench.base.shape), replace(spec, recover=Recover.NONE))
     if spec.recover is Recover.DISTILL:
         return _as_trained(bench, spec)
-    ranking = ranking_of(bench, spec, progress, breath)
-    return carried_out(bench, mask_of(bench, ranking, spec), spec, breath)
-
-
-def ranking_of(
-    bench: Workbench, spec: PruneSpec, progress: Progress = lambda done, total: None, breath: Breath = no_breath
-) -> Ranking:
-    """Return what every mask of the spec's scorer and pattern is chosen by, whatever the sparsity.
-
-    Raises:
-        SpecError: no scorer of that name.
-        CacheError: as ``build_variant``.
-    """
-    scorer = scorer_named(spec.scorer)
-    if spec.pattern is Pattern.STRUCTURED:
-        return bench.curves(scorer, progress, breath)
-    return bench.weight_scores(scorer, progress, breath)
-
-
-def mask_of(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Mask:
-    """Return the mask of ``spec`` by the ranking of its scorer and pattern.
-
-    Raises:
-        SpecError: a sparsity that leaves nothing, or inputs that are no multiple of four for 2:4.
-    """
-    if not isinstance(ranking, Mapping):
-        return structure_mask(ranking, bench.base.shape, spec.sparsity)
-    if spec.pattern is Pattern.TWO_FOUR:
-        return two_four_mask(ranking)
-    return unstructured_mask(ranking, spec.sparsity, spec.scope or scorer_named(spec.scorer).scope)
-
-
-def carried_out(
-    bench: Workbench, mask: Mask, spec: PruneSpec, breath: Breath = no_breath
-) -> tuple[dict[str, Tensor], Cost, float]:
-    """Return (encoder layers in float32, cost, achieved sparsity) of a mask, recovered as ``spec`` says.
-
-    Of recoveries, distillation is not done here: it takes minutes, and ``pruning.recovery`` does it.
-    """
-    base, shape = bench.base, bench.base.shape
-    if not isinstance(mask, StructureMask):
-        dense = structured_cost(shape, [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers)
-        return zeroed_layers(base, mask), _less_zeros(dense, mask), mask_sparsity(mask)
-    cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
-    return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
-
-
-def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: Breath) -> dict[str, Tensor]:
-    """Return the layers that a structured mask leaves, their matrices as the spec's recovery has them."""
-    if spec.recover is Recover.RECONSTRUCT:
-        return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask))
-    if spec.recover is Recover.SEQUENTIAL:
-        return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
-    return slim_layers(bench.base, mask)
+    if spec.scorer == IMPORTED:
+        return _as_counted(bench, spec, imported_layers(bench.base, spec))
+    return carried_out(bench, mask_in_rounds(bench, spec, progress, breath), spec, breath)
 
 
 def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
     """Return the layers that training left of a cut. Weights that were zeroed one by one are zeros still."""
-    shape, layers = bench.base.shape, bench.recovered.load(recovered_cut(bench, spec))
+    return _as_counted(bench, spec, bench.recovered.load(recovered_cut(bench, spec)))
+
+
+def _as_counted(bench: Workbench, spec: PruneSpec, layers: dict[str, Tensor]) -> tuple[dict[str, Tensor], Cost, float]:
+    """Return layers with their cost and the sparsity that they have."""
+    shape = bench.base.shape
     cost = structured_cost(shape, *layer_widths(layers, shape))
-    if spec.pattern is not Pattern.STRUCTURED:
-        cost = _less_zeros(cost, {name: layers[name] != 0 for name in layers if name.endswith(MATRIX_WEIGHTS)})
+    if spec.zeros_stay:
+        cost = less_zeros(cost, {name: layers[name] != 0 for name in layers if name.endswith(MATRIX_WEIGHTS)})
     return layers, cost, 1.0 - cost.prunable_parameters / shape.prunable_weights
-
-
-def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
-    """Return what training made of a cut: by the recipe that was asked for last.
-
-    Raises:
-        RecoveryError: it was not trained; the command that does so is named.
-        StoreError: what is there is damaged.
-    """
-    scorer_named(spec.scorer)
-    found = bench.recovered.chosen(cut_id(bench, spec))
-    if found is None:
-        way = f"--scorer {spec.scorer} --pattern {spec.pattern}" + (f" --scope {spec.scope}" if spec.scope else "")
-        raise RecoveryError(
-            f"no recovered cut of sparsity {spec.sparsity:g} ({spec.pattern}, {spec.scorer}) in "
-            f"{bench.recovered.folder}; it takes minutes of training: run 'sparsedial recover MODEL --sparsity "
-            f"{spec.sparsity:g} {way} --rows ROWS' first, with this store"
-        )
-    return found
-
-
-def cut_id(bench: Workbench, spec: PruneSpec) -> str:
-    """Return the id of the cut that distillation of ``spec`` begins with, whoever judges it."""
-    start = spec.before_training()
-    return digest_of({"base": bench.base.digest, "sparsity": spec.sparsity, **_cut_identity(bench, start)})[:16]
-
-
-def identify(bench: Workbench, spec: PruneSpec) -> str:
-    """Return the variant id of ``spec``: a digest of all that its weights and its evaluation depend on."""
-    identity: dict[str, object] = {
-        "base": bench.base.digest,
-        "evaluation": bench.evaluation.digest,
-        "sparsity": spec.sparsity,
-    }
-    if spec.precision is not Precision.FLOAT32:
-        identity["precision"] = spec.precision
-    if spec.precision is Precision.INT8:
-        identity |= {"quantization_version": QUANTIZATION_VERSION, "calibration": bench.key.digest}
-    if spec.sparsity > 0.0:
-        identity |= _cut_identity(bench, spec)
-        if spec.recover is Recover.DISTILL:
-            identity["recovered"] = recovered_cut(bench, spec).digest
-    return digest_of(identity)[:16]
-
-
-def _cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
-    """Return all that the weights of a cut depend on beside base model, sparsity and precision."""
-    scorer = scorer_named(spec.scorer)
-    identity: dict[str, object] = {
-        "pattern": spec.pattern,
-        "scorer": spec.scorer,
-        "recover": spec.recover,
-        "calibration": bench.key.digest,
-        "scorer_version": scorer.version,
-        "curves_version": CURVES_VERSION,
-        "reconstruction_version": RECOVERY_VERSIONS.get(spec.recover),
-    }
-    if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
-        identity["fill_version"] = FILL_VERSION
-    scope = spec.scope or scorer.scope
-    if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:
-        identity["scope"] = scope
-    return identity
-
-
-def _less_zeros(dense: Cost, mask: Mapping[str, Tensor]) -> Cost:
-    """Return the cost of an unstructured variant: fewer non-zero parameters, the same work and memory."""
-    zeros = sum(int((~part).sum()) for part in mask.values())
-    return replace(dense, parameters=dense.parameters - zeros, prunable_parameters=dense.prunable_parameters - zeros)
 
 
 @contextmanager

@@ -12,7 +12,15 @@ E = TypeVar("E", bound=StrEnum)
 TWO_FOUR_SPARSITY = 0.5
 """The share of weights that the 2:4 pattern removes: it has no other."""
 
-KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope")
+IMPORTED = "imported"
+"""Named in place of a scorer: nothing is scored, for the checkpoint came with the zeros of its cut."""
+
+STRUCTURES_ALONE = frozenset({"obs"})
+"""Scorers that rank whole heads and neurons, and have no score for a single weight."""
+
+KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope", "rounds")
+
+MOST_ROUNDS = 16
 
 
 class Pattern(StrEnum):
@@ -27,14 +35,20 @@ class Pattern(StrEnum):
 
 
 class Scope(StrEnum):
-    """Among which single weights scores are compared."""
+    """Among what scores are compared: single weights, or, layerwise alone, heads and neurons."""
 
     GLOBAL = "global"
     """All prunable weights: a tensor keeps more or less than its share."""
     LAYERWISE = "layerwise"
-    """Those of one tensor, each of which keeps the same share."""
+    """Weights of one tensor, each of which keeps the same share; heads and neurons of one layer, each of which keeps
+    the same numbers."""
     ROW = "row"
     """Those of one output of one tensor, each of which keeps the same share of its inputs."""
+
+
+SCOPES = {Pattern.STRUCTURED: (Scope.LAYERWISE,), Pattern.UNSTRUCTURED: tuple(Scope), Pattern.TWO_FOUR: ()}
+"""The scopes that go with each pattern. Without one, unstructured cuts have their scorer's, and structured ones take
+more from a layer where it costs less."""
 
 
 class Recover(StrEnum):
@@ -42,7 +56,7 @@ class Recover(StrEnum):
 
     NONE = "none"
     RECONSTRUCT = "reconstruct"
-    """Least squares on the cached Gram matrices; no gradients, no data."""
+    """Least squares on the cached Gram matrices; no gradients, no labels."""
     SEQUENTIAL = "sequential"
     """Least squares matrix by matrix on the cut model's own inputs: a pass over the calibration rows for every cut."""
     DISTILL = "distill"
@@ -74,20 +88,23 @@ class PruneSpec:
     """One cut of one model. A value that cannot be valid cannot be built.
 
     Raises:
-        SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name, an unknown pattern,
-            recovery, precision or scope, or two that exclude each other.
+        SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name or does not go with the
+            pattern, an unknown pattern, recovery, precision or scope, rounds that are no number from 1 to
+            ``MOST_ROUNDS``, or two that exclude each other.
     """
 
     sparsity: float
     """Share of prunable encoder weights removed, in [0, 1)."""
     pattern: Pattern = Pattern.STRUCTURED
     scorer: str = "fisher"
-    """Name of an importance scorer: a row of ``pruning.scores.SCORERS``."""
+    """Name of an importance scorer, a row of ``pruning.scores.SCORERS``; or ``imported``."""
     recover: Recover | None = None
-    """``None`` means the pattern's usual one: reconstruct for structured, none for unstructured."""
+    """``None`` means the usual one: reconstruct for structured cuts, none for unstructured and imported ones."""
     precision: Precision = Precision.FLOAT32
     scope: Scope | None = None
-    """Among which single weights scores are compared; ``None`` means the scorer's usual one. Unstructured alone."""
+    """Among what scores are compared, one of ``SCOPES[pattern]``; ``None`` means the usual one."""
+    rounds: int = 1
+    """The model is scored anew whenever another ``1 / rounds`` of its weights has gone; with 1 it never is."""
 
     def __post_init__(self) -> None:
         """Check and normalise."""
@@ -100,38 +117,58 @@ class PruneSpec:
             raise SpecError(f"scorer must be a name, such as 'fisher'; got {self.scorer!r}")
         object.__setattr__(self, "sparsity", abs(float(number)))  # -0.0 would have a digest of its own
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
-        usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
+        usual = Recover.NONE if self.zeros_stay else Recover.RECONSTRUCT
         recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
-        if self.pattern is not Pattern.STRUCTURED and recover in (Recover.RECONSTRUCT, Recover.SEQUENTIAL):
+        if self.scorer == IMPORTED and recover in (Recover.RECONSTRUCT, Recover.SEQUENTIAL):
             raise SpecError(
-                f"recover={recover.value!r} works on whole heads and neurons; "
-                f"with pattern={self.pattern.value!r} use recover='none'"
+                f"recover={recover.value!r} makes up for a cut, and with scorer={IMPORTED!r} the checkpoint came with "
+                "its own; use recover='none' or 'distill'"
             )
         object.__setattr__(self, "recover", recover)
         object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))
         if self.scope is not None:
             object.__setattr__(self, "scope", _member(Scope, self.scope, "scope"))
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or not 1 <= self.rounds <= MOST_ROUNDS:
+            raise SpecError(f"rounds must be a whole number from 1 to {MOST_ROUNDS}; got {self.rounds!r}")
         self._check_pattern()
 
     def _check_pattern(self) -> None:
-        if self.scope is not None and self.pattern is not Pattern.UNSTRUCTURED:
+        if self.scope is not None and self.scope not in SCOPES[self.pattern]:
+            others = [f"scope={scope.value!r}" for scope in SCOPES[self.pattern]]
+            ways = ", or ".join(["leave it out", *others, f"pattern={Pattern.UNSTRUCTURED.value!r}"])
+            raise SpecError(f"scope={self.scope.value!r} does not go with pattern={self.pattern.value!r}: {ways}")
+        if self.scope is not None and self.scorer == IMPORTED:
             raise SpecError(
-                f"scope={self.scope.value!r} says which single weights compete; with pattern={self.pattern.value!r} "
-                "leave it out, or use pattern='unstructured'"
+                f"with scorer={IMPORTED!r} no weights compete; got scope={self.scope.value!r}: leave it out"
             )
         if self.pattern is Pattern.TWO_FOUR and self.sparsity not in (0.0, TWO_FOUR_SPARSITY):
             raise SpecError(
                 f"pattern='2:4' keeps exactly two of every four weights; got sparsity={self.sparsity}: use "
                 f"{TWO_FOUR_SPARSITY}, or 0 for the dense model, or pattern='unstructured'"
             )
+        if self.pattern is Pattern.TWO_FOUR and self.rounds > 1:
+            raise SpecError(
+                f"pattern='2:4' removes all that it removes at once, and rounds={self.rounds} needs steps; leave it "
+                "out, or use pattern='unstructured'"
+            )
+        if self.scorer in STRUCTURES_ALONE and self.pattern is not Pattern.STRUCTURED and self.sparsity > 0.0:
+            raise SpecError(
+                f"scorer {self.scorer!r} ranks whole heads and neurons; with pattern={self.pattern.value!r} use "
+                "'fisher' or another scorer"
+            )
+
+    @property
+    def zeros_stay(self) -> bool:
+        """Whether zeros among the weights that are left belong to the cut, and training leaves them zeros."""
+        return self.pattern is not Pattern.STRUCTURED or self.scorer == IMPORTED
 
     def before_training(self) -> Self:
         """Return the cut that distillation begins with: the best that its pattern has without training, in float32."""
-        best = Recover.SEQUENTIAL if self.pattern is Pattern.STRUCTURED else Recover.NONE
+        best = Recover.NONE if self.zeros_stay else Recover.SEQUENTIAL
         return replace(self, recover=best, precision=Precision.FLOAT32)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON and digests; the scope only where it is not the scorer's usual one."""
+        """Return plain values, for JSON and digests; scope and rounds only where they were asked for."""
         assert self.recover is not None  # set by __post_init__
         values: dict[str, Any] = {
             "sparsity": self.sparsity,
@@ -140,7 +177,9 @@ class PruneSpec:
             "recover": self.recover.value,
             "precision": self.precision.value,
         }
-        return values if self.scope is None else values | {"scope": self.scope.value}
+        if self.scope is not None:
+            values["scope"] = self.scope.value
+        return values if self.rounds == 1 else values | {"rounds": self.rounds}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -176,6 +215,8 @@ def way_of(cut: Mapping[str, Any]) -> str:
     parts = [cut["scorer"], cut["pattern"], cut["recover"]]
     if cut.get("scope") is not None:
         parts.append(cut["scope"])
+    if cut.get("rounds", 1) > 1:
+        parts.append(f"{cut['rounds']} rounds")
     return ", ".join(parts if cut["precision"] == Precision.FLOAT32 else [*parts, cut["precision"]])
 
 

@@ -15,7 +15,8 @@ import typer
 from pruning.spec import PruneSpec, Recover, precisions_of
 from service.bench.command import bench
 from service.compare_command import compare
-from service.dial_commands import dial, rollback, status
+from service.dial_commands import dial, policy, rollback, status
+from service.import_command import import_
 from service.options import (
     AsJson,
     Eval,
@@ -27,6 +28,7 @@ from service.options import (
     PrecisionOption,
     PrecisionsOption,
     RecoverOption,
+    RoundsOption,
     ScopeOption,
     Scorer,
     Sparsity,
@@ -36,6 +38,7 @@ from service.options import (
     refusals,
     settings_of,
 )
+from service.pretrain_command import pretrain
 from service.recover_command import recover
 from service.settings import Device, EngineName, Ingress
 from service.terminal import print_frontier, print_json, say
@@ -75,6 +78,7 @@ def prepare(
     scorer: Scorer = "fisher",
     pattern: PatternOption = "structured",
     recover: RecoverOption = None,
+    rounds: RoundsOption = 1,
     precision: PrecisionsOption = "float32",
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +99,7 @@ def prepare(
         from service.store_commands import Place, prepare_model
 
         place = Place(model=model, train=train, evaluation=eval, store=store)
-        folder, rows, choice = prepare_model(place, settings.levels, scorer, pattern, precisions, recover)
+        folder, rows, choice = prepare_model(place, settings.levels, scorer, pattern, precisions, recover, rounds)
         _show(rows, as_json, folder, {"precision": choice.as_dict()} if choice else {})
         if choice:
             say(choice.words())
@@ -112,6 +116,7 @@ def prune(
     pattern: PatternOption = "structured",
     recover: RecoverOption = None,
     scope: ScopeOption = None,
+    rounds: RoundsOption = 1,
     precision: PrecisionOption = "float32",
     as_json: AsJson = False,
 ) -> None:
@@ -126,7 +131,7 @@ def prune(
     """
     with refusals():
         wish = {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope}
-        spec = PruneSpec.from_dict({"sparsity": number_of(sparsity), **wish})
+        spec = PruneSpec.from_dict({"sparsity": number_of(sparsity), "rounds": rounds, **wish})
         from service.store_commands import Place, prune_model
 
         folder, rows = prune_model(Place(model=model, train=train, evaluation=eval, store=store), spec)
@@ -186,6 +191,9 @@ def serve(
         Recover | None,
         typer.Option(help="Recovery of the ladder; sequential is better, and slower. [default: the usual one]"),
     ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of the ladder's cuts, for deep levels; minutes each. [default: 1]")
+    ] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Token budget of a batch. [default: 4096]")] = None,
     ingress: Annotated[
         Ingress | None, typer.Option(help="haproxy (fast) or proxy (Ray Serve's default). [default: haproxy]")
@@ -209,7 +217,7 @@ def serve(
         settings = settings_of(
             model=model, host=host, port=port, replicas=replicas, store=store, sparsity=sparsity, device=device,
             engine=engine, train=train, eval=eval, levels=levels, precision=precision,
-            recover=recover,
+            recover=recover, rounds=rounds,
             max_batch_tokens=max_batch_tokens, ingress=ingress, address=address,
         )  # fmt: skip
         from service.launcher import launch
@@ -217,12 +225,15 @@ def serve(
         raise typer.Exit(launch(settings, as_json=as_json))
 
 
+app.command()(pretrain)
+app.command("import")(import_)
 app.command()(recover)
 app.command()(bench)
 app.command()(compare)
 app.command(cls=NumberCommand)(dial)
 app.command()(rollback)
 app.command()(status)
+app.command()(policy)
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool, store: Path, others: Mapping[str, Any] | None = None) -> None:

@@ -6,8 +6,19 @@ from typing import Annotated
 import typer
 
 from pruning.recovery.recipe import Recipe, criterion_named
-from pruning.spec import PruneSpec, Recover
-from service.options import AsJson, Eval, Model, PatternOption, ScopeOption, Scorer, Store, Train, refusals
+from pruning.spec import Precision, PruneSpec, Recover
+from service.options import (
+    AsJson,
+    Eval,
+    Model,
+    PatternOption,
+    RoundsOption,
+    ScopeOption,
+    Scorer,
+    Store,
+    Train,
+    refusals,
+)
 from service.settings import Device
 from service.terminal import print_frontier, print_json, say
 
@@ -41,6 +52,7 @@ def recover(
     scorer: Scorer = "fisher",
     pattern: PatternOption = "structured",
     scope: ScopeOption = None,
+    rounds: RoundsOption = 1,
     batch_rows: Annotated[int, typer.Option(help="Rows of one step.")] = USUAL.batch_rows,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = USUAL.learning_rate,
     temperature: Annotated[float, typer.Option(help="Softens the dense model's answers.")] = USUAL.temperature,
@@ -61,6 +73,9 @@ def recover(
     patience: Annotated[
         int, typer.Option(help="Scores without a gain, once the learning rate falls, after which the training stops.")
     ] = USUAL.patience,
+    quantization_aware: Annotated[
+        bool, typer.Option("--quantization-aware", help="Round meanwhile as int8 does, and make the int8 variant.")
+    ] = USUAL.quantized,
     seed: Annotated[int, typer.Option(help="Of the held-out rows and the order of the others.")] = USUAL.seed,
     device: Annotated[Device, typer.Option(help="Where to train; auto takes a GPU if there is one.")] = Device.AUTO,
     workers: Annotated[
@@ -87,8 +102,8 @@ def recover(
     --resume goes on.
 
     With --workers several processes train what one would, by Ray Train (pip install 'sparsedial[train]'). They read
-    model, rows and store by themselves: on several nodes these must lie under the same paths, on a shared file system.
-    For example:
+    model, rows and store by themselves: on several nodes these must lie under the same paths, on a file system that
+    they share. Example:
 
     \b
       sparsedial recover --sparsity 0.8 --minutes 10
@@ -102,10 +117,12 @@ def recover(
         recipe = Recipe(
             steps=steps, minutes=bounded, batch_rows=batch_rows, learning_rate=learning_rate, temperature=temperature,
             hidden_weight=hidden_weight, label_weight=label_weight, gradual=gradual, gradual_from=gradual_from,
-            criterion=criterion_named(criterion), cut_every=cut_every, patience=patience, seed=seed,
+            criterion=criterion_named(criterion), cut_every=cut_every, patience=patience,
+            quantized=quantization_aware, seed=seed,
         )  # fmt: skip
-        wish = {"sparsity": sparsity, "scorer": scorer, "pattern": pattern, "scope": scope, "recover": Recover.DISTILL}
-        spec = PruneSpec.from_dict(wish)
+        wish = {"sparsity": sparsity, "scorer": scorer, "pattern": pattern, "scope": scope, "rounds": rounds}
+        wish |= {"recover": Recover.DISTILL}
+        spec = PruneSpec.from_dict(wish | ({"precision": Precision.INT8} if quantization_aware else {}))
         from service.recovering import recover_model
         from service.store_commands import Place
         from service.training_crew import Hiring

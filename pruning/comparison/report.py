@@ -34,6 +34,8 @@ def report_of(outcome: Outcome, shape: Shape) -> dict[str, Any]:
     return {
         "metric": outcome.dense.metric,
         "pattern": comparison.pattern.value,
+        "scope": None if comparison.scope is None else comparison.scope.value,
+        "training": None if comparison.recipe is None else comparison.recipe.as_dict(),
         "scorers": list(comparison.scorers),
         "levels": list(comparison.levels),
         "seeds": comparison.seeds,

@@ -126,14 +126,21 @@ def structure_mask(curves: Sequence[CostCurve], shape: Shape, sparsity: float) -
     Raises:
         SpecError: the sparsity is so high that nothing would be left.
     """
+    taken = {step.curve: step.number for step in _steps_to_remove(curves, shape, sparsity)}
+    return mask_after([taken.get(index, 0) for index in range(len(curves))], curves, shape, sparsity)
+
+
+def mask_after(steps: Sequence[int], curves: Sequence[CostCurve], shape: Shape, sparsity: float) -> StructureMask:
+    """Return the mask once so many ``steps`` were taken on each of the ``curves``; ``sparsity`` is what was asked for.
+
+    Raises:
+        SpecError: nothing would be left.
+    """
     heads_LN = torch.ones(shape.num_layers, shape.num_heads, dtype=torch.bool)
     neurons_LF = torch.ones(shape.num_layers, shape.ffn, dtype=torch.bool)
-    taken: dict[int, int] = {}
-    for step in _steps_to_remove(curves, shape, sparsity):
-        taken[step.curve] = step.number
-    for index, curve in enumerate(curves):
+    for taken, curve in zip(steps, curves, strict=True):
         kept = heads_LN if curve.kind is Kind.HEAD else neurons_LF
-        kept[curve.layer, curve.order[: curve.gone_after(taken.get(index, 0))]] = False
+        kept[curve.layer, curve.order[: curve.gone_after(taken)]] = False
     if not heads_LN.any() and not neurons_LF.any():
         raise SpecError(f"sparsity {sparsity} leaves no head and no block of {ROUND_TO} neurons; ask for less")
     return StructureMask(heads_LN, neurons_LF)

@@ -19,6 +19,7 @@ from pruning.scores.smooth_cut import SmoothCut, SmoothCutAbsolute
 from pruning.scores.streamed import Streamed
 from pruning.scores.taylor import Taylor
 from pruning.scores.wanda import Wanda
+from pruning.spec import IMPORTED
 
 SCORERS: dict[str, Scorer] = {
     scorer.name: scorer
@@ -44,8 +45,8 @@ SCORERS: dict[str, Scorer] = {
     )
 }
 
-STRUCTURES_ALONE = frozenset({Obs.name})
-"""Scorers that rank whole heads and neurons, and refuse to score single weights."""
+CHOICES = (*SCORERS, IMPORTED)
+"""All that a cut may be chosen by."""
 
 
 def scorer_named(name: str) -> Scorer:
@@ -59,9 +60,18 @@ def scorer_named(name: str) -> Scorer:
     return SCORERS[name]
 
 
+def choice_named(name: str) -> str:
+    """Return what a cut is chosen by: the name of a scorer, or ``imported``.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    return name if name == IMPORTED else scorer_named(name).name
+
+
 __all__ = [
+    "CHOICES",
     "SCORERS",
-    "STRUCTURES_ALONE",
     "CamCut",
     "CamCutShift",
     "Fisher",
@@ -83,5 +93,6 @@ __all__ = [
     "StructureScores",
     "Taylor",
     "Wanda",
+    "choice_named",
     "scorer_named",
 ]

@@ -57,9 +57,7 @@ class Obs:
         Raises:
             SpecError: always.
         """
-        raise SpecError(
-            "scorer 'obs' ranks whole heads and neurons; with pattern='unstructured' use 'fisher' or another scorer"
-        )
+        raise SpecError("scorer 'obs' ranks whole heads and neurons; for single weights use 'fisher' or another scorer")
 
 
 def _errors(weight_DW: Tensor, gram_WW: Tensor, dims_each: int) -> Tensor:

@@ -30,13 +30,22 @@ class FakeService:
         """Requests that may wait or run; others are refused."""
         self.retry_after: str | None = "1"
         self.resident_bytes: Callable[[], int] = lambda: 1_000_000
+        self.policy: dict[str, object] = {
+            "mode": "manual",
+            "slo_p99_ms": None,
+            "shadow_fraction": 0.02,
+            "agreement_floor": None,
+        }
+        self.policies: list[dict[str, object]] = []
+        """Every change of the policy, in order."""
+        self.spike_level = 0.5
+        """What answers in mode auto while more than two requests are inside."""
         self.refused: set[float] = set()
         """Levels that fail to build."""
-        self.label_of: Callable[[str, float], str] = lambda text, sparsity: "good"
+        self.label_of: Callable[[str, float], str] = lambda text, sparsity: "good" if sparsity < 0.8 else "bad"
         """Label that a level gives a text."""
         self.compares: Callable[[int], bool] = lambda number: True
         """Whether the n-th text of a sparse level is answered by the dense model too, while all are sampled."""
-        self.policy: dict[str, object] = {"shadow_fraction": 0.02, "agreement_floor": None}
         self.operations: dict[str, dict[str, object]] = {}
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         """By variant: texts and agreed, labelled and right."""
@@ -63,13 +72,13 @@ class FakeService:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/health", self._health)
         app.router.add_post("/v1/feedback", self._feedback)
-        app.router.add_get("/admin/policy", self._policy)
-        app.router.add_put("/admin/policy", self._policy)
         app.router.add_get("/admin/variants", self._variants)
         app.router.add_get("/admin/operations/{id}", self._operation)
         app.router.add_put("/admin/sparsity", self._dial)
         app.router.add_get("/admin/sparsity", self._state)
         app.router.add_get("/admin/frontier", self._frontier)
+        app.router.add_get("/admin/policy", self._get_policy)
+        app.router.add_put("/admin/policy", self._put_policy)
         runner = web.AppRunner(app, access_log=None)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -98,7 +107,8 @@ class FakeService:
             self.answered += 1
             if stall_s := self.stall_s(number):
                 await asyncio.sleep(stall_s)
-            sparsity = self.sparsity if wanted is None else float(wanted)
+            live = self.spike_level if self.policy["mode"] == "auto" and self._inside > 2 else self.sparsity
+            sparsity = live if wanted is None else float(wanted)
             label = self.label_of(text, sparsity)
             if sparsity and self.policy["shadow_fraction"] == 1.0 and self.compares(number):
                 self.counts[variant_of(sparsity)]["texts"] += 1
@@ -122,11 +132,6 @@ class FakeService:
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response()
-
-    async def _policy(self, request: web.Request) -> web.Response:
-        if request.method == "PUT":
-            self.policy |= await request.json()
-        return web.json_response(self.policy)
 
     async def _variants(self, request: web.Request) -> web.Response:
         known = {0.0, self.sparsity, *self.dials}
@@ -163,6 +168,15 @@ class FakeService:
                 "online": online_of(self.counts[variant_of(self.sparsity)]),
             }
         )
+
+    async def _get_policy(self, request: web.Request) -> web.Response:
+        return web.json_response(self.policy)
+
+    async def _put_policy(self, request: web.Request) -> web.Response:
+        change = await request.json()
+        self.policies.append(change)
+        self.policy |= change
+        return web.json_response(self.policy)
 
     async def _frontier(self, request: web.Request) -> web.Response:
         if request.headers.get("authorization") != f"Bearer {TOKEN}":

@@ -86,5 +86,15 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     printed = capsys.readouterr().out
-    for word in ("swap_under_load", "steady", "overload", "compare", "chaos", "shadow", "examples", "exit codes"):
+    for word in (
+        "swap_under_load",
+        "steady",
+        "overload",
+        "spike",
+        "compare",
+        "chaos",
+        "shadow",
+        "examples",
+        "exit codes",
+    ):
         assert word in printed

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning.encoder import PRUNABLE_SLOTS, BaseModel
+from pruning.encoder import BaseModel
 from pruning.errors import StoreError
 from pruning.masks.structures import StructureMask
 from pruning.slim.convert import (
@@ -18,6 +18,7 @@ from pruning.slim.convert import (
     zeroed_layers,
 )
 from pruning.slim.packed import PackedBatch
+from pruning.tensor_sizes import PRUNABLE_SLOTS
 from tests.pruning.parts import dense_model, logits_of, mask_of, masking, sequences_of
 
 LENGTHS = (7, 3, 20, 20, 1)
