@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 
+from loadtests.client import best_label
 from loadtests.errors import LoadTestError
 from loadtests.target import Target
 
@@ -57,7 +58,7 @@ class Asker:
         """
         headers = {} if sparsity is None else {"x-sparsity": f"{sparsity:g}"}
         asked = (self._post(self._target.endpoint, {"inputs": text}, headers) for text in texts)
-        return [_labelled(headers, answer) for headers, answer in await asyncio.gather(*asked)]
+        return [_labelled(told, answer) for told, answer in await asyncio.gather(*asked)]
 
     async def feed_back(self, truths: Sequence[tuple[str, str]]) -> None:
         """Post (request id, true label) of each answer.
@@ -68,27 +69,24 @@ class Asker:
         url = self._target.url + FEEDBACK_PATH
         await asyncio.gather(*(self._post(url, {"request_id": one, "label": label}, {}) for one, label in truths))
 
-    async def _post(self, url: str, body: object, headers: dict[str, str]) -> tuple[Any, Any]:
+    async def _post(self, url: str, body: object, headers: dict[str, str]) -> tuple[Mapping[str, str], bytes]:
         async with self._places:
             for _ in range(TRIES):
                 try:
                     async with self._session.post(url, data=json.dumps(body), headers=headers) as response:
-                        answer = await response.json(content_type=None)
-                except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                        answer = await response.read()
+                except (aiohttp.ClientError, TimeoutError, OSError) as error:
                     raise LoadTestError(f"{url}: {type(error).__name__} {error}") from error
                 if response.status == 200:
                     return response.headers, answer
                 if response.status not in BUSY:
                     break
                 await asyncio.sleep(PAUSE_S)
-        raise LoadTestError(f"{url} answered {response.status}: {answer}")
+        raise LoadTestError(f"{url} answered {response.status}: {answer.decode(errors='replace')}")
 
 
-def _labelled(headers: Any, answer: Any) -> Labelled:
-    """Return the label with the highest score of an answer to one text, nested or not."""
-    try:
-        scores = answer[0] if isinstance(answer[0], list) else answer
-        best = max(scores, key=lambda one: float(one["score"]))
-        return Labelled(label=str(best["label"]), request_id=headers["x-request-id"], variant=headers["x-variant"])
-    except (KeyError, TypeError, LookupError, ValueError) as error:
-        raise LoadTestError(f"an answer has labels with scores, x-request-id and x-variant; got {answer}") from error
+def _labelled(headers: Mapping[str, str], answer: bytes) -> Labelled:
+    label, request_id, variant = best_label(answer), headers.get("x-request-id"), headers.get("x-variant")
+    if label is None or request_id is None or variant is None:
+        raise LoadTestError(f"an answer has labels, x-request-id and x-variant; got {answer!r} with {dict(headers)}")
+    return Labelled(label=label, request_id=request_id, variant=variant)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 from unittest.mock import patch
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from, tuples
 
 from pruning.spec import PruneSpec
+from service.controller import VariantController
 from service.errors import Conflict, NotReady
 from service.operations import Asker, Operation, Phase
 from service.protocol import Desired, ReplicaReport
@@ -46,9 +48,7 @@ class CountingReplica(ModelReplica):
     """A replica that also tells what live traffic says of its variants."""
 
     def __init__(self, replica_id: str) -> None:
-        self.id = replica_id
-        self.generation, self.variant_id, self.version = 1, id_of(DENSE), -1
-        self.prepared = self.failed = self.failure = None
+        super().__init__(cast(VariantController, None), replica_id)  # each life has its own
         self.tallies: dict[str, Tally] = {}
 
     def report(self) -> ReplicaReport:
