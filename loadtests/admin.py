@@ -9,6 +9,7 @@ from typing import Any, Self
 import aiohttp
 
 from loadtests.errors import AdminError
+from loadtests.records import OK
 from loadtests.target import Target
 
 COMMITTED = "committed"
@@ -35,6 +36,13 @@ class Operation:
     """The generation that it committed; None where it did not."""
     detail: str
     """Why it failed; empty otherwise."""
+    variant: str | None = None
+    """What it built or brings back; None while that is not known."""
+
+    @property
+    def ended(self) -> bool:
+        """True once it does not go on."""
+        return self.phase in ENDED
 
     @property
     def committed(self) -> bool:
@@ -65,17 +73,54 @@ class AdminClient:
         """Close the session."""
         await self._session.close()
 
+    async def state(self) -> dict[str, Any]:
+        """Return what is committed now, and who serves it."""
+        return await self._call("GET", "/admin/sparsity")
+
+    async def require_ready(self) -> None:
+        """Return if the front door leads to a model replica that is ready.
+
+        Raises:
+            AdminError: it does not.
+        """
+        try:
+            async with self._session.get("/health") as response:
+                if response.status != OK:
+                    raise AdminError(f"GET /health answered {response.status}")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise AdminError(f"GET /health: {type(error).__name__} {error}") from error
+
     async def spec(self) -> dict[str, Any]:
         """Return what is committed now, in the members that a ``PUT`` takes."""
-        state = await self._call("GET", "/admin/sparsity")
+        state = await self.state()
         return {member: state[member] for member in SPEC if member in state}
 
+    async def variants(self) -> set[str]:
+        """Return the id of every variant in the store, whose manifests the service reads and checks for this."""
+        answer = await self._call("GET", "/admin/variants")
+        try:
+            return {str(manifest["variant_id"]) for manifest in answer["variants"]}
+        except (KeyError, TypeError) as error:
+            raise AdminError(f"/admin/variants has no variants with variant_id: {answer}") from error
+
+    async def online(self, variant: str) -> dict[str, Any]:
+        """Return what live traffic says of a stored variant, as its row of the frontier has it.
+
+        Raises:
+            AdminError: it is not stored, or it answered nothing.
+        """
+        frontier = await self._call("GET", "/admin/frontier")
+        for row in frontier.get("levels", []):
+            if row.get("variant") == variant and row.get("online"):
+                return dict(row["online"])
+        raise AdminError(f"/admin/frontier says nothing of live traffic on {variant}")
+
     async def policy(self) -> dict[str, Any]:
-        """Return what the service may do by itself, as ``GET /admin/policy`` has it."""
+        """Return the policy that holds."""
         return await self._call("GET", "/admin/policy")
 
     async def set_policy(self, **members: Any) -> None:
-        """Change these members of the policy; the others stay."""
+        """Set some members of the policy."""
         await self._call("PUT", "/admin/policy", members)
 
     async def ladder(self) -> list[float]:
@@ -103,7 +148,15 @@ class AdminClient:
         except (KeyError, TypeError, ValueError) as error:
             raise AdminError(f"/admin/frontier has no levels with requested_sparsity: {frontier}") from error
 
-    async def dial(self, sparsity: float, **others: str) -> Operation:
+    async def begin(self, sparsity: float, **others: object) -> Operation:
+        """Ask for ``sparsity``, with other members of the body if need be; return the operation at once."""
+        return _operation(await self._call("PUT", "/admin/sparsity", {"sparsity": sparsity, **others}))
+
+    async def operation(self, operation_id: str) -> Operation:
+        """Return an operation as the service tells it now."""
+        return _operation(await self._call("GET", f"/admin/operations/{operation_id}"))
+
+    async def dial(self, sparsity: float, **others: object) -> Operation:
         """Ask for ``sparsity``, with other members of the body if need be; return the operation once it has ended.
 
         Raises:
@@ -111,12 +164,12 @@ class AdminClient:
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._call(
-                    "PUT", f"/admin/sparsity?wait={self._wait_s}", {"sparsity": sparsity, **others}
+                operation = _operation(
+                    await self._call("PUT", f"/admin/sparsity?wait={self._wait_s}", {"sparsity": sparsity, **others})
                 )
-                while (operation := _operation(answer)).phase not in ENDED:
+                while not operation.ended:
                     await asyncio.sleep(POLL_S)
-                    answer = await self._call("GET", f"/admin/operations/{operation.id}")
+                    operation = await self.operation(operation.id)
         except TimeoutError as error:
             raise AdminError(f"sparsity {sparsity} was not settled within {self._timeout_s:g} s") from error
         return operation
@@ -141,6 +194,7 @@ def _operation(answer: dict[str, Any]) -> Operation:
             phase=str(answer["phase"]),
             generation=None if generation is None else int(generation),
             detail=str(answer.get("error") or ""),
+            variant=answer.get("variant"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise AdminError(f"an operation has id, phase and generation; got {answer}") from error

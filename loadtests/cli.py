@@ -8,14 +8,17 @@ from pathlib import Path
 from loadtests.admin import AdminClient
 from loadtests.open_loop import Arrivals
 from loadtests.options import LoadOptions
+from loadtests.processes import Part, checked_pid, noted_pid
 from loadtests.result import Result
 from loadtests.running import exit_code_of
-from loadtests.scenarios import compare, overload, spike, steady, swap_under_load
+from loadtests.scenarios import chaos, compare, overload, shadow, spike, steady, swap_under_load
+from loadtests.scenarios.chaos import ChaosOptions
 from loadtests.scenarios.overload import OverloadOptions
+from loadtests.scenarios.shadow import ShadowOptions
 from loadtests.scenarios.spike import SpikeOptions
 from loadtests.scenarios.swap_under_load import SwapOptions
 from loadtests.target import DEFAULT_ROUTE, checked_target
-from loadtests.texts import load_texts, request_bodies
+from loadtests.texts import labelled_texts, load_texts, request_bodies
 
 CONNECTIONS = 128
 OVERLOAD_CONNECTIONS = 4096
@@ -28,11 +31,14 @@ examples:
   python -m loadtests steady --rate 150 --seconds 60
   python -m loadtests overload --factor 2 --seconds 60 --out results
   python -m loadtests spike --factor 2 --target-ms 500 --admin-token-file STORE/admin.token --out results
+  python -m loadtests chaos --rounds 3 --admin-token-file STORE/admin.token --out results
+  python -m loadtests shadow --texts validation.jsonl --level 0.7 --admin-token-file STORE/admin.token
   python -m loadtests compare --url http://127.0.0.1:8000 --other-url http://127.0.0.1:8001 --rounds 5
 
 exit codes: 0 every law held; 1 a law was broken (a failed request, a generation that went back, a swap that did not
-commit, a refusal without Retry-After); 2 the test could not run. Latency runs from the intended send time, so a stall
-cannot hide. Progress goes to stderr, the report or, with --json, the figures to stdout.
+commit, a refusal without Retry-After, something durable that a kill took, an online figure that is not the offline
+one); 2 the test could not run. Latency runs from the intended send time, so a stall cannot hide. Progress goes to
+stderr, the report or, with --json, the figures to stdout.
 """
 
 
@@ -59,7 +65,32 @@ async def _run(options: argparse.Namespace) -> Result:
     async with AdminClient(load.target.url, _admin_token(options)) as admin:
         if options.scenario == "spike":
             return await spike.run(load, admin, _spike_options(options))
+        if options.scenario == "chaos":
+            return await chaos.run(load, admin, _chaos_options(options, load.target.url))
+        if options.scenario == "shadow":
+            return await shadow.run(load.target, admin, _shadow_options(options))
         return await swap_under_load.run(load, admin, _swap_options(options))
+
+
+def _chaos_options(options: argparse.Namespace, url: str) -> ChaosOptions:
+    return ChaosOptions(
+        pid=noted_pid(url) if options.pid is None else checked_pid(options.pid),
+        parts=options.kill,
+        rounds=options.rounds,
+        steady_s=options.steady,
+        pause_s=options.pause,
+        limit_s=options.limit,
+        max_seconds=options.max_seconds,
+    )
+
+
+def _shadow_options(options: argparse.Namespace) -> ShadowOptions:
+    return ShadowOptions(
+        texts=labelled_texts(options.texts),
+        level=options.level,
+        clients=options.clients,
+        limit_s=options.limit,
+    )
 
 
 def _spike_options(options: argparse.Namespace) -> SpikeOptions:
@@ -135,6 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     scenarios = parser.add_subparsers(dest="scenario", required=True, metavar="SCENARIO")
     _add_swap_under_load(scenarios, common)
+    _add_chaos(scenarios, common)
+    _add_shadow(scenarios, common)
     one = scenarios.add_parser("steady", parents=[common], help="one rate for a given time")
     one.add_argument("--seconds", type=float, default=30.0, help="length (%(default)s s)")
     over = scenarios.add_parser("overload", parents=[common], help="more than the service can answer, then less again")
@@ -160,14 +193,52 @@ def _add_swap_under_load(
         help="swaps among ladder levels and new ones while an open loop sends on",
         description="Hold a steady load, then swap under it: half of the swaps go to ladder levels, half to new ones.",
     )
-    add = parser.add_argument
     _add_admin_token(parser)
+    add = parser.add_argument
     add("--swaps", type=int, default=200, help="how many (%(default)s)")
     add("--steady", type=float, default=30.0, metavar="S", help="length of the steady phase (%(default)s s)")
     add("--pause", type=float, default=0.5, metavar="S", help="quiet time after each swap (%(default)s s)")
     add("--start", type=float, default=0.0, help="level of the probe and of the steady phase (%(default)s)")
     add("--max-sparsity", type=float, default=0.99, help="leave out levels above it (%(default)s)")
     add("--max-seconds", type=float, default=3600.0, metavar="S", help="the load ends after it (%(default)s s)")
+
+
+def _add_chaos(
+    scenarios: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    parser = scenarios.add_parser(
+        "chaos",
+        parents=[common],
+        help="kill -9 of one process after another in mid-change while an open loop sends on",
+        description="Kill a replica, the controller, HAProxy (or the default proxy) and the builder of a service on "
+        "this machine, each in the middle of a change, and tell what each kill cost and how soon all was back.",
+    )
+    _add_admin_token(parser)
+    add = parser.add_argument
+    add("--pid", type=int, help="of 'sparsedial serve'; default: as the service on that port noted it")
+    add("--kill", type=_parts, default=tuple(Part), metavar="PARTS", help=f"of {','.join(Part)} (default: all)")
+    add("--rounds", type=int, default=3, help="kills of each part (%(default)s)")
+    add("--steady", type=float, default=10.0, metavar="S", help="load before the first kill (%(default)s s)")
+    add("--pause", type=float, default=3.0, metavar="S", help="quiet time once all is back (%(default)s s)")
+    add("--limit", type=float, default=120.0, metavar="S", help="how long all may take to come back (%(default)s s)")
+    add("--max-seconds", type=float, default=3600.0, metavar="S", help="the load ends after it (%(default)s s)")
+
+
+def _add_shadow(
+    scenarios: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    parser = scenarios.add_parser(
+        "shadow",
+        parents=[common],
+        help="what the service says of live traffic against what the client counts on the same labelled texts",
+        description="Ask every text of --texts (JSON Lines with text and label) once by one level with every answer "
+        "shadowed, then by both levels; agreement and accuracy online and offline must be the same.",
+    )
+    _add_admin_token(parser)
+    add = parser.add_argument
+    add("--level", type=float, default=0.7, help="sparsity, of the ladder (%(default)s)")
+    add("--clients", type=int, default=4, help="requests on their way at a time (%(default)s)")
+    add("--limit", type=float, default=120.0, metavar="S", help="wait for a batch's shadow answers (%(default)s s)")
 
 
 def _add_spike(
@@ -192,6 +263,14 @@ def _add_spike(
 def _add_admin_token(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--admin-token", help="bearer token of /admin (SPARSEDIAL_ADMIN_TOKEN)")
     parser.add_argument("--admin-token-file", type=Path, metavar="FILE", help="file that holds the token")
+
+
+def _parts(text: str) -> tuple[Part, ...]:
+    """Return the parts of a list such as ``replica,builder``."""
+    try:
+        return tuple(Part(name.strip()) for name in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; known: {', '.join(Part)}") from error
 
 
 def _rate(text: str) -> float | None:

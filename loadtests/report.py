@@ -67,7 +67,7 @@ def as_json(result: Result, *, taken_at: datetime) -> dict[str, Any]:
 
 
 def write(result: Result, folder: Path, *, taken_at: datetime | None = None) -> Path:
-    """Write report, figures and replies under ``folder`` and return the report's path.
+    """Write report, figures, replies and picture under ``folder`` and return the report's path.
 
     Raises:
         FileExistsError: a result of that second is there; results are added, never edited.
@@ -85,6 +85,8 @@ def write(result: Result, folder: Path, *, taken_at: datetime | None = None) -> 
     report = folder / f"{stem}.md"
     with report.open("x", encoding="utf-8") as page:
         page.write(markdown(result, taken_at=taken_at))
+        if result.draw is not None:
+            page.write(f"\n![the run over time]({stem}.png)\n")
     return report
 
 

@@ -36,6 +36,18 @@ def load_labels(path: Path | None) -> Sequence[str] | None:
     return _members(path, _lines(path), "label")
 
 
+def labelled_texts(path: Path | None) -> list[tuple[str, str]]:
+    """Return (text, label) of each row of a JSON Lines file.
+
+    Raises:
+        LoadTestError: it is no such file, it cannot be read, or a row lacks one of them.
+    """
+    labels = load_labels(path)
+    if labels is None:
+        raise LoadTestError("labelled texts are needed; give --texts FILE.jsonl, rows with text and label")
+    return list(zip(load_texts(path), labels, strict=True))
+
+
 def single_body(texts: Sequence[str]) -> bytes:
     """Return the encoded ``/predict`` body of one text."""
     (text,) = texts

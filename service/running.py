@@ -21,7 +21,7 @@ def leave_note(port: int, url: str, token_file: Path | None) -> None:
     """Note this process's service: its address and the file that keeps its token (never the token)."""
     path = note_path(port)
     path.parent.mkdir(parents=True, exist_ok=True)
-    note = {"url": url, "token_file": str(token_file) if token_file else None, "pid": os.getpid()}
+    note = {"url": url, "token_file": str(token_file.resolve()) if token_file else None, "pid": os.getpid()}
     path.write_text(json.dumps(note), encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import train_tiny_model, write_rows, write_tiny_model
 
-START_LIMIT_S = 180.0
+START_LIMIT_S = 280.0
 
 
 @dataclass

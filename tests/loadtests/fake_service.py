@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from aiohttp import web
@@ -29,15 +30,27 @@ class FakeService:
         """Requests that may wait or run; others are refused."""
         self.retry_after: str | None = "1"
         self.resident_bytes: Callable[[], int] = lambda: 1_000_000
-        self.policy: dict[str, object] = {"mode": "manual", "slo_p99_ms": None}
+        self.policy: dict[str, object] = {
+            "mode": "manual",
+            "slo_p99_ms": None,
+            "shadow_fraction": 0.02,
+            "agreement_floor": None,
+        }
         self.policies: list[dict[str, object]] = []
         """Every change of the policy, in order."""
         self.spike_level = 0.5
         """What answers in mode auto while more than two requests are inside."""
-        self.labels = False
-        """Whether answers have labels."""
         self.refused: set[float] = set()
         """Levels that fail to build."""
+        self.label_of: Callable[[str, float], str] = lambda text, sparsity: "good" if sparsity < 0.8 else "bad"
+        """Label that a level gives a text."""
+        self.compares: Callable[[int], bool] = lambda number: True
+        """Whether the n-th text of a sparse level is answered by the dense model too, while all are sampled."""
+        self.operations: dict[str, dict[str, object]] = {}
+        self.counts: dict[str, Counter[str]] = defaultdict(Counter)
+        """By variant: texts and agreed, labelled and right."""
+        self._given: dict[str, tuple[str, str]] = {}
+        """Request id -> variant and label."""
         self._turn = asyncio.Lock()
         self._inside = 0
         self._loop = asyncio.new_event_loop()
@@ -57,6 +70,10 @@ class FakeService:
         app.router.add_post("/predict", self._predict)
         app.router.add_get("/info", self._info)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/health", self._health)
+        app.router.add_post("/v1/feedback", self._feedback)
+        app.router.add_get("/admin/variants", self._variants)
+        app.router.add_get("/admin/operations/{id}", self._operation)
         app.router.add_put("/admin/sparsity", self._dial)
         app.router.add_get("/admin/sparsity", self._state)
         app.router.add_get("/admin/frontier", self._frontier)
@@ -74,26 +91,55 @@ class FakeService:
         self._loop.close()
 
     async def _predict(self, request: web.Request) -> web.Response:
-        await request.read()
+        body = await request.json()
         if self._inside >= self.places:
             told = {"retry-after": self.retry_after} if self.retry_after else {}
             return web.json_response({}, status=429, headers=told)
         self._inside += 1
         try:
-            return await self._answer()
+            return await self._answer(body["inputs"], request.headers.get("x-sparsity"))
         finally:
             self._inside -= 1
 
-    async def _answer(self) -> web.Response:
+    async def _answer(self, text: str, wanted: str | None) -> web.Response:
         async with self._turn:
             number = self.answered
             self.answered += 1
             if stall_s := self.stall_s(number):
                 await asyncio.sleep(stall_s)
-            sparsity = self.spike_level if self.policy["mode"] == "auto" and self._inside > 2 else self.sparsity
-            headers = {"x-generation": str(self.generation_of(number)), "x-sparsity": f"{sparsity:.4f}"}
-            answer = [{"label": "good" if sparsity < 0.8 else "bad", "score": 0.9}] if self.labels else []
-            return web.json_response(answer, status=self.status_of(number), headers=headers)
+            live = self.spike_level if self.policy["mode"] == "auto" and self._inside > 2 else self.sparsity
+            sparsity = live if wanted is None else float(wanted)
+            label = self.label_of(text, sparsity)
+            if sparsity and self.policy["shadow_fraction"] == 1.0 and self.compares(number):
+                self.counts[variant_of(sparsity)]["texts"] += 1
+                self.counts[variant_of(sparsity)]["agreed"] += label == self.label_of(text, 0.0)
+            self._given[f"request-{number}"] = variant_of(sparsity), label
+            headers = {
+                "x-request-id": f"request-{number}",
+                "x-generation": str(self.generation_of(number)),
+                "x-sparsity": f"{sparsity:.4f}",
+                "x-variant": variant_of(sparsity),
+            }
+            scores = [{"label": label, "score": 0.9}, {"label": "other", "score": 0.1}]
+            return web.json_response(scores, status=self.status_of(number), headers=headers)
+
+    async def _feedback(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        variant, label = self._given[body["request_id"]]
+        self.counts[variant]["labelled"] += 1
+        self.counts[variant]["right"] += label == body["label"]
+        return web.json_response({"variant_id": variant})
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _variants(self, request: web.Request) -> web.Response:
+        known = {0.0, self.sparsity, *self.dials}
+        return web.json_response({"variants": [{"variant_id": variant_of(one)} for one in known]})
+
+    async def _operation(self, request: web.Request) -> web.Response:
+        known = self.operations.get(request.match_info["id"])
+        return web.json_response(known or {"error": "unknown"}, status=200 if known else 404)
 
     async def _info(self, request: web.Request) -> web.Response:
         return web.json_response(
@@ -112,7 +158,16 @@ class FakeService:
         return web.Response(text="\n".join(lines) + "\n")
 
     async def _state(self, request: web.Request) -> web.Response:
-        return web.json_response({"sparsity": self.sparsity, "scorer": "fisher", "generation": self.generation})
+        return web.json_response(
+            {
+                "sparsity": self.sparsity,
+                "scorer": "fisher",
+                "generation": self.generation,
+                "variant": variant_of(self.sparsity),
+                "replicas": [{"id": name, "generation": self.generation} for name in "ab"],
+                "online": online_of(self.counts[variant_of(self.sparsity)]),
+            }
+        )
 
     async def _get_policy(self, request: web.Request) -> web.Response:
         return web.json_response(self.policy)
@@ -140,4 +195,22 @@ class FakeService:
             return web.json_response(failed, status=422)
         if sparsity != self.sparsity:
             self.sparsity, self.generation = sparsity, self.generation + 1
-        return web.json_response({"id": f"op-{number}", "phase": "committed", "generation": self.generation})
+        committed = {"id": f"op-{number}", "phase": "committed", "generation": self.generation}
+        self.operations[f"op-{number}"] = committed | {"variant": variant_of(sparsity)}
+        return web.json_response(self.operations[f"op-{number}"])
+
+
+def variant_of(sparsity: float) -> str:
+    return f"variant-{sparsity:g}"
+
+
+def online_of(counts: Counter[str]) -> dict[str, object] | None:
+    texts, labelled = counts["texts"], counts["labelled"]
+    if not (texts or labelled):
+        return None
+    return {
+        "texts_compared": texts,
+        "agreement": counts["agreed"] / texts if texts else None,
+        "labelled_texts": labelled,
+        "accuracy": counts["right"] / labelled if labelled else None,
+    }

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,44 @@ def test_a_rate_that_is_none_is_refused(rate: str) -> None:
     assert exit_.value.code == 2
 
 
+def test_a_shadow_run_needs_labelled_texts(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shadow", "--url", service.url, "--admin-token", TOKEN]) == 2
+    assert "give --texts FILE.jsonl" in capsys.readouterr().err
+
+
+def test_a_shadow_run_tells_online_beside_offline(
+    service: FakeService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = tmp_path / "rows.jsonl"
+    texts.write_text('{"text": "fine", "label": "good"}\n' * 5, encoding="utf-8")
+    asked = ["shadow", "--url", service.url, "--admin-token", TOKEN, "--texts", str(texts), "--level", "0.5"]
+    assert main([*asked, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["online"] == {"texts": 5, "agreed": 5, "labelled": 5, "right": 5}
+
+
+def test_only_a_running_service_of_this_machine_is_given_over_to_chaos(
+    service: FakeService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["chaos", "--url", service.url, "--admin-token", TOKEN, "--pid", str(os.getpid())]) == 2
+    assert "no running 'sparsedial serve'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["chaos", "--kill", "replica,everything"])
+    assert "known: replica, controller, ingress, builder" in capsys.readouterr().err
+
+
 def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     printed = capsys.readouterr().out
-    for word in ("swap_under_load", "steady", "overload", "spike", "compare", "examples", "exit codes"):
+    for word in (
+        "swap_under_load",
+        "steady",
+        "overload",
+        "spike",
+        "compare",
+        "chaos",
+        "shadow",
+        "examples",
+        "exit codes",
+    ):
         assert word in printed

@@ -158,13 +158,19 @@ class Control:
 
 
 def make_control(
-    root: Path, *, tick_s: float = 0.01, poll_s: float = 0.5, floor: float = FLOOR, ladder: tuple[str, ...] = ()
+    root: Path,
+    *,
+    tick_s: float = 0.01,
+    poll_s: float = 0.5,
+    floor: float = FLOOR,
+    ladder: tuple[str, ...] = (),
+    clock: SetClock | None = None,
 ) -> Control:
     """Return a controller over ``root``, not started, with a dense variant to begin with, alone on the ladder."""
     store = VariantStore(root)
     if id_of(DENSE) not in store:
         put(store, DENSE)
-    builder, clock, metrics = FakeBuilder(store), SetClock(), ControlMetrics()
+    builder, clock, metrics = FakeBuilder(store), clock or SetClock(), ControlMetrics()
     file = StateFile(root / "state.json")
     controller = VariantController(
         limits=ControlLimits(poll_s=poll_s, tick_s=tick_s, build_timeout_s=60.0, prepare_timeout_s=30.0),

@@ -42,6 +42,14 @@ def test_the_token_of_a_running_service_is_found_by_its_address(url: str, token_
     assert find_service(url) == Found(URL, "t0ken")
 
 
+def test_it_is_found_from_any_folder(token_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(token_file.parent)
+    leave_note(8000, URL, Path(token_file.name))
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert find_service(URL) == Found(URL, "t0ken")
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8001", "http://10.0.0.7:8000", "http://example.org:8000", "", "x"])
 def test_nobody_else_gets_it(url: str, token_file: Path) -> None:
     leave_note(8000, URL, token_file)

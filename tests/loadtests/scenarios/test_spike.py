@@ -24,7 +24,6 @@ def limited(service: FakeService) -> FakeService:
     """A service with six places that answers about a hundred requests a second."""
     service.stall_s = lambda number: 0.01
     service.places = 6
-    service.labels = True
     return service
 
 
