@@ -32,6 +32,7 @@ from pruning.slim.convert import (
     build_slim,
     dense_mask,
     held_bytes,
+    in_dtype,
     layer_widths,
     slim_layers,
     zeroed_layers,
@@ -140,7 +141,7 @@ def in_precision(
     """
     if precision is Precision.INT8:
         return quantize(base, layers, rows, breath)
-    return {name: tensor.to(DTYPES[precision]) for name, tensor in layers.items()}
+    return in_dtype(layers, DTYPES[precision])
 
 
 def _cut_in_float32(

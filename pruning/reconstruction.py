@@ -39,9 +39,8 @@ def reconstruct(base: BaseModel, calibration: Calibration, mask: StructureMask) 
     """
     outputs: dict[tuple[int, str], Tensor] = {}
     for layer in range(base.shape.num_layers):
-        heads = mask.kept_heads(layer)
-        dims = (heads[:, None] * base.shape.head_dim + torch.arange(base.shape.head_dim)).flatten()
-        for (slot, site), kept in zip(SITES, (dims, mask.kept_neurons(layer)), strict=True):
+        _, values = mask.kept_dims(layer, base.shape.head_dim)
+        for (slot, site), kept in zip(SITES, (values, mask.kept_neurons(layer)), strict=True):
             weight_DW = base.tensors[f"layers.{layer}.{slot}.weight"]
             if kept.numel() in (0, weight_DW.shape[1]):
                 continue

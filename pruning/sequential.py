@@ -88,7 +88,7 @@ class _Attention:
         layer = cast(SlimLayer, model.layers[self.index])
         first_R = batch.first_B if self.first_only else None
         rows_RD = hidden_TD if first_R is None else hidden_TD.index_select(0, first_R)
-        if layer.width == 0:
+        if layer.heads.count == 0:
             return rows_RD, rows_RD[:, :0]
         return rows_RD, layer.attention_inputs(hidden_TD, first_R, rows_RD, batch.layout)
 

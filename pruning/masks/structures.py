@@ -20,8 +20,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from pruning.cost import Shape
+from pruning.cost import HeadDims, Shape
 from pruning.errors import SpecError
+from pruning.masks.units import UnitMask
 
 ROUND_TO = 16
 """Neurons per block: one cache line of float32, a multiple of what the matrix kernels unroll by."""
@@ -73,6 +74,8 @@ class StructureMask:
 
     heads_LN: Tensor
     neurons_LF: Tensor
+    units: UnitMask | None = None
+    """None: every kept head is whole."""
 
     def kept_heads(self, layer: int) -> Tensor:
         """Return the indices of the heads kept in a layer, ascending."""
@@ -81,6 +84,24 @@ class StructureMask:
     def kept_neurons(self, layer: int) -> Tensor:
         """Return the indices of the neurons kept in a layer, ascending."""
         return self.neurons_LF[layer].nonzero().flatten()
+
+    def kept_dims(self, layer: int, head_dim: int) -> tuple[Tensor, Tensor]:
+        """Return the kept rows of W_q and W_k, and those of W_v, of a layer; ascending, head by head."""
+        heads_N1 = self.kept_heads(layer)[:, None]
+        if self.units is None:
+            dims = (heads_N1 * head_dim + torch.arange(head_dim)).flatten()
+            return dims, dims
+        units = (self.units.qk_LNH[layer], self.units.vo_LNH[layer])
+        qk, vo = ((part_NH & self.heads_LN[layer, :, None]).flatten().nonzero().flatten() for part_NH in units)
+        return qk, vo
+
+    def head_dims(self, shape: Shape) -> list[HeadDims]:
+        """Return the dimensions of the kept heads of every layer; of a layer without heads those of a whole one."""
+        firsts = [self.kept_heads(layer)[:1].tolist() for layer in range(shape.num_layers)]
+        return [
+            shape.whole if self.units is None or not first else self.units.dims_of_head(layer, first[0])
+            for layer, first in enumerate(firsts)
+        ]
 
     @property
     def head_counts(self) -> list[int]:
@@ -94,8 +115,9 @@ class StructureMask:
 
     def sparsity(self, shape: Shape) -> float:
         """Return the share of prunable weights that are gone."""
-        kept = sum(self.head_counts) * shape.head_weights + sum(self.neuron_counts) * shape.neuron_weights
-        return 1.0 - kept / shape.prunable_weights
+        heads = zip(self.head_counts, self.head_dims(shape), strict=True)
+        kept = sum(count * shape.weights_of_head(dims) for count, dims in heads)
+        return 1.0 - (kept + sum(self.neuron_counts) * shape.neuron_weights) / shape.prunable_weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pruning.recovery.thinning import Counts, Thinning
 from pruning.recovery.training import Report, train
 from pruning.scores import scorer_named
 from pruning.slim.bert import SlimBert
-from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.slim.convert import build_slim, dense_mask, in_dtype, slim_layers
 from pruning.spec import Pattern, PruneSpec, Recover
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
@@ -137,5 +137,5 @@ def _teacher(bench: Workbench, device: torch.device) -> SlimBert:
     """Return the dense model, in bfloat16 where that is faster: it does most of the work of a deep cut's training."""
     layers = slim_layers(bench.base, dense_mask(bench.base.shape))
     if computes_bfloat16(device):
-        layers = {name: tensor.to(torch.bfloat16) for name, tensor in layers.items()}
+        layers = in_dtype(layers, torch.bfloat16)
     return build_slim(bench.base, layers).to(device)

@@ -9,10 +9,11 @@ from torch import Tensor
 from transformers import BertForSequenceClassification
 
 from pruning.calibration import Calibration, CalibrationKey
-from pruning.cost import Shape
+from pruning.cost import HeadDims, Shape
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.masks.structures import StructureMask
+from pruning.masks.units import UnitMask
 from pruning.scores import Streamed
 from pruning.slim.bert import Site, SlimBert, Tap
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
@@ -55,6 +56,17 @@ def mask_of(shape: Shape, heads: Sequence[Iterable[int]], neurons: Sequence[Iter
         heads_LN[layer, list(heads[layer])] = True
         neurons_LF[layer, list(neurons[layer])] = True
     return StructureMask(heads_LN, neurons_LF)
+
+
+def with_units(mask: StructureMask, shape: Shape, dims: Sequence[HeadDims], *, seed: int = 0) -> StructureMask:
+    """Return the mask with ``dims[l]`` of the units of every head of layer ``l`` kept, each head's drawn anew."""
+    generator = torch.Generator().manual_seed(seed)
+    units = UnitMask.whole(shape)
+    for layer, (qk, vo) in enumerate(dims):
+        for part_LNH, count in ((units.qk_LNH, qk), (units.vo_LNH, vo)):
+            for head in range(shape.num_heads):
+                part_LNH[layer, head, torch.randperm(shape.head_dim, generator=generator)[count:]] = False
+    return replace(mask, units=units)
 
 
 def masking(mask: StructureMask, head_dim: int) -> Tap:
