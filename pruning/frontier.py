@@ -129,6 +129,7 @@ def frontier_rows(
             "scorer": manifest.spec.scorer,
             "recover": manifest.spec.as_dict()["recover"],
             "scope": manifest.spec.as_dict().get("scope"),
+            "structures": manifest.spec.structures.value,
             "precision": manifest.spec.precision.value,
             "metric": metric.name,
             "metric_value": metric.value,
@@ -153,6 +154,7 @@ def frontier_rows(
             "ideal_speedup": None if dense is None else dense.cost.macs / cost.macs,
             "heads": manifest.heads,
             "neurons": manifest.neurons,
+            "head_dims": manifest.head_dims,
             "build_seconds": manifest.build_seconds,
         }
         rows.append(row)

@@ -19,8 +19,8 @@ from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
 from pruning.evaluation import evaluate
 from pruning.files import digest_of
-from pruning.masks.structures import FILL_VERSION, CostCurve, StructureMask, is_coarse, structure_mask
-from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
+from pruning.masks.structures import FILL_VERSION, Curve, StructureMask, is_coarse, structure_mask
+from pruning.masks.weights import WeightMask, less_zeros, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
 from pruning.quantization import MATRICES, QUANTIZATION_VERSION, quantize
 from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
@@ -31,6 +31,7 @@ from pruning.slim.convert import (
     DTYPES,
     build_slim,
     dense_mask,
+    head_dims,
     held_bytes,
     in_dtype,
     layer_widths,
@@ -39,12 +40,14 @@ from pruning.slim.convert import (
 )
 from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
+from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope, Structures
 from pruning.timing import Speed, items_per_second, median_latency
+from pruning.unit_curves import UNIT_CURVES_VERSION
+from pruning.unit_pass import UNIT_PASS_VERSION
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
-Ranking = Sequence[CostCurve] | Mapping[str, Tensor]
+Ranking = Sequence[Curve] | Mapping[str, Tensor]
 """Cost curves along a scorer's order of structures, or its scores of single weights by tensor name."""
 Mask = StructureMask | WeightMask
 
@@ -89,12 +92,14 @@ def build_variant(
             items_per_s=items_per_second(model, bench.evaluation.sequences),
         )
     heads, neurons = layer_widths(layers, bench.base.shape)
+    dims = head_dims(layers, bench.base.shape)
     manifest = Manifest(
         variant_id=variant_id,
         spec=spec,
         achieved_sparsity=achieved,
         base_digest=bench.base.digest,
         heads=heads,
+        head_dims=None if set(dims) == {bench.base.shape.whole} else dims,
         neurons=neurons,
         cost=cost,
         evaluation=evaluation,
@@ -166,7 +171,7 @@ def ranking_of(
     """
     scorer = scorer_named(spec.scorer)
     if spec.pattern is Pattern.STRUCTURED:
-        return bench.curves(scorer, progress, breath)
+        return bench.curves(scorer, progress, breath, structures=spec.structures)
     return bench.weight_scores(scorer, progress, breath)
 
 
@@ -193,15 +198,16 @@ def carried_out(
     base, shape = bench.base, bench.base.shape
     if not isinstance(mask, StructureMask):
         dense = structured_cost(shape, [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers)
-        return zeroed_layers(base, mask), _less_zeros(dense, mask), mask_sparsity(mask)
-    cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
+        return zeroed_layers(base, mask), less_zeros(dense, mask), mask_sparsity(mask)
+    cost = structured_cost(shape, mask.head_counts, mask.neuron_counts, mask.head_dims(shape))
     return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
 
 
 def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: Breath) -> dict[str, Tensor]:
     """Return the layers that a structured mask leaves, their matrices as the spec's recovery has them."""
     if spec.recover is Recover.RECONSTRUCT:
-        return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask))
+        statistics = None if mask.units is None else bench.unit_statistics()
+        return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask, statistics))
     if spec.recover is Recover.SEQUENTIAL:
         return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
     return slim_layers(bench.base, mask)
@@ -210,9 +216,9 @@ def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: B
 def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
     """Return the layers that training left of a cut. Weights that were zeroed one by one are zeros still."""
     shape, layers = bench.base.shape, bench.recovered.load(recovered_cut(bench, spec))
-    cost = structured_cost(shape, *layer_widths(layers, shape))
+    cost = structured_cost(shape, *layer_widths(layers, shape), head_dims(layers, shape))
     if spec.pattern is not Pattern.STRUCTURED:
-        cost = _less_zeros(cost, {name: layers[name] != 0 for name in layers if name.endswith(MATRIX_WEIGHTS)})
+        cost = less_zeros(cost, {name: layers[name] != 0 for name in layers if name.endswith(MATRIX_WEIGHTS)})
     return layers, cost, 1.0 - cost.prunable_parameters / shape.prunable_weights
 
 
@@ -227,6 +233,7 @@ def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
     found = bench.recovered.chosen(cut_id(bench, spec))
     if found is None:
         way = f"--scorer {spec.scorer} --pattern {spec.pattern}" + (f" --scope {spec.scope}" if spec.scope else "")
+        way += "" if spec.structures is Structures.HEADS else f" --structures {spec.structures}"
         raise RecoveryError(
             f"no recovered cut of sparsity {spec.sparsity:g} ({spec.pattern}, {spec.scorer}) in "
             f"{bench.recovered.folder}; it takes minutes of training: run 'sparsedial recover MODEL --sparsity "
@@ -271,18 +278,17 @@ def _cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
         "curves_version": CURVES_VERSION,
         "reconstruction_version": RECOVERY_VERSIONS.get(spec.recover),
     }
-    if spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
+    coarse = is_coarse(bench.base.shape) or spec.structures is Structures.SUBLAYERS
+    if spec.pattern is Pattern.STRUCTURED and coarse:
         identity["fill_version"] = FILL_VERSION
+    if spec.structures is not Structures.HEADS:
+        identity["structures"] = spec.structures
+    if spec.structures is Structures.UNITS:
+        identity["unit_versions"] = [UNIT_PASS_VERSION, UNIT_CURVES_VERSION]
     scope = spec.scope or scorer.scope
     if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:
         identity["scope"] = scope
     return identity
-
-
-def _less_zeros(dense: Cost, mask: Mapping[str, Tensor]) -> Cost:
-    """Return the cost of an unstructured variant: fewer non-zero parameters, the same work and memory."""
-    zeros = sum(int((~part).sum()) for part in mask.values())
-    return replace(dense, parameters=dense.parameters - zeros, prunable_parameters=dense.prunable_parameters - zeros)
 
 
 @contextmanager

@@ -12,7 +12,11 @@ not only where the calibration loss does not rise: ridge least squares never rai
 on the calibration rows, and to compute the loss itself would cost a pass over them per cut, which is more than the
 whole cut. That the error falls does not prove that the loss falls; the evaluation of every variant tells.
 
-Letters: D outputs, W width of the site, K kept inputs.
+Where dimensions inside heads went, keys are solved too. The product of a query with any key is linear in the query,
+with the key as its weights: the keys' matrix is an output projection of the queries, on the Gram of each head's. Its
+bias adds the same to all products of a query, which softmax does not see.
+
+Letters: D outputs, W width of the site, K kept inputs, H head dimension.
 """
 
 import torch
@@ -22,6 +26,7 @@ from pruning.calibration import Calibration
 from pruning.encoder import BaseModel
 from pruning.masks.structures import StructureMask
 from pruning.slim.bert import Site
+from pruning.unit_pass import UnitStatistics
 
 RECONSTRUCTION_VERSION = 1
 
@@ -31,21 +36,39 @@ RIDGE = 1e-2
 SITES = (("attention_output", Site.ATTENTION), ("ffn_out", Site.FFN))
 
 
-def reconstruct(base: BaseModel, calibration: Calibration, mask: StructureMask) -> dict[tuple[int, str], Tensor]:
-    """Return a new weight over the kept inputs for every output projection that lost some.
+def reconstruct(
+    base: BaseModel, calibration: Calibration, mask: StructureMask, statistics: UnitStatistics | None = None
+) -> dict[tuple[int, str], Tensor]:
+    """Return new weights for every matrix whose inputs went, by layer and slot: output projections, and keys.
+
+    Keys, over the kept units, need the ``statistics`` of the calibration rows; only a mask with units has any to solve.
 
     The squared output error on the calibration tokens never rises: the ridge pulls towards the cut weights, so that
     these are among the candidates of the minimum (a test holds this).
     """
     outputs: dict[tuple[int, str], Tensor] = {}
+    whole = base.shape.head_dim
     for layer in range(base.shape.num_layers):
-        _, values = mask.kept_dims(layer, base.shape.head_dim)
+        _, values = mask.kept_dims(layer, whole)
         for (slot, site), kept in zip(SITES, (values, mask.kept_neurons(layer)), strict=True):
             weight_DW = base.tensors[f"layers.{layer}.{slot}.weight"]
             if kept.numel() in (0, weight_DW.shape[1]):
                 continue
             outputs[layer, slot] = least_squares(weight_DW, calibration.grams[layer, site], kept)
+        if mask.units is not None and statistics is not None and mask.head_dims(base.shape)[layer].qk < whole:
+            outputs[layer, "key"] = _keys(base, mask, layer, statistics.query_grams_LNHH[layer])
     return outputs
+
+
+def _keys(base: BaseModel, mask: StructureMask, layer: int, query_grams_NHH: Tensor) -> Tensor:
+    """Return the rows of W_k of all kept units, those of every head solved on the Gram of its queries."""
+    assert mask.units is not None
+    weight_NHD = base.tensors[f"layers.{layer}.key.weight"].unflatten(0, (base.shape.num_heads, base.shape.head_dim))
+    solved = [
+        least_squares(weight_NHD[head].T, query_grams_NHH[head], mask.units.qk_LNH[layer, head].nonzero().flatten()).T
+        for head in mask.kept_heads(layer).tolist()
+    ]
+    return torch.cat(solved)
 
 
 def least_squares(weight_DW: Tensor, gram_WW: Tensor, kept: Tensor, ridge: float = RIDGE) -> Tensor:

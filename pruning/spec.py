@@ -12,18 +12,29 @@ E = TypeVar("E", bound=StrEnum)
 TWO_FOUR_SPARSITY = 0.5
 """The share of weights that the 2:4 pattern removes: it has no other."""
 
-KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope")
+KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope", "structures")
 
 
 class Pattern(StrEnum):
     """Which weights may go together."""
 
     STRUCTURED = "structured"
-    """Whole attention heads and FFN neurons: really smaller matrices."""
+    """Heads, neurons, or what ``Structures`` says: really smaller matrices."""
     UNSTRUCTURED = "unstructured"
     """Single weights: same shapes with zeros, no faster on dense kernels."""
     TWO_FOUR = "2:4"
     """Two of every four consecutive inputs of an output: same shapes with zeros, as sparse tensor cores want them."""
+
+
+class Structures(StrEnum):
+    """What the structured pattern removes."""
+
+    HEADS = "heads+neurons"
+    """Whole attention heads and FFN neurons."""
+    UNITS = "heads+units+neurons"
+    """The same, and dimensions inside heads: of the products of queries and keys, and of values and outputs."""
+    SUBLAYERS = "sublayers"
+    """The attention or the FFN of a layer as a whole: fewer kernels, in coarse pieces."""
 
 
 class Scope(StrEnum):
@@ -75,7 +86,7 @@ class PruneSpec:
 
     Raises:
         SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name, an unknown pattern,
-            recovery, precision or scope, or two that exclude each other.
+            recovery, precision, scope or structures, or two that exclude each other.
     """
 
     sparsity: float
@@ -88,6 +99,8 @@ class PruneSpec:
     precision: Precision = Precision.FLOAT32
     scope: Scope | None = None
     """Among which single weights scores are compared; ``None`` means the scorer's usual one. Unstructured alone."""
+    structures: Structures = Structures.HEADS
+    """What goes; others than heads and neurons for the structured pattern alone."""
 
     def __post_init__(self) -> None:
         """Check and normalise."""
@@ -111,6 +124,8 @@ class PruneSpec:
         object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))
         if self.scope is not None:
             object.__setattr__(self, "scope", _member(Scope, self.scope, "scope"))
+        usual_structures = Structures.HEADS if self.structures is None else self.structures
+        object.__setattr__(self, "structures", _member(Structures, usual_structures, "structures"))
         self._check_pattern()
 
     def _check_pattern(self) -> None:
@@ -118,6 +133,11 @@ class PruneSpec:
             raise SpecError(
                 f"scope={self.scope.value!r} says which single weights compete; with pattern={self.pattern.value!r} "
                 "leave it out, or use pattern='unstructured'"
+            )
+        if self.structures is not Structures.HEADS and self.pattern is not Pattern.STRUCTURED:
+            raise SpecError(
+                f"structures={self.structures.value!r} says what goes as a whole; with pattern={self.pattern.value!r} "
+                "leave it out, or use pattern='structured'"
             )
         if self.pattern is Pattern.TWO_FOUR and self.sparsity not in (0.0, TWO_FOUR_SPARSITY):
             raise SpecError(
@@ -130,7 +150,7 @@ class PruneSpec:
         return replace(self, recover=None, precision=Precision.FLOAT32)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON and digests; the scope only where it is not the scorer's usual one."""
+        """Return plain values, for JSON and digests; scope and structures only where they are not the usual ones."""
         assert self.recover is not None  # set by __post_init__
         values: dict[str, Any] = {
             "sparsity": self.sparsity,
@@ -139,7 +159,11 @@ class PruneSpec:
             "recover": self.recover.value,
             "precision": self.precision.value,
         }
-        return values if self.scope is None else values | {"scope": self.scope.value}
+        if self.scope is not None:
+            values["scope"] = self.scope.value
+        if self.structures is not Structures.HEADS:
+            values["structures"] = self.structures.value
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -175,6 +199,8 @@ def way_of(cut: Mapping[str, Any]) -> str:
     parts = [cut["scorer"], cut["pattern"], cut["recover"]]
     if cut.get("scope") is not None:
         parts.append(cut["scope"])
+    if cut.get("structures", Structures.HEADS) != Structures.HEADS:
+        parts.append(cut["structures"])
     return ", ".join(parts if cut["precision"] == Precision.FLOAT32 else [*parts, cut["precision"]])
 
 

@@ -18,6 +18,7 @@ from pruning.scores.smooth_cam_cut import SmoothCamCut
 from pruning.scores.smooth_cut import SmoothCut, SmoothCutAbsolute
 from pruning.scores.streamed import Streamed
 from pruning.scores.taylor import Taylor
+from pruning.scores.units import UnitScores, unit_scores
 from pruning.scores.wanda import Wanda
 
 SCORERS: dict[str, Scorer] = {
@@ -82,6 +83,8 @@ __all__ = [
     "Streamed",
     "StructureScores",
     "Taylor",
+    "UnitScores",
     "Wanda",
     "scorer_named",
+    "unit_scores",
 ]

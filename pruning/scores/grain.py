@@ -1,4 +1,4 @@
-"""GRAIN on a frozen model: scores of units inside heads, gathered to heads.
+"""GRAIN on a frozen model: scores of units inside heads, as they are or gathered to heads.
 
 Letters: L layers, N heads, H head dimension, W = N * H, F FFN neurons, O, I outputs and inputs of a linear layer.
 """
@@ -14,7 +14,9 @@ from pruning.cost import Shape
 from pruning.encoder import BaseModel
 from pruning.scores.base import StructureScores
 from pruning.scores.streamed import Streamed
+from pruning.scores.units import UnitScores, by_head
 from pruning.spec import Scope
+from pruning.unit_pass import UnitStatistics
 from pruning.weight_pass import Accumulator, Reading
 
 BETA = 0.998
@@ -35,10 +37,12 @@ class Grain(Streamed):
     units of heads share a scale; the decay is 0.998, from zero. D is the share of a head's VO units that is left, and
     nudges nearly empty heads to empty.
 
-    Departures: GRAIN scores along 20 epochs of distillation and removes units inside heads, recomputing D as they go.
-    Here the model is frozen, a batch of 32 calibration rows is a step, and whole heads go: a head scores the mean of
-    its QK and VO units, and D is the share of its VO units among the better half of all VO units of the encoder. For
-    a single weight, which is no unit of theirs, the score is the same average of ``|w * dL_b/dw|``.
+    Departures: GRAIN scores along 20 epochs of distillation and recomputes D as units go. Here the model is frozen, a
+    batch of 32 calibration rows is a step, and D is the share of a head's VO units among the better half of all VO
+    units of the encoder. A whole head scores the mean of its QK and VO units. Where units go too, they go as many from
+    every kept head of a layer, so that the factor, which all units of a head share, says which head empties first, and
+    not which of its units goes. For a single weight, which is no unit of theirs, the score is the same average of
+    ``|w * dL_b/dw|``.
     """
 
     name: ClassVar[str] = "grain"
@@ -55,15 +59,26 @@ class Grain(Streamed):
         qk_LW, vo_LW, neurons_LF = (torch.stack(units_of(base.shape, sums, kind)) for kind in UNITS)
         return StructureScores(regularised_heads(base.shape, qk_LW, vo_LW), neurons_LF)
 
+    def units(self, base: BaseModel, calibration: Calibration, statistics: UnitStatistics) -> UnitScores:
+        """Return the regularised score of each unit."""
+        sums = calibration.load_sums()
+        qk_LNH, vo_LNH = (by_head(base.shape, torch.stack(units_of(base.shape, sums, kind))) for kind in UNITS[:2])
+        factor_LN1 = regularisation(vo_LNH)[..., None]
+        return UnitScores(qk_LNH * factor_LN1, vo_LNH * factor_LN1)
+
 
 def regularised_heads(shape: Shape, qk_LW: Tensor, vo_LW: Tensor) -> Tensor:
     """Return the scores [L, N] of heads from those of their units."""
-    qk_LNH, vo_LNH = (units_LW.unflatten(1, (shape.num_heads, shape.head_dim)) for units_LW in (qk_LW, vo_LW))
+    qk_LNH, vo_LNH = by_head(shape, qk_LW), by_head(shape, vo_LW)
+    return torch.cat([qk_LNH, vo_LNH], dim=2).mean(2) * regularisation(vo_LNH)
+
+
+def regularisation(vo_LNH: Tensor) -> Tensor:
+    """Return ``tanh(D / 0.3)`` of every head, [L, N], from the scores of its VO units."""
     left = torch.zeros(vo_LNH.numel())
     best = torch.sort(vo_LNH.flatten(), descending=True, stable=True).indices[: round(DENSITY * vo_LNH.numel())]
     left[best] = 1.0
-    left_LN = left.view_as(vo_LNH).mean(2)
-    return torch.cat([qk_LNH, vo_LNH], dim=2).mean(2) * torch.tanh(left_LN / ALPHA)
+    return torch.tanh(left.view_as(vo_LNH).mean(2) / ALPHA)
 
 
 def units_of(shape: Shape, sums: Mapping[str, Tensor], kind: str) -> list[Tensor]:

@@ -170,6 +170,11 @@ def in_dtype(layers: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tens
     return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in layers.items()}
 
 
+def head_dims(layers: Mapping[str, Tensor], shape: Shape) -> list[HeadDims]:
+    """Return the dimensions of the heads of every layer as the tensors have them."""
+    return [heads.dims for heads in layer_heads(layers, shape)]
+
+
 def held_bytes(base: BaseModel, layers: Mapping[str, Tensor]) -> int:
     """Return the size of a model's tensors: its layers, and the shared ones in their precision."""
     itemsize = layers[A_NORM].dtype.itemsize
