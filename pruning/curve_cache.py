@@ -31,12 +31,17 @@ class CurveCache:
         """Use ``root``; it is made when the first curves are written."""
         self.folder = root / "curves"
 
-    def has(self, calibration_digest: str, scorer: Scorer, *, inside_heads: bool) -> bool:
+    def has(self, calibration_digest: str, scorer: Scorer, *, inside_heads: bool = False) -> bool:
         """Tell whether the curves of this calibration and scorer are there."""
         return self._path(calibration_digest, scorer, inside_heads).is_file()
 
     def get_or_solve(
-        self, calibration_digest: str, scorer: Scorer, solve: Callable[[], Sequence[Curve]], *, inside_heads: bool
+        self,
+        calibration_digest: str,
+        scorer: Scorer,
+        solve: Callable[[], Sequence[Curve]],
+        *,
+        inside_heads: bool = False,
     ) -> list[Curve]:
         """Return the curves of this calibration and scorer, from disk or solved and written now.
 

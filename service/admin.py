@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pruning.errors import PruningError, SpecError
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import Pattern, Precision, PruneSpec, Recover, Structures
 from pruning.spec import Scope as WeightScope
 from service.answer_headers import AnswerHeaders, variant_headers
 from service.bodies import read_json
@@ -204,6 +204,7 @@ def _body_schema(scorers: Collection[str], usual: Mapping[str, str]) -> dict[str
         "scorer": {"enum": sorted(scorers), "default": taken["scorer"]},
         "recover": {"enum": [recover.value for recover in Recover]},
         "scope": {"enum": [scope.value for scope in WeightScope]},
+        "structures": {"enum": [structures.value for structures in Structures], "default": Structures.HEADS.value},
         "precision": {"enum": [precision.value for precision in Precision], "default": taken["precision"]},
     }
     schema = {"type": "object", "properties": properties, "required": ["sparsity"], "additionalProperties": False}

@@ -7,7 +7,7 @@ import typer
 
 from pruning.errors import SpecError
 from pruning.spec import TWO_FOUR_SPARSITY, Pattern
-from service.options import AsJson, Eval, Model, PatternOption, Store, Train, refusals
+from service.options import AsJson, Eval, Model, PatternOption, Store, StructuresOption, Train, refusals
 from service.terminal import print_json, print_table, say, work_bar
 
 USUAL_LEVELS = "0.3,0.5,0.7"
@@ -24,6 +24,7 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Draws of calibration rows, at least 1.")] = 3,
     pattern: PatternOption = "structured",
+    structures: StructuresOption = None,
     recover: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +59,7 @@ def compare(
         from pruning.comparison.report import report_of
         from pruning.comparison.request import USUAL_SCORERS, Comparison, scorers_for
         from pruning.comparison.run import compare as compare_scorers
-        from service.comparison_tables import circumstances, overlap_tables, worth_table
+        from service.comparison_tables import circumstances, overlap_tables, pattern_words, worth_table
         from service.store_commands import Place
 
         usual_levels = f"{TWO_FOUR_SPARSITY}" if pattern == Pattern.TWO_FOUR else USUAL_LEVELS
@@ -67,6 +68,7 @@ def compare(
             levels=_numbers(usual_levels if levels is None else levels),
             seeds=seeds,
             pattern=pattern,  # type: ignore[arg-type]
+            structures=structures,  # type: ignore[arg-type]
             recovers=(None,) if recover is None else _words(recover),  # type: ignore[arg-type]
         )
         material, root = Place(model=model, train=train, evaluation=eval, store=store).load()
@@ -74,7 +76,7 @@ def compare(
             outcome = compare_scorers(material, root, comparison, watch)
         report = report_of(outcome, material.base.shape)
         if plot is not None:
-            _draw(report, plot, f"{model}: {report['pattern']} pruning by published criteria")
+            _draw(report, plot, f"{model}: {pattern_words(report)} pruning by published criteria")
         if as_json:
             print_json({"model": model, "store": str(root), **report})
             return

@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from pruning.spec import Structures
+
 Report = Mapping[str, Any]
 """As ``pruning.comparison.report.report_of`` gives it."""
 
@@ -15,10 +17,16 @@ def circumstances(report: Report) -> str:
     low, high = dense["interval"]
     seeds = f"{report['seeds']} seed" + ("" if report["seeds"] == 1 else "s")
     return (
-        f"{report['pattern']}; dense {report['metric']} {dense['value']:.1%} ({100 * low:.1f}-{100 * high:.1f}); "
+        f"{pattern_words(report)}; dense {report['metric']} {dense['value']:.1%} ({100 * low:.1f}-{100 * high:.1f}); "
         f"{seeds} of {report['calibration_rows']} training rows each; mean ± standard deviation over the seeds, "
         f"95 % interval of the {report['evaluation_rows']} evaluation rows"
     )
+
+
+def pattern_words(report: Report) -> str:
+    """Return the pattern, with what goes where that is not the usual."""
+    usual = report["structures"] == Structures.HEADS
+    return str(report["pattern"]) if usual else f"{report['pattern']} ({report['structures']})"
 
 
 def worth_table(report: Report) -> Table:

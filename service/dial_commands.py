@@ -14,6 +14,7 @@ from service.options import (
     RecoverOption,
     ScopeOption,
     Sparsity,
+    StructuresOption,
     Token,
     Url,
     Wait,
@@ -30,6 +31,7 @@ def dial(
     pattern: Annotated[str | None, typer.Option(help=PATTERN_HELP)] = None,
     recover: RecoverOption = None,
     scope: ScopeOption = None,
+    structures: StructuresOption = None,
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -46,7 +48,10 @@ def dial(
       sparsedial dial 0 --url http://10.0.0.7:8000 --token "$(cat admin.token)"
     """
     with refusals(as_json=as_json):
-        wish = {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope}
+        wish = {
+            "scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope,
+            "structures": structures,
+        }  # fmt: skip
         change = {"sparsity": number_of(sparsity), **{name: value for name, value in wish.items() if value is not None}}
         PruneSpec.from_dict(change)  # refused here in the same words, and NaN could not even be sent
         _change(lambda client: client.dial(change, wait), url, token, as_json)

@@ -7,7 +7,18 @@ import typer
 
 from pruning.recovery.recipe import Recipe
 from pruning.spec import PruneSpec, Recover
-from service.options import AsJson, Eval, Model, PatternOption, ScopeOption, Scorer, Store, Train, refusals
+from service.options import (
+    AsJson,
+    Eval,
+    Model,
+    PatternOption,
+    ScopeOption,
+    Scorer,
+    Store,
+    StructuresOption,
+    Train,
+    refusals,
+)
 from service.settings import Device
 from service.terminal import print_frontier, print_json, say
 
@@ -38,6 +49,7 @@ def recover(
     scorer: Scorer = "fisher",
     pattern: PatternOption = "structured",
     scope: ScopeOption = None,
+    structures: StructuresOption = None,
     batch_rows: Annotated[int, typer.Option(help="Rows of one step.")] = USUAL.batch_rows,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = USUAL.learning_rate,
     temperature: Annotated[float, typer.Option(help="Softens the dense model's answers.")] = USUAL.temperature,
@@ -77,7 +89,10 @@ def recover(
             hidden_weight=hidden_weight, label_weight=label_weight, gradual=gradual, patience=patience,
             seed=seed,
         )  # fmt: skip
-        wish = {"sparsity": sparsity, "scorer": scorer, "pattern": pattern, "scope": scope, "recover": Recover.DISTILL}
+        wish = {
+            "sparsity": sparsity, "scorer": scorer, "pattern": pattern, "scope": scope, "structures": structures,
+            "recover": Recover.DISTILL,
+        }  # fmt: skip
         spec = PruneSpec.from_dict(wish)
         from service.recovering import recover_model
         from service.store_commands import Place

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pruning.errors import DataError, SpecError
 from pruning.scores import SCORERS, STRUCTURES_ALONE, scorer_named
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.spec import Pattern, PruneSpec, Recover, Structures
 from pruning.workbench import CALIBRATION_ROWS
 
 USUAL_SCORERS = ("fisher", "taylor", "magnitude", "wanda", "random")
@@ -16,8 +16,8 @@ class Comparison:
     """Every scorer at every level with every seed and recovery. One that cannot be made cannot be built.
 
     Raises:
-        SpecError: an unknown scorer, pattern or recovery, one that does not go with the pattern, a level outside
-            [0, 1) or not the pattern's, no scorer, no level above 0, or fewer than one seed.
+        SpecError: an unknown scorer, pattern, recovery or kind of structure, one that does not go with the pattern, a
+            level outside [0, 1) or not the pattern's, no scorer, no level above 0, or fewer than one seed.
     """
 
     scorers: tuple[str, ...]
@@ -26,6 +26,8 @@ class Comparison:
     seeds: int = 3
     """So many draws of calibration rows, by the seeds 0, 1, ..."""
     pattern: Pattern = Pattern.STRUCTURED
+    structures: Structures = Structures.HEADS
+    """What the structured pattern removes."""
     recovers: tuple[Recover | None, ...] = (None,)
     """``None`` means the pattern's usual one."""
 
@@ -50,7 +52,8 @@ class Comparison:
             )
         if not self.recovers:
             raise SpecError("no recovery to compare; name some of none, reconstruct, sequential")
-        ways = [PruneSpec(sparsity=levels[0], pattern=self.pattern, recover=recover) for recover in self.recovers]
+        first = {"sparsity": levels[0], "pattern": self.pattern, "structures": self.structures}
+        ways = [PruneSpec.from_dict({**first, "recover": recover}) for recover in self.recovers]
         if any(way.recover is Recover.DISTILL for way in ways):
             raise SpecError(
                 "recover='distill' trains for minutes, and nothing is trained here; use none, reconstruct or sequential"
@@ -58,12 +61,13 @@ class Comparison:
         object.__setattr__(self, "scorers", tuple(names))
         object.__setattr__(self, "levels", tuple(levels))
         object.__setattr__(self, "pattern", ways[0].pattern)
+        object.__setattr__(self, "structures", ways[0].structures)
         object.__setattr__(self, "recovers", tuple(dict.fromkeys(way.recover for way in ways)))
 
     def specs_of(self, scorer: str) -> list[PruneSpec]:
         """Return the cuts by one scorer, least sparse first."""
         return [
-            PruneSpec(sparsity=level, pattern=self.pattern, scorer=scorer, recover=recover)
+            PruneSpec(sparsity=level, pattern=self.pattern, structures=self.structures, scorer=scorer, recover=recover)
             for level in self.levels
             for recover in self.recovers
         ]

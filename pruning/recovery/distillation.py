@@ -123,7 +123,7 @@ def _train(
 def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe, device: torch.device) -> Thinning:
     if spec.pattern is not Pattern.STRUCTURED:
         raise SpecError(f"gradual cuts take heads and neurons; with pattern={spec.pattern.value!r} use gradual=0")
-    shape, curves = bench.base.shape, bench.curves(scorer_named(spec.scorer))
+    shape, curves = bench.base.shape, bench.curves(scorer_named(spec.scorer), structures=spec.structures)
 
     @cache
     def counts_at(share: float) -> Counts:

@@ -19,6 +19,7 @@ from pruning.slim.bert import Site, SlimBert, Tap
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.slim.packed import PackedBatch
 from pruning.tokenization import Encoded
+from pruning.unit_pass import UnitStatistics
 from pruning.watched import Sightings
 from pruning.weight_pass import Plan, Reading, weight_pass
 
@@ -67,6 +68,16 @@ def with_units(mask: StructureMask, shape: Shape, dims: Sequence[HeadDims], *, s
             for head in range(shape.num_heads):
                 part_LNH[layer, head, torch.randperm(shape.head_dim, generator=generator)[count:]] = False
     return replace(mask, units=units)
+
+
+def random_statistics(shape: Shape, micro_batches: int = 3, seed: int = 0) -> UnitStatistics:
+    """Return statistics of units as a pass could leave them."""
+    generator = torch.Generator().manual_seed(seed)
+    units = (shape.num_layers, shape.num_heads, shape.head_dim)
+    gradients = torch.randn(2, micro_batches, *units, generator=generator)
+    rows = torch.randn(2, *units, 100, generator=generator)
+    grams = rows @ rows.mT / 100
+    return UnitStatistics(*gradients, *grams)
 
 
 def masking(mask: StructureMask, head_dim: int) -> Tap:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.errors import SpecError
-from pruning.spec import TWO_FOUR_SPARSITY, Pattern, Precision, PruneSpec, Recover, Scope, way_of
+from pruning.spec import TWO_FOUR_SPARSITY, Pattern, Precision, PruneSpec, Recover, Scope, Structures, way_of
 
 any_sparsity = st.floats(min_value=0, max_value=1, exclude_max=True)
 common = {
@@ -17,7 +17,13 @@ common = {
     "precision": st.sampled_from(Precision),
 }
 specs = st.one_of(
-    st.builds(PruneSpec, sparsity=any_sparsity, pattern=st.just(Pattern.STRUCTURED), **common),
+    st.builds(
+        PruneSpec,
+        sparsity=any_sparsity,
+        pattern=st.just(Pattern.STRUCTURED),
+        structures=st.sampled_from(Structures),
+        **common,
+    ),
     st.builds(
         PruneSpec,
         sparsity=any_sparsity,
@@ -50,7 +56,7 @@ def test_a_scorer_that_is_no_name_is_refused_naming_what_was_given(scorer: Any) 
         PruneSpec.from_dict({"sparsity": 0.5, "scorer": scorer})
 
 
-@pytest.mark.parametrize("field", ["pattern", "recover", "precision", "scope"])
+@pytest.mark.parametrize("field", ["pattern", "recover", "precision", "scope", "structures"])
 @pytest.mark.parametrize("value", [["structured"], {}, 7])
 def test_a_choice_that_is_no_name_is_refused_naming_what_was_given(field: str, value: Any) -> None:
     with pytest.raises(SpecError, match=re.escape(f"unknown {field} {value!r}; known: ")):
@@ -69,11 +75,11 @@ def test_keys_that_are_no_names_are_refused_too() -> None:
         PruneSpec.from_dict(keys)
 
 
-@pytest.mark.parametrize("field", ["pattern", "recover", "precision", "scope"])
+@pytest.mark.parametrize("field", ["pattern", "recover", "precision", "scope", "structures"])
 def test_an_unknown_choice_is_refused_naming_the_known_ones(field: str) -> None:
     choices: dict[str, Any] = {field: "diagonal"}
     with pytest.raises(
-        SpecError, match=f"unknown {field} 'diagonal'; known: .*(unstructured|reconstruct|bfloat16|layerwise)"
+        SpecError, match=f"unknown {field} 'diagonal'; known: .*(unstructured|reconstruct|bfloat16|layerwise|sublayers)"
     ):
         PruneSpec(sparsity=0.5, **choices)
 
@@ -106,6 +112,17 @@ def test_a_scope_is_told_only_where_it_was_asked_for() -> None:
     assert (way_of(plain.as_dict()), way_of(by_row.as_dict())) == (
         "fisher, unstructured, none",
         "fisher, unstructured, none, row",
+    )
+
+
+def test_structures_are_told_only_where_they_are_not_heads_and_neurons() -> None:
+    plain = PruneSpec(sparsity=0.5)
+    inside = PruneSpec.from_dict(plain.as_dict() | {"structures": "heads+units+neurons"})
+    assert PruneSpec.from_dict(plain.as_dict() | {"structures": None}) == plain
+    assert inside.as_dict() == plain.as_dict() | {"structures": "heads+units+neurons"}
+    assert (way_of(plain.as_dict()), way_of(inside.as_dict())) == (
+        "fisher, structured, reconstruct",
+        "fisher, structured, reconstruct, heads+units+neurons",
     )
 
 

@@ -192,6 +192,13 @@ def test_a_scope_is_an_option_of_prune_and_an_unknown_one_is_refused(tiny_model_
     assert refused(run("prune", "0.5", "--scope", "row"), 2, "pattern='unstructured'")
 
 
+@pytest.mark.parametrize("command", ["prune", "dial"])
+def test_structures_are_an_option_and_unknown_ones_are_refused(command: str) -> None:
+    assert refused(run(command, "0.5", "--structures", "toes"), 2, "'toes'", "heads+units+neurons, sublayers")
+    options = ("--structures", "sublayers", "--pattern", "unstructured")
+    assert refused(run(command, "0.5", *options), 2, "leave it out, or use pattern='structured'")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "known"),
     [
