@@ -23,7 +23,7 @@ from pruning.masks.structures import FILL_VERSION, Curve, StructureMask, is_coar
 from pruning.masks.weights import WeightMask, less_zeros, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, judged_logits, no_breath
 from pruning.quantization import MATRICES, QUANTIZATION_VERSION, quantize
-from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct
+from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct, solved_keys
 from pruning.recovered import RecoveredCut
 from pruning.scores import scorer_named
 from pruning.sequential import SEQUENTIAL_VERSION, recover_sequentially
@@ -205,12 +205,12 @@ def carried_out(
 
 def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: Breath) -> dict[str, Tensor]:
     """Return the layers that a structured mask leaves, their matrices as the spec's recovery has them."""
-    if spec.recover is Recover.RECONSTRUCT:
-        statistics = None if mask.units is None else bench.unit_statistics()
-        return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask, statistics))
+    if spec.recover is Recover.NONE:
+        return slim_layers(bench.base, mask)
+    keys = {} if mask.units is None else solved_keys(bench.base, mask, bench.unit_statistics())
     if spec.recover is Recover.SEQUENTIAL:
-        return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
-    return slim_layers(bench.base, mask)
+        return recover_sequentially(bench.base, mask, bench.train.sequences, breath, keys)
+    return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask) | keys)
 
 
 def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:

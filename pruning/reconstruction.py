@@ -36,39 +36,37 @@ RIDGE = 1e-2
 SITES = (("attention_output", Site.ATTENTION), ("ffn_out", Site.FFN))
 
 
-def reconstruct(
-    base: BaseModel, calibration: Calibration, mask: StructureMask, statistics: UnitStatistics | None = None
-) -> dict[tuple[int, str], Tensor]:
-    """Return new weights for every matrix whose inputs went, by layer and slot: output projections, and keys.
-
-    Keys, over the kept units, need the ``statistics`` of the calibration rows; only a mask with units has any to solve.
+def reconstruct(base: BaseModel, calibration: Calibration, mask: StructureMask) -> dict[tuple[int, str], Tensor]:
+    """Return a new weight over the kept inputs for every output projection that lost some.
 
     The squared output error on the calibration tokens never rises: the ridge pulls towards the cut weights, so that
     these are among the candidates of the minimum (a test holds this).
     """
     outputs: dict[tuple[int, str], Tensor] = {}
-    whole = base.shape.head_dim
     for layer in range(base.shape.num_layers):
-        _, values = mask.kept_dims(layer, whole)
+        _, values = mask.kept_dims(layer, base.shape.head_dim)
         for (slot, site), kept in zip(SITES, (values, mask.kept_neurons(layer)), strict=True):
             weight_DW = base.tensors[f"layers.{layer}.{slot}.weight"]
             if kept.numel() in (0, weight_DW.shape[1]):
                 continue
             outputs[layer, slot] = least_squares(weight_DW, calibration.grams[layer, site], kept)
-        if mask.units is not None and statistics is not None and mask.head_dims(base.shape)[layer].qk < whole:
-            outputs[layer, "key"] = _keys(base, mask, layer, statistics.query_grams_LNHH[layer])
     return outputs
 
 
-def _keys(base: BaseModel, mask: StructureMask, layer: int, query_grams_NHH: Tensor) -> Tensor:
-    """Return the rows of W_k of all kept units, those of every head solved on the Gram of its queries."""
+def solved_keys(base: BaseModel, mask: StructureMask, statistics: UnitStatistics) -> dict[tuple[int, str], Tensor]:
+    """Return the rows of W_k of the kept units, by layer and slot, for every layer whose heads lost QK units."""
     assert mask.units is not None
-    weight_NHD = base.tensors[f"layers.{layer}.key.weight"].unflatten(0, (base.shape.num_heads, base.shape.head_dim))
-    solved = [
-        least_squares(weight_NHD[head].T, query_grams_NHH[head], mask.units.qk_LNH[layer, head].nonzero().flatten()).T
-        for head in mask.kept_heads(layer).tolist()
-    ]
-    return torch.cat(solved)
+    shape, keys = base.shape, {}
+    for layer, dims in enumerate(mask.head_dims(shape)):
+        if dims.qk == shape.head_dim:
+            continue
+        weights_NHD = base.tensors[f"layers.{layer}.key.weight"].unflatten(0, (shape.num_heads, shape.head_dim))
+        heads = []
+        for head in mask.kept_heads(layer).tolist():
+            kept = mask.units.qk_LNH[layer, head].nonzero().flatten()
+            heads.append(least_squares(weights_NHD[head].T, statistics.query_grams_LNHH[layer, head], kept).T)
+        keys[layer, "key"] = torch.cat(heads)
+    return keys
 
 
 def least_squares(weight_DW: Tensor, gram_WW: Tensor, kept: Tensor, ridge: float = RIDGE) -> Tensor:

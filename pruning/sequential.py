@@ -6,7 +6,8 @@ fitted, by least squares with a bias and a ridge towards the cut weights, on the
 before, give it:
 
 - queries, keys and values, and the first matrix of an FFN: to what the same rows of the dense matrix make of the dense
-  model's hidden states. The structures that are left go on to compute what they did.
+  model's hidden states. The structures that are left go on to compute what they did. Keys of heads that lost
+  dimensions are fitted to what the keys that ``pruning.reconstruction`` solved make of them.
 - output projections: to h + W z + b - h', with z their inputs and h the residual in the dense model, h' the residual
   in the cut one: what must be added to the cut model's residual for the sum to be the dense model's. So an error from
   below is corrected as far as the kept inputs can express it, and is not only passed on.
@@ -31,7 +32,7 @@ from pruning.masks.structures import StructureMask
 from pruning.prediction import Breath, no_breath
 from pruning.reconstruction import damping
 from pruning.slim.bert import SlimBert, SlimLayer
-from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.slim.convert import SolvedWeights, build_slim, dense_mask, slim_layers
 from pruning.slim.packed import PackedBatch, TokenSequence
 
 SEQUENTIAL_VERSION = 1
@@ -52,14 +53,18 @@ class _Flow:
 
 @torch.no_grad()
 def recover_sequentially(
-    base: BaseModel, mask: StructureMask, rows: Sequence[TokenSequence], breath: Breath = no_breath
+    base: BaseModel,
+    mask: StructureMask,
+    rows: Sequence[TokenSequence],
+    breath: Breath = no_breath,
+    keys: SolvedWeights | None = None,
 ) -> dict[str, Tensor]:
     """Return the encoder layers' tensors under ``mask``, every matrix and its bias solved anew on ``rows``.
 
-    A sublayer that is cut entirely keeps an output bias: the mean of what its sums lack. ``breath`` is called after
-    every batch of every matrix.
+    ``keys`` take the place of the base model's keys, of the layers that they are of. A sublayer that is cut entirely
+    keeps an output bias: the mean of what its sums lack. ``breath`` is called after every batch of every matrix.
     """
-    dense, layers = build_slim(base, slim_layers(base, dense_mask(base.shape))), slim_layers(base, mask)
+    dense, layers = build_slim(base, slim_layers(base, dense_mask(base.shape))), slim_layers(base, mask, keys)
     unsolved = build_slim(base, layers)
     flows = []
     for start in range(0, len(rows), BATCH_SEQUENCES):

@@ -16,7 +16,7 @@ from pruning.errors import CacheError, SpecError
 from pruning.masks.structures import structure_mask
 from pruning.pipeline import build_variant, carried_out, cut, identify, mask_of, ranking_of
 from pruning.prediction import predict_logits
-from pruning.reconstruction import reconstruct
+from pruning.reconstruction import solved_keys
 from pruning.scores import SCORERS, Fisher
 from pruning.slim.convert import build_slim, dense_mask, head_dims, slim_layers
 from pruning.slim.quantized import multiplies_integers
@@ -78,7 +78,7 @@ def test_keys_make_up_for_units_that_the_kept_ones_can_say(base: BaseModel, benc
     )
     other.calibrate()
     mask = with_units(dense_mask(base.shape), base.shape, [HeadDims(1, 8), HeadDims(8, 8)])
-    solved = reconstruct(other.base, other.calibration, mask, other.unit_statistics())
+    solved = solved_keys(other.base, mask, other.unit_statistics())
     assert set(solved) == {(0, "key")}
     dense = other.reference()
     for outputs, exact in ((solved, True), ({}, False)):
