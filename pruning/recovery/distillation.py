@@ -22,7 +22,7 @@ from pruning.recovery.training import Report, train
 from pruning.scores import scorer_named
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, in_dtype, slim_layers
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.spec import Pattern, PruneSpec, Recover, Structures
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
@@ -52,7 +52,8 @@ def recover(
         report: called after every step.
 
     Raises:
-        SpecError: nothing was cut, or the model does not pick labels for texts: the loss is that of such answers.
+        SpecError: nothing was cut, gradually what only goes at once, or the model does not pick labels for texts: the
+            loss is that of such answers.
         DataError: too few rows.
         CacheError: the model is not calibrated.
         RecoveryError: the training cannot go on.
@@ -123,6 +124,11 @@ def _train(
 def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe, device: torch.device) -> Thinning:
     if spec.pattern is not Pattern.STRUCTURED:
         raise SpecError(f"gradual cuts take heads and neurons; with pattern={spec.pattern.value!r} use gradual=0")
+    if spec.structures is Structures.UNITS:
+        raise SpecError(
+            f"gradual cuts take whole structures; with structures={spec.structures.value!r} use gradual=0, and units "
+            "inside heads go before the training"
+        )
     shape, curves = bench.base.shape, bench.curves(scorer_named(spec.scorer), structures=spec.structures)
 
     @cache

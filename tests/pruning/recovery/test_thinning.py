@@ -21,6 +21,7 @@ from pruning.recovery.student import Student
 from pruning.recovery.thinning import StudentGates, Thinning, cubic
 from pruning.recovery.training import Progress
 from pruning.slim.convert import build_slim, dense_mask, layer_widths, slim_layers
+from pruning.spec import Structures
 from pruning.workbench import Workbench
 from tests.pruning.parts import logits_of, mask_of, sequences_of
 from tests.pruning.recovery.conftest import CPU, HALF, SHORT, ZEROS
@@ -117,6 +118,15 @@ def test_a_gradual_run_that_was_killed_and_resumed_equals_one_that_was_not(
     assert resumed.digest == whole.digest
 
 
-def test_gradual_is_refused_where_no_structures_go(bench: Workbench, rows: LabelledSet) -> None:
+def test_whole_sublayers_go_gradually_too(bench: Workbench, rows: LabelledSet) -> None:
+    spec = replace(HALF, structures=Structures.SUBLAYERS)
+    _, recovered = recover(bench, spec, rows, GRADUAL)
+    heads, neurons = layer_widths(bench.recovered.load(recovered), bench.base.shape)
+    assert {*heads, *neurons} == {0, bench.base.shape.num_heads, bench.base.shape.ffn}
+
+
+def test_gradual_is_refused_where_no_whole_structures_go(bench: Workbench, rows: LabelledSet) -> None:
+    with pytest.raises(SpecError, match=r"structures='heads\+units\+neurons' use gradual=0"):
+        recover(bench, replace(HALF, structures=Structures.UNITS), rows, GRADUAL)
     with pytest.raises(SpecError, match="pattern='unstructured' use gradual=0"):
         recover(bench, ZEROS, rows, GRADUAL)
