@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
+from pruning.cost import HeadDims
 from pruning.data import LabelledSet
 from pruning.errors import SpecError
 from pruning.heads import Head
-from pruning.masks.structures import structure_mask
+from pruning.masks.structures import StructureMask, structure_mask
 from pruning.pipeline import build_variant, cut, cut_id
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
@@ -124,19 +125,20 @@ def _train(
 def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe, device: torch.device) -> Thinning:
     if spec.pattern is not Pattern.STRUCTURED:
         raise SpecError(f"gradual cuts take heads and neurons; with pattern={spec.pattern.value!r} use gradual=0")
-    if spec.structures is Structures.UNITS:
-        raise SpecError(
-            f"gradual cuts take whole structures; with structures={spec.structures.value!r} use gradual=0, and units "
-            "inside heads go before the training"
-        )
     shape, curves = bench.base.shape, bench.curves(scorer_named(spec.scorer), structures=spec.structures)
 
     @cache
-    def counts_at(share: float) -> Counts:
-        mask = structure_mask(curves, shape, share * spec.sparsity)
-        return mask.head_counts, mask.neuron_counts
+    def mask_at(share: float) -> StructureMask:
+        return structure_mask(curves, shape, share * spec.sparsity)
 
-    return Thinning(recipe, counts_at, shape.head_dim, device)
+    def counts_at(share: float) -> Counts:
+        return mask_at(share).head_counts, mask_at(share).neuron_counts
+
+    def dims_at(share: float) -> list[HeadDims]:
+        return mask_at(share).head_dims(shape)
+
+    inside_heads = spec.structures is Structures.UNITS
+    return Thinning(recipe, counts_at, shape.head_dim, device, dims_at if inside_heads else None)
 
 
 def _teacher(bench: Workbench, device: torch.device) -> SlimBert:

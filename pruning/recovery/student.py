@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
 from pruning.recovery.recipe import Recipe
+from pruning.slim.attention import Heads
 from pruning.slim.bert import SlimLayer
-from pruning.slim.convert import build_slim, layer_widths
+from pruning.slim.convert import build_slim, layer_heads, layer_widths
 
 LARGEST_GRADIENT = 1.0
 """Norm of all gradients together that longer ones are shortened to."""
@@ -65,14 +66,20 @@ class Student:
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Return the heads and neurons of every layer."""
-        return [layer.heads.count for layer in self._layers()], [layer.num_neurons for layer in self._layers()]
+        return [layer.heads.count for layer in self.slim_layers()], [layer.num_neurons for layer in self.slim_layers()]
 
-    def _layers(self) -> list[SlimLayer]:
+    def heads(self) -> list[Heads]:
+        """Return the heads of every layer."""
+        return [layer.heads for layer in self.slim_layers()]
+
+    def slim_layers(self) -> list[SlimLayer]:
+        """Return the layers that learn."""
         return [layer for layer in self.model.layers if isinstance(layer, SlimLayer)]
 
     def fits(self, layers: Mapping[str, Tensor]) -> bool:
         """Tell whether ``layers`` have this student's widths."""
-        return layer_widths(layers, self._base.shape) == self.counts()
+        widths = layer_heads(layers, self._base.shape), layer_widths(layers, self._base.shape)
+        return widths == (self.heads(), self.counts())
 
     def learn(self, loss: Tensor, learning_rate: float) -> None:
         """Take one step down the gradient of ``loss``.
@@ -116,15 +123,24 @@ class Student:
         other._restore(state, step)
         return other
 
-    def narrowed(self, change: Callable[[dict[str, Tensor]], dict[str, Tensor]], step: int) -> "Student":
-        """Return this student, ``step`` steps old, with its layers and what the optimizer keeps of them changed."""
-        state = self.state()
+    def narrowed(
+        self,
+        change: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+        step: int,
+        head_counts: Mapping[str, Tensor] | None = None,
+    ) -> "Student":
+        """Return this student, ``step`` steps old, with its layers and what the optimizer keeps of them changed.
+
+        ``head_counts`` are told of layers whose heads are not whole any more, by the names of ``HEAD_COUNT``.
+        """
+        state, layers = self.state(), self.layers()
         changed = {
             f"{part}.{name}": tensor
             for part in PARTS
             for name, tensor in change({name: state[f"{part}.{name}"] for name in self.parameters}).items()
         }
-        return self.with_layers(change(self.layers()), changed, step)
+        numbers = {name: tensor for name, tensor in layers.items() if tensor.is_floating_point()}
+        return self.with_layers({**change(numbers), **(head_counts or {})}, changed, step)
 
     def _restore(self, state: Mapping[str, Tensor], step: int) -> None:
         expected = {f"{part}.{name}": parameter.shape for name, parameter in self.parameters.items() for part in PARTS}
