@@ -16,17 +16,18 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pruning.errors import PruningError, SpecError
-from pruning.spec import Pattern, Precision, PruneSpec, Recover, Structures
-from pruning.spec import Scope as WeightScope
+from pruning.errors import PruningError
 from service.answer_headers import AnswerHeaders, variant_headers
 from service.bodies import read_json
+from service.change_requests import canary_fraction, change_schema, expected_generation, parse_spec, without_canary
 from service.controller import VariantController
 from service.documents import operation_document
 from service.errors import Invalid, NotReady, ServiceError, Unauthorized
+from service.event_routes import event_routes
 from service.limits import MAX_WAIT_S
 from service.operations import Cause, Operation, Phase
-from service.problems import install_problem_handlers, problem_response, send_problem, shown
+from service.policy import MEMBERS
+from service.problems import install_problem_handlers, problem_response, send_problem
 
 MAX_BODY_BYTES = 65_536
 OPEN_PATHS = frozenset({"/health", "/prometheus/targets"})
@@ -82,6 +83,7 @@ def build_admin_api(
     api = FastAPI(title="SparseDial admin", description="Turn sparsity while the service runs.")
     api.include_router(_change_routes(controller_provider, scorers, usual))
     api.include_router(_reading_routes(controller_provider, frontier))
+    api.include_router(event_routes(lambda: controller_provider().view.log))
     api.add_exception_handler(PruningError, _store_unreadable)
     install_problem_handlers(api)
     api.add_middleware(_BearerToken, token=admin_token)
@@ -91,7 +93,7 @@ def build_admin_api(
 
 def _committed_headers(controller: Callable[[], VariantController]) -> dict[str, str]:
     try:
-        generation, committed = controller().served()
+        generation, committed = controller().view.served()
     except NotReady:  # nothing is committed as far as this process knows
         return {}
     return variant_headers(generation, committed.variant_id, committed.achieved_sparsity)
@@ -103,20 +105,34 @@ def _change_routes(
     router = APIRouter(tags=["change"])
 
     @router.put(
-        "/sparsity", openapi_extra=_body_schema(scorers, usual), responses={202: {"description": "It is running."}}
+        "/sparsity", openapi_extra=change_schema(scorers, usual), responses={202: {"description": "It is running."}}
     )
     async def put_sparsity(request: Request, wait: WaitS = 0.0) -> Response:
         """Serve another variant. The same wish twice is one change; 200 once committed, 202 while it runs."""
-        spec = parse_spec(await read_json(request, MAX_BODY_BYTES), scorers, usual)
-        return await _answer(request, await controller().request_change(spec), wait)
+        expected = expected_generation(request.headers.get("if-match"))
+        body = await read_json(request, MAX_BODY_BYTES)
+        canary = canary_fraction(body)
+        spec = parse_spec(without_canary(body), scorers, usual)
+        return await _answer(request, await controller().request_change(spec, expected, canary), wait)
 
     @router.post("/rollback", responses={202: {"description": "It is running."}})
     async def post_rollback(request: Request, wait: WaitS = 0.0) -> Response:
         """Take back the change that runs, or serve the previous variant again if none does."""
-        operation = await controller().request_rollback()
+        expected = expected_generation(request.headers.get("if-match"))
+        operation = await controller().request_rollback(expected)
         if operation.error_type is Cause.CANCELLED:
             return _document(request, operation)
         return await _answer(request, operation, wait)
+
+    @router.get("/policy")
+    async def get_policy() -> dict[str, Any]:
+        """Return what the service may do by itself."""
+        return controller().view.policy().as_dict()
+
+    @router.put("/policy", openapi_extra=_policy_schema())
+    async def put_policy(request: Request) -> dict[str, Any]:
+        """Set some members of the policy; the others stay. What was set outlives a restart."""
+        return (await controller().change_policy(await read_json(request, MAX_BODY_BYTES))).as_dict()
 
     @router.get("/operations/{operation_id}")
     async def get_operation(operation_id: str) -> dict[str, Any]:
@@ -145,13 +161,13 @@ def _reading_routes(controller: Callable[[], VariantController], frontier: Front
     @router.get("/sparsity")
     async def get_sparsity() -> Response:
         """Return what is served, what it is worth, and who serves it."""
-        status = controller().status()
+        status = controller().view.status()
         return JSONResponse(status, headers={"etag": f'"{status["generation"]}"'})
 
     @router.get("/variants")
     async def get_variants() -> dict[str, Any]:
         """Return the manifest of every variant in the store."""
-        manifests = await asyncio.to_thread(controller().variants)
+        manifests = await asyncio.to_thread(controller().view.variants)
         return {"variants": [manifest.as_dict() for manifest in manifests]}
 
     @router.get("/frontier")
@@ -162,7 +178,7 @@ def _reading_routes(controller: Callable[[], VariantController], frontier: Front
     @router.get("/prometheus/targets")
     async def get_targets() -> list[dict[str, Any]]:
         """Return every metrics page, in the shape of Prometheus HTTP service discovery. No token is asked for."""
-        return controller().targets()
+        return controller().view.targets()
 
     @router.get("/health")
     async def get_health() -> dict[str, str]:
@@ -174,42 +190,11 @@ def _reading_routes(controller: Callable[[], VariantController], frontier: Front
     return router
 
 
-def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, str]) -> PruneSpec:
-    """Return the spec that a ``PUT /sparsity`` body asks for, the ``usual`` one where it says nothing.
-
-    Raises:
-        Invalid: not an object, a key too many or too few, or a value out of its range; names value and range.
-    """
-    if not isinstance(body, dict):
-        raise Invalid(f'The body must be an object such as {{"sparsity": 0.5}}; got {shown(body)}.')
-    if "sparsity" not in body:
-        raise Invalid('"sparsity" is missing: a number in [0, 1), the share of encoder weights to remove.')
-    if body.get("pattern", usual.get("pattern")) != usual.get("pattern"):
-        usual = {name: value for name, value in usual.items() if name != "recover"}
-    try:
-        spec = PruneSpec.from_dict({**usual, **body})
-    except SpecError as error:
-        raise Invalid(f"{error}.") from error
-    if spec.scorer not in scorers:
-        raise Invalid(f"unknown scorer {shown(spec.scorer)}; known: {', '.join(sorted(scorers))}.")
-    return spec
-
-
-def _body_schema(scorers: Collection[str], usual: Mapping[str, str]) -> dict[str, Any]:
-    """Return the OpenAPI words for the body, which ``read_json`` reads in place of FastAPI."""
-    taken = PruneSpec.from_dict({"sparsity": 0.0, **usual}).as_dict()
-    properties = {
-        "sparsity": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
-        "pattern": {"enum": [pattern.value for pattern in Pattern], "default": taken["pattern"]},
-        "scorer": {"enum": sorted(scorers), "default": taken["scorer"]},
-        "recover": {"enum": [recover.value for recover in Recover]},
-        "scope": {"enum": [scope.value for scope in WeightScope]},
-        "structures": {"enum": [structures.value for structures in Structures], "default": Structures.HEADS.value},
-        "precision": {"enum": [precision.value for precision in Precision], "default": taken["precision"]},
-    }
-    schema = {"type": "object", "properties": properties, "required": ["sparsity"], "additionalProperties": False}
-    content = {"application/json": {"schema": schema, "example": {"sparsity": 0.5}}}
-    return {"requestBody": {"required": True, "content": content}}
+def _policy_schema() -> dict[str, Any]:
+    """Return the OpenAPI words for a policy, any part of one."""
+    schema = {"type": "object", "properties": {name: {} for name in MEMBERS}, "additionalProperties": False}
+    example = {"slo_p99_ms": 50, "max_sparsity": 0.7, "mode": "auto"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
 
 
 async def _store_unreadable(request: Request, error: Exception) -> Response:

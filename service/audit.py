@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 
 from service.control_metrics import ControlMetrics
+from service.documents import operation_document
+from service.event_log import EventLog
 from service.fleet import Fleet
 from service.operations import Operation, Phase, RolloutState
 
@@ -13,8 +15,15 @@ logger = logging.getLogger(__name__)
 class Audit:
     """Keeps the books of one controller."""
 
-    def __init__(self, metrics: ControlMetrics, accuracy_floor: float, wall: Callable[[], float]) -> None:
-        """Tell ``metrics``; ``wall`` gives the time in Unix seconds."""
+    def __init__(
+        self,
+        metrics: ControlMetrics,
+        log: EventLog,
+        accuracy_floor: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        """Tell ``metrics`` and ``log``; ``accuracy_floor`` gives the floor, ``wall`` the time in Unix seconds."""
+        self._log = log
         self._metrics = metrics
         self._accuracy_floor = accuracy_floor
         self._wall = wall
@@ -25,7 +34,7 @@ class Audit:
     def entered(self, operation: Operation) -> None:
         """Write the audit line of an operation's phase; count the operation if it has ended."""
         logger.info(
-            "operation=%s kind=%s phase=%s spec=%s variant=%s accuracy=%s generation=%s error=%r",
+            "operation=%s kind=%s phase=%s spec=%s variant=%s accuracy=%s generation=%s asked_by=%s reason=%r error=%r",
             operation.id,
             operation.kind,
             operation.phase,
@@ -33,8 +42,11 @@ class Audit:
             operation.variant_id,
             operation.accuracy,
             operation.generation,
+            operation.asked_by,
+            operation.reason,
             operation.error,
         )
+        self._log.append("operation", operation_document(operation))
         if operation.finished:
             self._metrics.operation_ended(operation)
         if operation.phase is Phase.COMMITTED and (operation.generation or 0) > self._reached:
@@ -51,6 +63,6 @@ class Audit:
             generation=state.generation,
             replicas=len(fleet),
             running=state.operation is not None,
-            accuracy_floor=self._accuracy_floor,
+            accuracy_floor=self._accuracy_floor(),
         )
         return self._reached != before

@@ -58,6 +58,7 @@ class _Item(Generic[S, T]):
 
     sequences: Sequence[T]
     tokens: int
+    choice: object
     deadline: Deadline | None
     future: asyncio.Future[Answered[S]]
     arrived: float = field(default_factory=time.perf_counter)
@@ -71,15 +72,16 @@ class _Item(Generic[S, T]):
 class TokenBatcher(Generic[S, T]):
     """Runs requests in order of arrival, as many at once as the token budget holds.
 
-    A request is never split, so every answer comes from one snapshot; a request beyond the budget runs alone.
+    A request is never split, so every answer comes from one snapshot; a request beyond the budget runs alone. Requests
+    that chose differently never share a batch; the oldest of all says whose turn it is.
     """
 
     def __init__(
         self,
-        snapshot: Callable[[], S],
+        snapshot: Callable[[Any], S],
         run: Callable[[S, Sequence[T]], Any],
         *,
-        level: Callable[[], object],
+        level: Callable[[Any], object],
         max_batch_tokens: int,
         max_batch_s: float,
         max_queue_tokens: int,
@@ -90,10 +92,11 @@ class TokenBatcher(Generic[S, T]):
         """Prepare; nothing runs before ``start``.
 
         Args:
-            snapshot: called on the event loop, once for each batch, when it forms.
+            snapshot: called on the event loop with the choice of its requests, once for each batch, when it forms.
             run: called in a thread of ``lanes``, in several at once, with the snapshot and the batch's sequences;
                 returns a sliceable result with one row for each sequence, in their order.
-            level: what the cost of a batch depends on, as of now; asked where ``snapshot`` is, and hashed by identity.
+            level: what the cost of a batch of a choice depends on, as of now; asked where ``snapshot`` is, and hashed
+                by identity.
             max_batch_tokens: budget of one batch.
             max_batch_s: its bound in seconds, at the pace at which batches of the same level ran on the same lane.
             max_queue_tokens: bound of the queue; what has left it for a batch no longer counts.
@@ -153,10 +156,13 @@ class TokenBatcher(Generic[S, T]):
             self._worker.cancel()
             await asyncio.wait([self._worker])
 
-    async def submit(self, sequences: Sequence[T], deadline: Deadline | None = None) -> Answered[S]:
-        """Return the answer to one request. Cancelling the call takes the request out of the queue.
+    async def submit(
+        self, sequences: Sequence[T], deadline: Deadline | None = None, choice: object = None
+    ) -> Answered[S]:
+        """Return the answer to one request, which shares batches with those of its ``choice`` alone.
 
-        So does its deadline; whoever calls must give up then, for there will be no answer.
+        Cancelling the call takes the request out of the queue. So does its deadline; whoever calls must give up then,
+        for there will be no answer.
 
         Raises:
             NotReady: the service is draining.
@@ -172,7 +178,7 @@ class TokenBatcher(Generic[S, T]):
                 limit_tokens=self._max_queue_tokens,
             )
         self.check_room(tokens)
-        item = _Item[S, T](sequences, tokens, deadline, asyncio.get_running_loop().create_future())
+        item = _Item[S, T](sequences, tokens, choice, deadline, asyncio.get_running_loop().create_future())
         with self._queued(item):
             return await item.future
 
@@ -230,7 +236,8 @@ class TokenBatcher(Generic[S, T]):
 
     def _form_batch(self, lane: Lane) -> list[_Item[S, T]]:
         """Take from the queue what ``lane`` should run next."""
-        most = min(self._max_batch_tokens, self._paces.tokens(self._level(), lane))
+        level = self._level(self._queue.next_choice)
+        most = min(self._max_batch_tokens, self._paces.tokens(level, lane))
         return self._queue.take(self._schedule.budget(lane, self._queue.tokens, most))
 
     async def _occupy(self, lane: Lane, batch: list[_Item[S, T]], tokens: int) -> None:
@@ -263,7 +270,8 @@ class TokenBatcher(Generic[S, T]):
                 batch[0].future.set_exception(failure)
 
     async def _run_together(self, batch: list[_Item[S, T]], lane: Lane) -> None:
-        snapshot, level = self._snapshot(), self._level()
+        choice = batch[0].choice
+        snapshot, level = self._snapshot(choice), self._level(choice)
         sequences = [sequence for item in batch for sequence in item.sequences]
         started = time.perf_counter()
         executor = self._lanes.executor(lane)

@@ -11,10 +11,10 @@ from service.cluster import RayBuilder, page_host
 from service.control_metrics import ControlMetrics
 from service.controller import VariantController
 from service.errors import NotReady
-from service.floor import accuracy_floor
 from service.ladder import Ladder, specs_of
 from service.limits import ControlLimits
 from service.metrics import serve_metrics
+from service.policy_desk import PolicyDesk
 from service.protocol import Desired, ReplicaReport
 from service.settings import Settings
 from service.sources import Sources, admin_token
@@ -42,7 +42,8 @@ class Control:
         metrics = ControlMetrics()
         self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
         self._controller = VariantController(
-            limits=ControlLimits(accuracy_floor=accuracy_floor(settings.accuracy_floor, dense.evaluation.accuracy)),
+            limits=ControlLimits(),
+            desk=PolicyDesk.of(sources.store, settings.accuracy_floor, dense.evaluation.accuracy),
             builder=builder,
             state_file=StateFile(sources.store / STATE),
             store=store,
@@ -103,7 +104,7 @@ class Control:
 
     async def inflight(self) -> int:
         """Return the requests not yet answered, over all live replicas."""
-        return self._controller.inflight()
+        return self._controller.view.inflight()
 
     async def check_health(self) -> None:
         """Raise if the controller no longer keeps time, or could not take over."""

@@ -51,7 +51,7 @@ class ControlMetrics:
         }
         for outcome in _OUTCOMES:
             self._swaps.labels(outcome.value)
-        for phase in ("build", "prepare", "commit", "total"):
+        for phase in ("build", "prepare", "try", "commit", "total"):
             self._durations.labels(phase)
 
     def operation_ended(self, operation: Operation) -> None:

@@ -2,35 +2,39 @@
 
 import asyncio
 import logging
-import uuid
 from contextlib import suppress
 from typing import Any
 
 from pruning.spec import PruneSpec
-from pruning.variants import Manifest, VariantStore
+from pruning.variants import VariantStore
 from service.audit import Audit
-from service.builds import run_build
+from service.builds import Builds
 from service.control_metrics import ControlMetrics
-from service.documents import status_document, targets_document
+from service.control_view import ControlView
 from service.durable import DurableRollout, EventFor
 from service.errors import NotFound, NotReady
+from service.event_log import EventLog
 from service.events import (
     Action,
     Announce,
+    Broken,
     Built,
     ChangeRequested,
     Reply,
-    Restarted,
     RollbackRequested,
     StartBuild,
 )
 from service.fleet import Fleet
 from service.limits import Clock, ControlLimits
-from service.operations import Choice, Operation, Phase, RolloutState
+from service.operations import Operation, new_operation_id
+from service.policy import Policy
+from service.policy_desk import PolicyDesk
 from service.protocol import Builder, Desired, ReplicaReport
+from service.restart import restarted
 from service.standing import Standing
 from service.state import StateFile, StateUnwritable
 from service.tasks import Tasks
+from service.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class VariantController:
         self,
         *,
         limits: ControlLimits,
+        desk: PolicyDesk,
         builder: Builder,
         state_file: StateFile,
         store: VariantStore,
@@ -54,7 +59,8 @@ class VariantController:
         """Keep the parts; ``start`` reads the state.
 
         Args:
-            limits: floor and waiting times.
+            limits: waiting times.
+            desk: keeps the policy.
             builder: makes variants, away from here.
             state_file: where the state is kept.
             store: where the variants' manifests are read.
@@ -65,17 +71,26 @@ class VariantController:
             clock: for tests.
         """
         self._limits = limits
-        self._builder = builder
-        self._store = store
         self._initial_variant = initial_variant
-        self._standing = Standing(store, ladder, limits.accuracy_floor)
+        self._desk = desk
+        self._standing = Standing(store, ladder, lambda: desk.policy.accuracy_floor)
         self._clock = clock or Clock()
-        self._fleet = Fleet(lease_s=limits.lease_s, ladder=ladder, metrics_address=metrics_address)
+        self._fleet = Fleet(
+            lease_s=limits.lease_s, ladder=ladder, metrics_address=metrics_address, policy=lambda: desk.policy
+        )
         self._rollout = DurableRollout(state_file, self._act, self._clock.wall)
-        self._audit = Audit(metrics, limits.accuracy_floor, self._clock.wall)
+        self._log = EventLog()
+        self._audit = Audit(metrics, self._log, lambda: desk.policy.accuracy_floor, self._clock.wall)
+        self._watch = Watch(
+            manifest=store.manifest,
+            policy=lambda: desk.policy,
+            dense=ladder[0] if ladder else initial_variant,
+            prepare_timeout_s=limits.prepare_timeout_s,
+        )
+        self.view = ControlView(self._rollout, self._fleet, store, desk, self._watch.evidence, self._log)
         self._told: Desired | None = None
         self._tasks = Tasks()
-        self._build: asyncio.Task[None] | None = None
+        self._builds = Builds(builder, self._tasks, self._clock.wall, limits.prepare_timeout_s)
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -86,13 +101,18 @@ class VariantController:
             BelowFloor: nothing was ever committed and the initial variant is below the floor.
             pruning.errors.StoreError: nothing was ever committed and the initial variant is not in the store.
         """
-        await self._rollout.begin(lambda: self._standing.first_state(self._initial_variant), self._restarted)
+        limits, floor = self._limits, self._desk.policy.accuracy_floor
+        await self._rollout.begin(
+            lambda: self._standing.first_state(self._initial_variant),
+            lambda state: restarted(state, limits, floor, self._clock.wall()),
+        )
         for words in await asyncio.to_thread(self._standing.misgivings, self._rollout.state.committed):
             logger.warning("%s", words)
         self._ticker = self._tasks.spawn(self._keep_time())
 
     async def stop(self) -> None:
         """Stop keeping time and building; an operation that runs is taken up at the next start."""
+        self._log.close()
         await self._tasks.cancel()
         await self._rollout.finish()
 
@@ -114,36 +134,45 @@ class VariantController:
                     await self._rollout.changed.wait_for(lambda: self._orders().version != known_version)
             return self._orders()
 
-    async def request_change(self, spec: PruneSpec) -> Operation:
+    async def request_change(
+        self, spec: PruneSpec, expected_generation: int | None = None, canary_fraction: float | None = None
+    ) -> Operation:
         """Return the operation that brings ``spec`` about: a new one, the running one, or the one that did.
+
+        It is tried on ``canary_fraction`` of the requests first, by default on the policy's; 0 leaves that out.
 
         Raises:
             Conflict: another operation runs.
+            PreconditionFailed: another generation than the expected one is committed.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
         now = self._clock.wall()
         return await self._request(
             lambda state: ChangeRequested(
-                operation_id=_new_id(),
+                operation_id=new_operation_id(),
                 spec=spec,
                 committed_stands=self._standing.stands(state.committed),
                 now=now,
                 deadline=now + self._limits.build_timeout_s,
+                expected_generation=expected_generation,
+                canary=self._desk.policy.canary(canary_fraction),
             )
         )
 
-    async def request_rollback(self) -> Operation:
+    async def request_rollback(self, expected_generation: int | None = None) -> Operation:
         """Return the change that ran, taken back; or, where none ran, the one that brings the previous variant back.
 
         Raises:
+            PreconditionFailed: another generation than the expected one is committed.
             Conflict: nothing runs, and there is no previous variant, or it is below the floor.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
         event = RollbackRequested(
-            operation_id=_new_id(),
-            accuracy_floor=self._limits.accuracy_floor,
+            operation_id=new_operation_id(),
+            accuracy_floor=self._desk.policy.accuracy_floor,
             now=self._clock.wall(),
             deadline=self._clock.wall() + self._limits.prepare_timeout_s,
+            expected_generation=expected_generation,
         )
         return await self._request(lambda _: event)
 
@@ -170,37 +199,24 @@ class VariantController:
                     await self._rollout.changed.wait_for(lambda: self._settled(operation_id))
         return self.operation(operation_id)
 
-    def served(self) -> tuple[int, Choice]:
-        """Return (generation, variant) as committed, from memory; NotReady while the controller is starting."""
-        return self._rollout.state.generation, self._rollout.state.committed
-
-    def status(self) -> dict[str, Any]:
-        """Return what ``GET /admin/sparsity`` shows.
+    async def change_policy(self, members: Any) -> Policy:
+        """Set some members of the policy, on disk first, and tell the replicas; return what holds from now on.
 
         Raises:
-            pruning.errors.StoreError: the committed variant's manifest cannot be read.
+            Invalid: a member that cannot be valid or contradicts another.
+            NotReady: it cannot be written.
         """
-        state = self._rollout.state
-        manifest = self._store.manifest(state.committed.variant_id)
-        return status_document(state, manifest, self._limits.accuracy_floor, self._fleet)
-
-    def variants(self) -> list[Manifest]:
-        """Return the manifest of every variant in the store."""
-        return self._store.list()
-
-    def targets(self) -> list[dict[str, Any]]:
-        """Return every metrics page of the service, in the shape of Prometheus HTTP service discovery."""
-        return targets_document(self._fleet.peers())
+        policy = await self._desk.change(members)
+        self._log.append("policy", policy.as_dict())
+        async with self._rollout.changed:
+            self._tell()
+        return policy
 
     async def drain(self) -> None:
         """Ask every replica to finish what is in flight and to take nothing new; refuse changes from now on."""
         async with self._rollout.changed:
             self._fleet.drain()
             self._tell()
-
-    def inflight(self) -> int:
-        """Return the requests accepted and not yet answered, over all live replicas, as they last said."""
-        return self._fleet.inflight()
 
     async def tick(self) -> None:
         """Let leases run out, deadlines pass and unwritten ends be written. The controller calls it by itself."""
@@ -220,6 +236,8 @@ class VariantController:
     async def _hear_replicas(self) -> None:
         """Let the rollout go on if the replicas' reports allow it, and tell what is new."""
         await self._rollout.apply_or_end(lambda state: self._fleet.reported(state, self._clock.wall()))
+        self._watch.hear(self._fleet)
+        await self._rollout.apply_or_end(lambda state: self._watch.finding(state, self._clock.wall()))
         async with self._rollout.changed:
             self._tell()
 
@@ -236,7 +254,13 @@ class VariantController:
     def _act(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             if isinstance(action, StartBuild):
-                self._build = self._tasks.spawn(self._run_build(action.operation_id, action.spec))
+                self._builds.start(
+                    action.operation_id,
+                    action.spec,
+                    in_use=self._fleet.in_use(self._rollout.state),
+                    accuracy_floor=lambda: self._desk.policy.accuracy_floor,
+                    report=self._built,
+                )
             elif isinstance(action, Announce):
                 self._announce(action.operation)
         self._tell()
@@ -244,26 +268,15 @@ class VariantController:
     def _announce(self, operation: Operation) -> None:
         """Tell of a phase, and let go of a build that nobody waits for."""
         self._audit.entered(operation)
-        if operation.finished and self._build is not None:
-            self._build.cancel()
+        if operation.finished:
+            self._builds.let_go()
 
-    async def _run_build(self, operation_id: str, spec: PruneSpec) -> None:
-        """Build, then report how that went, unless the operation has ended meanwhile."""
-        limits = self._limits
-        outcome = await run_build(
-            self._builder,
-            operation_id,
-            spec,
-            in_use=self._fleet.in_use(self._rollout.state),
-            accuracy_floor=limits.accuracy_floor,
-            prepare_timeout_s=limits.prepare_timeout_s,
-            wall=self._clock.wall,
-        )
-        self._build = None
+    async def _built(self, outcome: Built | Broken) -> None:
+        """Take note of how a build went, unless its operation has ended meanwhile."""
         if isinstance(outcome, Built):
             self._standing.was_built(outcome.variant_id)
         await self._rollout.apply_or_end(
-            lambda state: outcome if state.operation is not None and state.operation.id == operation_id else None
+            lambda state: outcome if state.operation and state.operation.id == outcome.operation_id else None
         )
 
     def _tell(self) -> None:
@@ -280,19 +293,4 @@ class VariantController:
     def _settled(self, operation_id: str) -> bool:
         """Tell whether an operation has ended and is in effect wherever it shall be."""
         operation = self.operation(operation_id)
-        generation = operation.generation or 0
-        return operation.finished and self._fleet.reached(generation) == generation
-
-    def _restarted(self, state: RolloutState) -> Restarted:
-        limits, now = self._limits, self._clock.wall()
-        phase_s = limits.build_timeout_s if state.phase is Phase.BUILDING else limits.prepare_timeout_s
-        return Restarted(
-            accuracy_floor=limits.accuracy_floor,
-            now=now,
-            hold_until=now + limits.lease_s,
-            deadline=now + limits.lease_s + phase_s,
-        )
-
-
-def _new_id() -> str:
-    return uuid.uuid4().hex[:16]
+        return operation.finished and self._fleet.reached(operation.generation or 0) == (operation.generation or 0)

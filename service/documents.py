@@ -7,6 +7,7 @@ from typing import Any
 from pruning.variants import Manifest
 from service.fleet import CONTROL_ID
 from service.operations import Operation, RolloutState
+from service.policy import Policy
 from service.protocol import Peer, ReplicaReport
 
 
@@ -21,6 +22,9 @@ def operation_document(operation: Operation) -> dict[str, Any]:
         "achieved_sparsity": operation.achieved_sparsity,
         "accuracy": operation.accuracy,
         "generation": operation.generation,
+        "asked_by": operation.asked_by.value,
+        "reason": operation.reason,
+        "canary_fraction": operation.canary.fraction if operation.canary else 0.0,
         "error": operation.error,
         "error_type": operation.error_type.value if operation.error_type else None,
         "created_at": _moment(operation.created_at),
@@ -30,7 +34,7 @@ def operation_document(operation: Operation) -> dict[str, Any]:
 
 
 def status_document(
-    state: RolloutState, committed: Manifest, accuracy_floor: float, replicas: Iterable[ReplicaReport]
+    state: RolloutState, committed: Manifest, policy: Policy, replicas: Iterable[ReplicaReport]
 ) -> dict[str, Any]:
     """Return what ``GET /admin/sparsity`` shows."""
     evaluation = committed.evaluation
@@ -42,7 +46,8 @@ def status_document(
         "accuracy": evaluation.accuracy,
         "accuracy_interval": [evaluation.accuracy_low, evaluation.accuracy_high],
         "agreement": evaluation.agreement,
-        "accuracy_floor": accuracy_floor,
+        "accuracy_floor": policy.accuracy_floor,
+        "mode": policy.mode.value,
         "previous_variant": state.previous.variant_id if state.previous else None,
         "operation": operation_document(state.operation) if state.operation else None,
         "replicas": [

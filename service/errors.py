@@ -5,6 +5,7 @@
     ├── Unauthorized 401            missing or wrong bearer token
     ├── NotFound 404
     ├── Conflict 409                another change is running
+    ├── PreconditionFailed 412      another generation than the one that If-Match names
     ├── TooLarge 413                body, text or batch beyond a stated limit
     ├── UnsupportedMedia 415
     ├── Invalid 422                 well-formed, but not a value this service accepts
@@ -86,6 +87,12 @@ class Conflict(ServiceError):
     """Another change is running."""
 
     status, title, error_type = 409, "Conflict", "conflict"
+
+
+class PreconditionFailed(ServiceError):
+    """The generation is not the one that the request was made for."""
+
+    status, title, error_type = 412, "Precondition failed", "precondition"
 
 
 class TooLarge(ServiceError):

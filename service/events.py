@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pruning.spec import PruneSpec
-from service.operations import Cause, Operation
+from service.operations import Asker, Canary, Cause, Choice, Operation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,11 @@ class ChangeRequested:
     """Whether the committed variant is what a build of its own spec would give now, and is not below the floor."""
     now: float
     deadline: float
+    expected_generation: int | None = None
+    """The generation that whoever asks has seen; ``None`` takes any."""
+    canary: Canary | None = None
+    asked_by: Asker = Asker.OPERATOR
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,7 @@ class RollbackRequested:
     accuracy_floor: float
     now: float
     deadline: float
+    expected_generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,35 @@ class ReplicasReported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrialJudged:
+    """The trial of the running operation is over."""
+
+    operation_id: str
+    cause: Cause | None
+    """Why the variant is turned back; ``None`` if it is not."""
+    words: str
+    """What was seen."""
+    now: float
+    deadline: float
+    """For the commit, if it passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardTripped:
+    """The committed variant does not hold its agreement with the dense model."""
+
+    operation_id: str
+    variant_id: str
+    """The variant that it was seen of: another one may be committed meanwhile."""
+    reason: str
+    fallback: Choice
+    """Where to go if there is no previous variant that may be gone back to."""
+    accuracy_floor: float
+    now: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """Time has passed. ``waiting`` names the live replicas that have not prepared, for the words of the error."""
 
@@ -85,7 +120,17 @@ class Restarted:
     deadline: float
 
 
-Event = ChangeRequested | RollbackRequested | Built | Broken | ReplicasReported | Tick | Restarted
+Event = (
+    ChangeRequested
+    | RollbackRequested
+    | Built
+    | Broken
+    | ReplicasReported
+    | TrialJudged
+    | GuardTripped
+    | Tick
+    | Restarted
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """The live replicas together: what they say, and what they are told."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from service.events import ReplicasReported, Tick
 from service.leases import LeaseTable
 from service.operations import Phase, RolloutState
-from service.protocol import Desired, Peer, ReplicaReport, Staged
+from service.policy import Policy
+from service.protocol import Desired, Peer, ReplicaReport, Staged, Trial
 
 CONTROL_ID = "control"
 """The controller's own id among the peers."""
@@ -18,11 +19,14 @@ _VERSION_SPAN = 1 << 20
 class Fleet:
     """Reports in, orders out. Knows nothing of how a rollout goes on."""
 
-    def __init__(self, *, lease_s: float, ladder: tuple[str, ...], metrics_address: str) -> None:
+    def __init__(
+        self, *, lease_s: float, ladder: tuple[str, ...], metrics_address: str, policy: Callable[[], Policy]
+    ) -> None:
         """Begin with no replica; see ``VariantController`` for the arguments."""
         self._leases = LeaseTable(lease_s)
         self._ladder = ladder
         self._metrics_address = metrics_address
+        self._policy = policy
         self._draining = False
         self._orders: Desired | None = None
 
@@ -40,7 +44,7 @@ class Fleet:
         return self._draining
 
     def hear(self, report: ReplicaReport, now: float) -> bool:
-        """Take a report; tell whether it says anything new, its load apart."""
+        """Take a report; tell whether it says anything new, what it counts apart."""
         return self._leases.renew(report, now)
 
     def sweep(self, now: float) -> None:
@@ -74,8 +78,11 @@ class Fleet:
         """Return what every replica shall do; the same value for as long as nothing in it changes."""
         running = state.operation
         staged = None
-        if running is not None and running.phase is Phase.PREPARING and running.variant_id is not None:
+        trial = None
+        if running is not None and running.phase is not Phase.BUILDING and running.variant_id is not None:
             staged = Staged(operation_id=running.id, variant_id=running.variant_id)
+            if running.phase is Phase.TRYING and not running.passed and running.canary is not None:
+                trial = Trial(variant_id=running.variant_id, fraction=running.canary.fraction)
         known = self._orders
         orders = Desired(
             version=known.version if known else 0,
@@ -86,6 +93,8 @@ class Fleet:
             resident=self._ladder,
             draining=self._draining,
             peers=self.peers(),
+            policy=self._policy(),
+            trial=trial,
         )
         if known is None or orders != known:
             known = replace(orders, version=max(orders.version + 1, state.version * _VERSION_SPAN))

@@ -14,7 +14,7 @@ from typing import Any
 from pruning.errors import PruningError
 from service.errors import NotReady
 from service.newborn import ASK_AFRESH
-from service.protocol import ControlLink, Desired, EngineHolder, Peer, ReplicaReport, Staged
+from service.protocol import ControlLink, Desired, Door, EngineHolder, Peer, ReplicaReport, Staged
 from service.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Follower:
         metrics_address: str,
         link: ControlLink,
         holder: EngineHolder,
+        door: Door,
         max_lag_s: float = 120.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -52,6 +53,7 @@ class Follower:
             metrics_address: ``host:port`` of this replica's metrics page.
             link: line to the controller.
             holder: the engines.
+            door: the requests.
             max_lag_s: seconds behind the controller, by its own word, after which the replica is not healthy.
             monotonic: for tests.
         """
@@ -59,6 +61,7 @@ class Follower:
         self._metrics_address = metrics_address
         self._link = link
         self._holder = holder
+        self._door = door
         self._max_lag_s = max_lag_s
         self._monotonic = monotonic
         self._desired: Desired | None = None
@@ -145,7 +148,11 @@ class Follower:
         """Obey at once what needs no loading; leave the rest to the other loop."""
         before, self._desired = self._desired, desired
         if desired.draining and not (before and before.draining):
-            self._holder.start_draining()
+            self._door.start_draining()
+        if before is None or desired.policy != before.policy:
+            self._holder.heed(desired.policy)
+        if desired.trial != (before.trial if before else None):
+            self._holder.try_out(desired.trial)
         self._commit_if_loaded(desired)
         self._heard.set()
         if desired.generation <= self._holder.generation:
@@ -265,7 +272,8 @@ class Follower:
             failed_operation=failed_operation,
             failure=failure,
             metrics_address=self._metrics_address,
-            inflight=self._holder.inflight,
+            inflight=self._door.inflight,
+            tallies=self._door.tallies,
         )
 
 

@@ -1,9 +1,11 @@
 """What ``GET /info`` says: the text-embeddings-inference shape, and what only this service has to say."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+from pruning.variants import Manifest
 from service.engine import Live
 from service.settings import Settings
 
@@ -26,8 +28,8 @@ class ModelCard:
     """Cores that the engine computes on."""
 
 
-def info(card: ModelCard, live: Live, settings: Settings) -> dict[str, Any]:
-    """Return the body of ``GET /info``."""
+def info(card: ModelCard, live: Live, levels: Sequence[Manifest], settings: Settings) -> dict[str, Any]:
+    """Return the body of ``GET /info``; ``levels`` are those that a request may ask for."""
     engine = live.engine
     manifest = engine.manifest
     return {
@@ -61,6 +63,14 @@ def info(card: ModelCard, live: Live, settings: Settings) -> dict[str, Any]:
             "recover": manifest.spec.recover,
             "precision": manifest.spec.precision,
             "accuracy": manifest.evaluation.accuracy,
+            "levels": [
+                {
+                    "sparsity": level.spec.sparsity,
+                    "precision": level.spec.precision,
+                    "accuracy": level.evaluation.accuracy,
+                }
+                for level in levels
+            ],
             "max_queue_tokens": settings.max_queue_tokens,
             "max_text_characters": settings.max_text_characters,
             "max_body_bytes": settings.max_body_bytes,

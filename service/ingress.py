@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+from dataclasses import replace
 from typing import Annotated, Any
 
 import orjson
@@ -16,6 +17,7 @@ from service.bodies import read_json
 from service.deadlines import HEADER, LONGEST_MS, Deadline, deadline_of
 from service.errors import DeadlineExceeded, ServiceError, Unauthorized
 from service.info import ModelCard, info
+from service.levels import QUALITY_HEADER, SPARSITY_HEADER, Quality, wish_of
 from service.problems import install_problem_handlers, send_problem
 from service.runtime import InferenceRuntime
 from service.schemas import HubRequest, LabelScore, TeiRequest, parse
@@ -53,7 +55,8 @@ def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: Model
     async def classify(request: Request, schema: type[HubRequest] | type[TeiRequest]) -> Response:
         deadline = deadline_of(request.headers, request.state.arrived_at, settings.request_timeout_s)
         body = await _read_in_time(request, settings, deadline)
-        answer = await runtime.classify(parse(schema, body).query(), deadline)
+        query = parse(schema, body).query()
+        answer = await runtime.classify(replace(query, wish=wish_of(request.headers, query.wish)), deadline)
         return Response(answer.body, headers=answer.headers, media_type="application/json")
 
     @routes.post("/", responses=_answers(list[list[LabelScore]]), openapi_extra=_body(HubRequest))
@@ -71,7 +74,7 @@ def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: Model
     @routes.get("/info")
     async def show_info() -> Response:
         """Say which model and variant answer, and the limits."""
-        return _json(info(card, runtime.live, settings))
+        return _json(info(card, runtime.dial.live, runtime.dial.levels, settings))
 
     return routes
 
@@ -129,8 +132,22 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
         "description": "Milliseconds after which nobody waits for the answer any more; it is 504 then.",
         "schema": {"type": "integer", "minimum": 1, "maximum": LONGEST_MS},
     }
+    level = [
+        {
+            "name": SPARSITY_HEADER,
+            "in": "header",
+            "description": "Sparsity of the loaded level that shall answer, in place of the default one.",
+            "schema": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+        },
+        {
+            "name": QUALITY_HEADER,
+            "in": "header",
+            "description": "The same by quality: the densest level, the default one, or the sparsest allowed.",
+            "schema": {"enum": [quality.value for quality in Quality]},
+        },
+    ]
     return {
-        "parameters": [deadline],
+        "parameters": [deadline, *level],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, definitions)}}},
     }
 

@@ -34,7 +34,7 @@ class LeaseTable:
         return len(self._leases)
 
     def renew(self, report: ReplicaReport, now: float) -> bool:
-        """Take a report; tell whether it says anything new, its load apart.
+        """Take a report; tell whether it says anything new, what it counts apart.
 
         A replica that serves nothing yet only asks: it gets no lease.
         """
@@ -42,7 +42,9 @@ class LeaseTable:
             return False
         known = self._leases.get(report.replica_id)
         self._leases[report.replica_id] = _Lease(report, now)
-        return known is None or replace(known.report, inflight=report.inflight) != report
+        if known is None:
+            return True
+        return replace(known.report, inflight=report.inflight, tallies=report.tallies) != report
 
     def sweep(self, now: float) -> None:
         """Drop the replicas whose lease has run out. Call several times per lease.

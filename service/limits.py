@@ -1,4 +1,4 @@
-"""What the controller allows, how long it waits, and where it takes the time from."""
+"""How long the controller waits, and where it takes the time from."""
 
 import time
 from collections.abc import Callable
@@ -10,10 +10,8 @@ MAX_WAIT_S = 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlLimits:
-    """What the controller allows, and how long it waits."""
+    """How long the controller waits."""
 
-    accuracy_floor: float
-    """Accuracy below which nothing is promoted."""
     lease_s: float = 3.0
     """A replica silent for longer is taken for dead."""
     poll_s: float = 1.0

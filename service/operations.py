@@ -1,5 +1,6 @@
 """The values of a rollout: what is committed, the operation that runs, and those that have ended."""
 
+import uuid
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -23,21 +24,41 @@ class Phase(StrEnum):
 
     BUILDING = "building"
     PREPARING = "preparing"
+    TRYING = "trying"
+    """A share of the requests is answered by it."""
     COMMITTED = "committed"
     FAILED = "failed"
     ROLLED_BACK = "rolled_back"
+
+
+class Asker(StrEnum):
+    """Who wanted an operation."""
+
+    OPERATOR = "operator"
+    GOVERNOR = "governor"
+    """The service, to hold its latency."""
+    GUARD = "guard"
+    """The service, because the committed variant does not hold its agreement."""
 
 
 class Cause(StrEnum):
     """Why an operation did not commit: its public ``error_type``."""
 
     ACCURACY_FLOOR = "accuracy_floor"
+    AGREEMENT = "agreement"
     BUILD = "build"
     CANCELLED = "cancelled"
     DEADLINE = "deadline"
+    ERRORS = "errors"
     INTERNAL = "internal"
+    LATENCY = "latency"
     REPLICA = "replica"
     STORAGE = "storage"
+
+
+def new_operation_id() -> str:
+    """Return an id that no other operation has."""
+    return uuid.uuid4().hex[:16]
 
 
 def same_cut(one: PruneSpec, other: PruneSpec) -> bool:
@@ -55,6 +76,27 @@ class Choice:
     accuracy: float
     operation_id: str | None
     """The last operation that asked for it; None for the variant of the first start."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """Return the choice of a stored variant that no operation asked for."""
+        return cls(
+            variant_id=manifest.variant_id,
+            spec=manifest.spec,
+            achieved_sparsity=manifest.achieved_sparsity,
+            accuracy=manifest.evaluation.accuracy,
+            operation_id=None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """How a variant is tried before it is committed."""
+
+    fraction: float
+    """Share of the requests that it answers, above 0."""
+    seconds: float
+    """Longest trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +117,13 @@ class Operation:
     """The generation under which it was committed."""
     error: str | None = None
     error_type: Cause | None = None
+    canary: Canary | None = None
+    """``None`` commits without a trial."""
+    passed: bool = False
+    """Whether its trial went well; it is then committed as soon as every live replica is prepared."""
+    asked_by: Asker = Asker.OPERATOR
+    reason: str | None = None
+    """Why the service asked for it, in words; None where an operator did."""
 
     @property
     def phase(self) -> Phase:
@@ -84,7 +133,7 @@ class Operation:
     @property
     def finished(self) -> bool:
         """Tell whether nothing will change any more."""
-        return self.phase not in (Phase.BUILDING, Phase.PREPARING)
+        return self.phase not in (Phase.BUILDING, Phase.PREPARING, Phase.TRYING)
 
     @property
     def created_at(self) -> float:
@@ -98,7 +147,7 @@ class Operation:
 
     def durations_s(self) -> dict[str, float]:
         """Return the seconds spent in each phase that is over, and in ``total`` once all are."""
-        names = {Phase.BUILDING: "build", Phase.PREPARING: "prepare"}
+        names = {Phase.BUILDING: "build", Phase.PREPARING: "prepare", Phase.TRYING: "try"}
         steps = zip(self.entered, self.entered[1:], strict=False)
         durations = {names[phase]: end - start for (phase, start), (_, end) in steps}
         if self.finished_at is not None:
@@ -120,20 +169,16 @@ class RolloutState:
     """The one that runs."""
     history: tuple[Operation, ...] = ()
     """Finished operations, oldest first, at most ``HISTORY_LIMIT``."""
+    distrusted: tuple[str, ...] = ()
+    """Variants that the guard turned back: none is gone back to by a rollback, and the governor leaves them out. One
+    that is committed again, because an operator asked for it by name, is trusted again."""
     hold_until: float = 0.0
     """No commit before this moment, so that every live replica can be heard first."""
 
     @classmethod
     def first(cls, manifest: Manifest) -> Self:
         """Return the state of a service where nothing but ``manifest``'s variant was ever committed."""
-        committed = Choice(
-            variant_id=manifest.variant_id,
-            spec=manifest.spec,
-            achieved_sparsity=manifest.achieved_sparsity,
-            accuracy=manifest.evaluation.accuracy,
-            operation_id=None,
-        )
-        return cls(version=1, generation=1, committed=committed)
+        return cls(version=1, generation=1, committed=Choice.of(manifest))
 
     @property
     def phase(self) -> Phase | None:

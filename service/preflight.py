@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pruning.errors import StoreError
 from pruning.variants import VariantStore
 from pruning.workbench import Workbench
-from service.floor import accuracy_floor
+from service.policy_desk import PolicyDesk
 from service.standing import Standing
 from service.state import StateFile
 
@@ -37,15 +37,17 @@ def check_floor(
         store: holds ``ladder``.
         ladder: variants as they are built now, dense first.
         initial: the variant that is served where nothing was ever committed.
-        configured_floor: the accuracy floor that was set, if one was.
-        state_file: says what was committed.
+        configured_floor: the accuracy floor of the settings, if they have one; what was set while the service ran
+            counts before it.
+        state_file: says what was committed; the policy stands beside it.
 
     Raises:
         BelowFloor: nothing was ever committed, and the initial variant is below the floor.
         StoreError: the state or a manifest cannot be read.
     """
-    floor = accuracy_floor(configured_floor, store.manifest(ladder[0]).evaluation.accuracy)
-    standing = Standing(store, tuple(ladder), floor)
+    dense = store.manifest(ladder[0]).evaluation.accuracy
+    desk = PolicyDesk.of(state_file.path.parent, configured_floor, dense)
+    standing = Standing(store, tuple(ladder), lambda: desk.policy.accuracy_floor)
     state = state_file.read()
     if state is None:
         standing.first_state(initial)

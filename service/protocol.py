@@ -1,4 +1,4 @@
-"""The words that the controller and its replicas exchange, and the three seams between the parts.
+"""The words that the controller and its replicas exchange, and the seams between the parts.
 
 Frozen values only: they travel between processes. Nothing here imports Ray, so both halves of the protocol are
 tested without a cluster.
@@ -10,6 +10,8 @@ from typing import Protocol
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
 from service.operations import Cause
+from service.policy import Policy
+from service.tally import Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,14 @@ class Staged:
 
     operation_id: str
     variant_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """The staged variant answers a share of the requests that name no level."""
+
+    variant_id: str
+    fraction: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,8 @@ class Desired:
     draining: bool
     """True once the service is stopping: finish what is in flight, take nothing new."""
     peers: tuple[Peer, ...]
+    policy: Policy
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +75,8 @@ class ReplicaReport:
     metrics_address: str
     inflight: int
     """Requests accepted and not yet answered."""
+    tallies: tuple[Tally, ...] = ()
+    """What it counted of each variant since it started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +121,11 @@ class EngineHolder(Protocol):
     async def keep_resident(self, variant_ids: tuple[str, ...]) -> None:
         """Load these variants where they are not yet, and let go of others that are neither live nor staged."""
 
-    def start_draining(self) -> None:
-        """Refuse new requests; those in flight are answered."""
+    def heed(self, policy: Policy) -> None:
+        """Choose levels and sample requests by this policy from now on."""
+
+    def try_out(self, trial: Trial | None) -> None:
+        """Let a loaded variant answer a share of the requests from now on; ``None`` ends that."""
 
     @property
     def generation(self) -> int:
@@ -118,6 +135,17 @@ class EngineHolder(Protocol):
     def variant_id(self) -> str:
         """The variant that answers now."""
 
+
+class Door(Protocol):
+    """A replica's requests, as its follower sees them."""
+
+    def start_draining(self) -> None:
+        """Refuse new requests; those in flight are answered."""
+
     @property
     def inflight(self) -> int:
         """Requests accepted and not yet answered."""
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        """What was counted of each variant since the replica started."""

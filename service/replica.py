@@ -65,11 +65,17 @@ class ModelReplica:
             threads=threads,
             peers=lambda: self._peers(),
         )
-        self._follower = Follower(replica_id=self._name, metrics_address=address, link=link, holder=self._runtime)
+        self._follower = Follower(
+            replica_id=self._name,
+            metrics_address=address,
+            link=link,
+            holder=self._runtime.dial,
+            door=self._runtime,
+        )
         self._runtime.start()
         if not await self._follower.start(CATCH_UP_TIMEOUT_S):
-            await check_still_committed(state_file, self._runtime.generation)
-        logger.info("replica=%s generation=%d device=%s", self._name, self._runtime.generation, device)
+            await check_still_committed(state_file, self._runtime.dial.generation)
+        logger.info("replica=%s generation=%d device=%s", self._name, self._runtime.dial.generation, device)
         card = ModelCard(model_id=settings.model, digest=base.digest, version=VERSION, threads=threads)
         api_key = settings.api_key.get_secret_value() if settings.api_key else None
         self._api = build_inference_api(self._runtime, settings, card, api_key)

@@ -1,10 +1,9 @@
-"""What a route calls: texts in, a finished answer out, every stage timed; and what the follower drives.
+"""What a route calls: texts in, a finished answer out, every stage timed.
 
 One request: check -> tokenize -> wait for a batch -> forward pass -> rank labels -> bytes and headers.
 """
 
 import asyncio
-import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -20,21 +19,23 @@ from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
 from service.batcher import Answered, TokenBatcher
 from service.classification import rank
 from service.deadlines import Deadline
+from service.dial import Dial
 from service.engine import Live
-from service.errors import DeadlineExceeded, NotReady
+from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 from service.inflight import Exchange, InFlight
 from service.lanes import Lanes
 from service.metrics import ReplicaMetrics
 from service.metrics_merge import PeerPages, merge_pages
+from service.policy import Policy
 from service.protocol import Peer
 from service.schedule import Lane
 from service.schemas import Query
 from service.settings import Settings
 from service.shelf import EngineShelf
-from service.text_limits import check_lengths, check_texts, parts
-
-INLINE_CHARACTERS = 4096
-"""Characters that are tokenized on the event loop (about a millisecond); more go to a thread."""
+from service.tally import Tally
+from service.tally_book import TallyBook
+from service.text_limits import check_texts
+from service.tokenizing import tokenized
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Answer:
 
 
 class InferenceRuntime:
-    """The data plane of one replica. Implements ``EngineHolder``; every method runs on the event loop."""
+    """The data plane of one replica. Implements ``Door``; every method runs on the event loop."""
 
     def __init__(
         self,
@@ -71,6 +72,8 @@ class InferenceRuntime:
             peers: the live processes whose pages ``metrics_page`` merges; this one may be among them.
         """
         self._shelf = shelf
+        self.dial = Dial(shelf, metrics, Policy(accuracy_floor=settings.accuracy_floor or 0.0))
+        """What the follower turns."""
         self._tokenizer = tokenizer
         self._metrics = metrics
         self._settings = settings
@@ -79,9 +82,9 @@ class InferenceRuntime:
         self._pages = PeerPages()
         self._lanes = Lanes.start(threads, side_by_side=shelf.live.engine.side_by_side)
         self._batcher = TokenBatcher[Live, Encoded](
-            lambda: shelf.live,
+            self.dial.snapshot,
             _predict,
-            level=lambda: shelf.live.engine,
+            level=lambda engine: engine or shelf.live.engine,
             max_batch_tokens=settings.max_batch_tokens,
             max_batch_s=settings.max_batch_ms / 1e3,
             max_queue_tokens=settings.max_queue_tokens,
@@ -91,6 +94,7 @@ class InferenceRuntime:
         )
         self._inflight = InFlight(metrics)
         self._draining = False
+        self._book = TallyBook()
         self._observe_stage = {
             stage: metrics.stage_duration.labels(stage).observe
             for stage in ("tokenization", "queue", "inference", "serialization")
@@ -100,7 +104,6 @@ class InferenceRuntime:
             queue_limit_tokens=lambda: self._batcher.queue_limit_tokens,
             in_flight=lambda: self._inflight.count,
         )
-        self._show_variant()
 
     def check_ready(self) -> None:
         """Return if new requests are taken.
@@ -138,37 +141,27 @@ class InferenceRuntime:
         started = time.perf_counter()
         deadline = deadline or Deadline.in_seconds(self._settings.request_timeout_s)
         check_texts(query.texts, self._settings)
+        engine = self.dial.engine_for(query.wish)
         try:
             async with asyncio.timeout_at(deadline.at):
-                sequences = await self._tokenize(query)
-                tokenized = time.perf_counter()
-                answered = await self._batcher.submit(sequences, deadline)
+                sequences = await tokenized(self._tokenizer, query, self._shelf.live.engine.max_length)
+                encoded = time.perf_counter()
+                answered = await self._batcher.submit(sequences, deadline, engine)
+        except InferenceFailed:
+            self._book.failed(self.dial.snapshot(engine).engine.manifest.variant_id)
+            raise
         except TimeoutError:
             raise DeadlineExceeded(f"No answer within {deadline}; the service is busy.") from None
         ran = time.perf_counter()
         ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)
         body = orjson.dumps(ranked if query.nested else ranked[0])
         finished = time.perf_counter()
-        self._observe_stage["tokenization"](tokenized - started)
+        self._book.answered(answered.snapshot.engine.manifest.variant_id, finished - started)
+        self._observe_stage["tokenization"](encoded - started)
         self._observe_stage["queue"](answered.queue_s)
         self._observe_stage["inference"](answered.inference_s)
         self._observe_stage["serialization"](finished - ran)
-        return Answer(body, self._headers(sequences, answered, tokenized - started, finished - started))
-
-    async def _tokenize(self, query: Query) -> list[Encoded]:
-        """Return the tokens of every text, none longer than the model's positions."""
-        limit = self._shelf.live.engine.max_length
-        encode = functools.partial(
-            self._tokenizer.encode,
-            query.texts,
-            max_length=limit,
-            truncate=query.truncate,
-            direction=query.direction,
-        )
-        characters = sum(len(part) for text in query.texts for part in parts(text))
-        sequences = encode() if characters <= INLINE_CHARACTERS else await asyncio.to_thread(encode)
-        check_lengths(sequences, limit)
-        return sequences
+        return Answer(body, self._headers(sequences, answered, encoded - started, finished - started))
 
     def _headers(
         self, sequences: Sequence[Encoded], answered: Answered[Live], tokenization_s: float, total_s: float
@@ -219,14 +212,14 @@ class InferenceRuntime:
         return _headers_of(self._shelf.live)
 
     @property
-    def live(self) -> Live:
-        """What answers now."""
-        return self._shelf.live
-
-    @property
     def inflight(self) -> int:
         """Requests accepted and not yet answered."""
         return self._inflight.count
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        """What was counted of each variant since the replica started."""
+        return self._book.read()
 
     @property
     def serving(self) -> bool:
@@ -239,44 +232,6 @@ class InferenceRuntime:
         pages = await self._pages.fetch(peers)
         self._metrics.peer_failures.inc(len(peers) - len(pages))
         return merge_pages([(self._replica_id, self._metrics.page()), *pages.items()])
-
-    @property
-    def generation(self) -> int:
-        """The generation that answers now."""
-        return self._shelf.live.generation
-
-    @property
-    def variant_id(self) -> str:
-        """The variant that answers now."""
-        return self._shelf.live.engine.manifest.variant_id
-
-    async def stage(self, variant_id: str) -> None:
-        """Load, warm and probe a variant beside the live one; raises on any failure, the live one untouched."""
-        with self._metrics.stage_variant.time():
-            try:
-                await self._shelf.stage(variant_id)
-            except Exception:
-                self._metrics.swaps.labels("failed").inc()
-                raise
-
-    def commit(self, generation: int, variant_id: str) -> None:
-        """Let a loaded variant answer from the next batch on, under ``generation``; KeyError if it is not loaded."""
-        self._shelf.commit(generation, variant_id)
-        self._metrics.swaps.labels("committed").inc()
-        self._show_variant()
-
-    def drop_staged(self) -> None:
-        """Forget the staged variant, if there is one."""
-        if self._shelf.drop_staged():
-            self._metrics.swaps.labels("dropped").inc()
-
-    async def keep_resident(self, variant_ids: tuple[str, ...]) -> None:
-        """Load these variants where they are not yet, and let go of others; ExceptionGroup of what failed."""
-        await self._shelf.keep_resident(variant_ids)
-
-    def _show_variant(self) -> None:
-        live = self._shelf.live
-        self._metrics.set_variant(live.engine.manifest, live.generation, live.engine.name)
 
 
 def _headers_of(live: Live) -> dict[str, str]:

@@ -4,7 +4,7 @@ The two routes read a flat list of two strings differently, as the services they
 ``POST /`` (Hugging Face) takes it for a batch of two texts, ``POST /predict`` (text-embeddings-inference) for one pair.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError, WithJsonSchema
@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from pruning.tokenization import Direction, Text
 from service.classification import Activation, Ranking
 from service.errors import Invalid
+from service.levels import Quality, Wish
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -33,6 +34,8 @@ class Query:
     """Cut texts that are longer than the model's positions, rather than refuse them."""
     direction: Direction
     ranking: Ranking
+    wish: Wish = field(default_factory=Wish)
+    """The level that it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,22 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class HubParameters(_Strict):
+class LevelParameters(_Strict):
+    """Which level answers: ours alone, on every route that classifies."""
+
+    sparsity: float | None = Field(
+        default=None, ge=0, lt=1, allow_inf_nan=False, description="Sparsity of the loaded level that shall answer."
+    )
+    quality: Annotated[Quality, Field(strict=False)] | None = Field(
+        default=None, description="The densest level, the default one, or the sparsest that the service allows."
+    )
+
+    def wish(self) -> Wish:
+        """Return what is asked of the dial."""
+        return Wish(sparsity=self.sparsity, quality=self.quality)
+
+
+class HubParameters(LevelParameters):
     """Parameters of the Hugging Face text-classification task."""
 
     top_k: int | None = Field(default=None, ge=1, description="Labels in the answer, best first. Default: all.")
@@ -163,6 +181,7 @@ class HubRequest(_Strict):
             truncate=parameters.truncation not in (False, "do_not_truncate"),
             direction=parameters.truncation_direction,
             ranking=Ranking(activation=parameters.function_to_apply, top_k=parameters.top_k),
+            wish=parameters.wish(),
         )
 
 
@@ -177,6 +196,7 @@ class TeiRequest(_Strict):
         default=Direction.RIGHT, description="The end at which a long text is cut."
     )
     raw_scores: bool = Field(default=False, description="Answer logits instead of probabilities.")
+    parameters: LevelParameters | None = None
 
     def query(self) -> Query:
         """Return the query; the answer to a single input is flat."""
@@ -186,6 +206,7 @@ class TeiRequest(_Strict):
             truncate=self.truncate is not False,
             direction=self.truncation_direction,
             ranking=Ranking(activation=Activation.NONE if self.raw_scores else None),
+            wish=(self.parameters or LevelParameters()).wish(),
         )
 
 

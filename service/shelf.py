@@ -52,6 +52,11 @@ class EngineShelf:
         return self._live
 
     @property
+    def resident(self) -> tuple[Engine, ...]:
+        """The levels that are kept loaded for whoever asks for one."""
+        return tuple(self._resident.values())
+
+    @property
     def loaded(self) -> dict[str, Engine]:
         """Every engine in memory by its variant."""
         held = [self._previous, self._staged, *self._resident.values(), self._live.engine]

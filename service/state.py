@@ -9,13 +9,15 @@ from typing import Any
 from pruning.errors import StoreError
 from pruning.files import digest_of, write_json
 from pruning.spec import PruneSpec
-from service.operations import Cause, Choice, Kind, Operation, Phase, RolloutState
+from service.operations import Asker, Canary, Cause, Choice, Kind, Operation, Phase, RolloutState
 
 STATE = "state.json"
 """Name of the file in a store."""
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised whenever the file's members change."""
+READABLE = (1, SCHEMA)
+"""What a file of schema 1 lacks, trials and the guard, has its usual values."""
 
 
 class StateFileError(StoreError):
@@ -55,7 +57,7 @@ class StateFile:
             schema, checksum, state = values["schema"], values["sha256"], values["state"]
         except (ValueError, KeyError, TypeError):
             raise self._damaged("is not the JSON that was written") from None
-        if schema != SCHEMA:
+        if schema not in READABLE:
             raise self._damaged(f"has schema {schema!r}, this version reads {SCHEMA}")
         if digest_of(state) != checksum:
             raise self._damaged(f"does not match its checksum {str(checksum)[:12]}")
@@ -108,6 +110,7 @@ def _state(values: Mapping[str, Any]) -> RolloutState:
             "previous": _choice(values["previous"]) if values["previous"] else None,
             "operation": _operation(values["operation"]) if values["operation"] else None,
             "history": tuple(_operation(operation) for operation in values["history"]),
+            "distrusted": tuple(values.get("distrusted", ())),
         }
     )
 
@@ -124,5 +127,7 @@ def _operation(values: Mapping[str, Any]) -> Operation:
             "spec": PruneSpec.from_dict(values["spec"]),
             "entered": tuple((Phase(phase), moment) for phase, moment in values["entered"]),
             "error_type": Cause(values["error_type"]) if values["error_type"] else None,
+            "canary": Canary(**values["canary"]) if values.get("canary") else None,
+            "asked_by": Asker(values.get("asked_by", Asker.OPERATOR)),
         }
     )

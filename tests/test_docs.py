@@ -24,6 +24,7 @@ from service.info import info
 from service.ingress import build_inference_api
 from service.metrics import ReplicaMetrics
 from service.operations import Cause, Phase
+from service.policy import Policy
 from service.settings import Settings
 from tests.service.control_parts import make_control
 from tests.service.fake_admin import COMMITTED, status_of
@@ -89,7 +90,7 @@ def routes_of(api: FastAPI, prefix: str = "") -> Iterator[str]:
 
 def test_every_route_is_described_and_no_other(inference_api: FastAPI, admin_api: FastAPI) -> None:
     routes = {*routes_of(inference_api), *routes_of(admin_api, "/admin")}
-    assert len(routes) == 13
+    assert len(routes) == 16
     described = set(re.findall(r"^\| `((?:GET|PUT|POST|DELETE|PATCH) /\S*)` \|", REFERENCE, re.MULTILINE))
     assert described - {"GET /docs", "GET /admin/docs"} == routes
     assert inference_api.docs_url == "/docs" and admin_api.docs_url == "/docs"
@@ -155,8 +156,9 @@ def test_the_examples_have_the_members_of_the_real_answers(tiny_model_dir: Path)
     assert shown["operation"].keys() == COMMITTED.keys()
     assert shown["status"].keys() == state.keys()
     assert shown["status"]["replicas"][0].keys() == state["replicas"][0].keys()
-    assert shown["info"].keys() == info(CARD, runtime.live, Settings()).keys()
-    assert shown["info"]["sparsedial"].keys() == info(CARD, runtime.live, Settings())["sparsedial"].keys()
+    assert shown["info"].keys() == info(CARD, runtime.dial.live, [], Settings()).keys()
+    assert shown["info"]["sparsedial"].keys() == info(CARD, runtime.dial.live, [], Settings())["sparsedial"].keys()
+    assert shown["policy"].keys() == Policy(accuracy_floor=0.8).as_dict().keys()
     assert shown["problem"].keys() == {*ServiceError("x").problem("id"), "retry_after_s"}
 
 

@@ -17,6 +17,8 @@ from service.control_metrics import ControlMetrics
 from service.controller import VariantController
 from service.limits import Clock, ControlLimits
 from service.operations import Choice, RolloutState
+from service.policy import Policy
+from service.policy_desk import POLICY, PolicyDesk
 from service.protocol import Desired, Refusal, ReplicaReport
 from service.state import StateFile
 
@@ -157,9 +159,8 @@ def make_control(
     builder, clock, metrics = FakeBuilder(store), SetClock(), ControlMetrics()
     file = StateFile(root / "state.json")
     controller = VariantController(
-        limits=ControlLimits(
-            accuracy_floor=floor, poll_s=poll_s, tick_s=tick_s, build_timeout_s=60.0, prepare_timeout_s=30.0
-        ),
+        limits=ControlLimits(poll_s=poll_s, tick_s=tick_s, build_timeout_s=60.0, prepare_timeout_s=30.0),
+        desk=PolicyDesk(root / POLICY, Policy(accuracy_floor=floor), dense_accuracy=0.9),
         builder=builder,
         state_file=file,
         store=store,

@@ -9,7 +9,8 @@ import pytest
 from fastapi import FastAPI
 
 from pruning.spec import Recover
-from service.admin import MAX_BODY_BYTES, build_admin_api, parse_spec
+from service.admin import MAX_BODY_BYTES, build_admin_api
+from service.change_requests import parse_spec
 from tests.service.control_parts import DENSE, FLOOR, Control, ModelReplica, id_of, make_control, until
 
 TOKEN = "s3cret-tökèn"
@@ -48,7 +49,7 @@ async def admin(tmp_path: Path) -> AsyncIterator[Admin]:
     control.clock.now += 4.0
     replica = ModelReplica(control.controller)
     following = asyncio.create_task(replica.follow())
-    await until(lambda: bool(control.controller.status()["replicas"]))
+    await until(lambda: bool(control.controller.view.status()["replicas"]))
     transport = httpx.ASGITransport(app=mounted(control))
     async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=AUTH) as client:
         yield Admin(control, client, replica)
@@ -82,6 +83,7 @@ async def test_the_dial_says_what_is_served(admin: Admin) -> None:
         "accuracy_interval": [0.88, 0.92],
         "agreement": 0.97,
         "accuracy_floor": FLOOR,
+        "mode": "manual",
         "previous_variant": None,
         "operation": None,
         "replicas": [{"id": "r1", "generation": 1, "variant": id_of(DENSE)}],
@@ -109,6 +111,9 @@ async def test_a_change_that_is_waited_for_is_answered_when_committed(admin: Adm
         "achieved_sparsity": 0.5,
         "accuracy": 0.9,
         "generation": 2,
+        "asked_by": "operator",
+        "reason": None,
+        "canary_fraction": 0.0,
         "error": None,
         "error_type": None,
     }
@@ -373,3 +378,69 @@ def test_the_ladders_recovery_is_the_usual_one_of_its_own_pattern_alone() -> Non
     assert parse_spec({"sparsity": 0.5, "pattern": "structured"}, ("fisher",), usual).recover is Recover.SEQUENTIAL
     assert parse_spec({"sparsity": 0.5, "recover": "none"}, ("fisher",), usual).recover is Recover.NONE
     assert parse_spec({"sparsity": 0.5, "pattern": "unstructured"}, ("fisher",), usual).recover is Recover.NONE
+
+
+async def test_the_policy_is_read_changed_in_part_and_told_to_replicas(admin: Admin) -> None:
+    usual = (await admin.client.get("/admin/policy")).json()
+    assert (usual["mode"], usual["accuracy_floor"]) == ("manual", FLOOR)
+    answer = await admin.client.put("/admin/policy", json={"max_sparsity": 0.6, "accuracy_floor": 0.5})
+    assert answer.json() == {**usual, "max_sparsity": 0.6, "accuracy_floor": 0.5}
+    assert (await admin.client.get("/admin/policy")).json() == answer.json()
+    assert (await admin.replica.ask()).policy.max_sparsity == 0.6
+    assert (await admin.client.get("/admin/sparsity")).json()["accuracy_floor"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"canary_fraction": 1.5}, {"min_sparsity": 0.7, "max_sparsity": 0.2}, {"accuracy_floor": 0.95}, {"x": 1}],
+)
+async def test_a_policy_that_contradicts_itself_changes_nothing(admin: Admin, members: dict[str, Any]) -> None:
+    before = (await admin.client.get("/admin/policy")).json()
+    assert is_problem(await admin.client.put("/admin/policy", json=members), 422, "validation")
+    assert (await admin.client.get("/admin/policy")).json() == before
+
+
+async def test_a_lowered_floor_lets_through_what_was_refused(admin: Admin) -> None:
+    admin.control.builder.accuracy = FLOOR - 0.1
+    refused = await admin.client.put("/admin/sparsity?wait=30", json={"sparsity": 0.5})
+    assert is_problem(refused, 422, "accuracy_floor")
+    await admin.client.put("/admin/policy", json={"accuracy_floor": 0.5})
+    answer = await admin.client.put("/admin/sparsity?wait=30", json={"sparsity": 0.5})
+    assert answer.json()["phase"] == "committed"
+
+
+@pytest.mark.parametrize("route", ["PUT /admin/sparsity", "POST /admin/rollback"])
+async def test_a_change_made_for_an_old_generation_is_refused(admin: Admin, route: str) -> None:
+    method, path = route.split()
+    old = (await admin.client.get("/admin/sparsity")).headers["etag"]
+    await admin.client.put("/admin/sparsity?wait=30", json={"sparsity": 0.5}, headers={"if-match": old})
+    answer = await admin.client.request(method, path, json={"sparsity": 0.7}, headers={"if-match": old})
+    assert is_problem(answer, 412, "precondition") and answer.json()["generation"] == 2
+    answer = await admin.client.request(method, path, json={"sparsity": 0.7}, headers={"if-match": "2"})
+    assert is_problem(answer, 400, "bad_request")
+    answer = await admin.client.request(method, path, json={"sparsity": 0.7}, headers={"if-match": '"2"'})
+    assert answer.status_code == 202
+
+
+@pytest.mark.parametrize(("canary", "fraction"), [(None, 0.0), (False, 0.0), (0.25, 0.25)])
+async def test_a_change_says_how_it_is_tried(admin: Admin, canary: Any, fraction: float) -> None:
+    answer = await admin.client.put("/admin/sparsity", json={"sparsity": 0.5, "canary": canary})
+    assert answer.json()["canary_fraction"] == fraction
+
+
+@pytest.mark.parametrize("canary", [1.5, True, "0.1", -0.1, []])
+async def test_a_canary_that_is_no_share_is_refused(admin: Admin, canary: Any) -> None:
+    answer = await admin.client.put("/admin/sparsity", json={"sparsity": 0.5, "canary": canary})
+    assert is_problem(answer, 422, "validation") and "canary" in answer.json()["detail"]
+
+
+async def test_the_phases_of_a_change_are_events(admin: Admin) -> None:
+    await admin.client.put("/admin/sparsity?wait=30", json={"sparsity": 0.5})
+    await admin.client.put("/admin/policy", json={"max_sparsity": 0.5})
+    told = []
+    async for event in admin.control.controller.view.log.follow(0, silence_s=1.0):
+        assert event is not None
+        told.append(event.data.get("phase", event.kind))
+        if event.kind == "policy":
+            break
+    assert told == ["building", "preparing", "committed", "policy"]

@@ -41,7 +41,7 @@ class Level:
 
 
 LEVEL = Level()
-ANY: dict[str, Any] = {"level": lambda: LEVEL, "max_batch_s": 1e6}
+ANY: dict[str, Any] = {"level": lambda choice: LEVEL, "max_batch_s": 1e6}
 """Batches may take any time."""
 
 
@@ -127,10 +127,10 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     executor, model, clock = SteppedExecutor(), Model(set(poisoned)), itertools.count()
     batcher = TokenBatcher[int, Sequence_](
-        lambda: next(clock),
+        lambda choice: next(clock),
         model,
         max_batch_tokens=budget,
-        level=lambda: LEVEL,
+        level=lambda choice: LEVEL,
         max_batch_s=batch_s,
         max_queue_tokens=queue,
         max_queue_s=queue_s,
@@ -284,7 +284,7 @@ async def test_only_the_guilty_request_of_a_batch_fails() -> None:
 async def test_a_result_with_rows_missing_fails_and_does_not_shift_answers() -> None:
     executor = SteppedExecutor()
     batcher = TokenBatcher[int, Sequence_](
-        lambda: 0,
+        lambda choice: 0,
         lambda snapshot, sequences: [],
         **ANY,
         max_batch_tokens=8,
@@ -302,7 +302,7 @@ async def test_a_result_with_rows_missing_fails_and_does_not_shift_answers() -> 
 
 
 async def test_a_failing_snapshot_fails_requests_and_not_the_batcher() -> None:
-    def no_snapshot() -> int:
+    def no_snapshot(choice: object) -> int:
         raise Poison
 
     batcher = TokenBatcher[int, Sequence_](
@@ -478,7 +478,7 @@ async def test_draining_refuses_new_requests_and_waits_for_the_accepted_ones() -
 
 async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up() -> None:
     batcher = TokenBatcher[int, Sequence_](
-        lambda: 0,
+        lambda choice: 0,
         Model(),
         **ANY,
         max_batch_tokens=8,
@@ -497,7 +497,7 @@ async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up
 async def test_real_threads_answer_a_hundred_requests_each_with_its_own_rows(cores: int) -> None:
     lanes = Lanes.start(cores, side_by_side=True)
     batcher = TokenBatcher[int, Sequence_](
-        lambda: 0, Model(), **ANY, max_batch_tokens=64, max_queue_tokens=10_000, max_queue_s=100.0, lanes=lanes
+        lambda choice: 0, Model(), **ANY, max_batch_tokens=64, max_queue_tokens=10_000, max_queue_s=100.0, lanes=lanes
     )
     batcher.start()
     answers = await asyncio.gather(*(batcher.submit([Sequence_(i, 1 + i % 7)]) for i in range(100)))
@@ -575,3 +575,34 @@ async def _play(plan: list[tuple[Any, ...]], narrow: int) -> None:
     begun = sorted(zip(b.model.snapshots, b.model.batches, strict=True), key=lambda run: run[0])
     starts = list(dict.fromkeys(request for _, batch in begun for request in requests_of(batch)))
     assert starts == sorted(starts)
+
+
+async def test_requests_of_different_choices_run_apart_each_on_its_own_snapshot() -> None:
+    executor, ran = SteppedExecutor(), []
+
+    def run(snapshot: str, sequences: Sequence[Sequence_]) -> list[tuple[str, int]]:
+        ran.append((snapshot, [sequence.request for sequence in sequences]))
+        return [(snapshot, sequence.request) for sequence in sequences]
+
+    batcher = TokenBatcher[str, Sequence_](
+        lambda choice: f"on {choice}",
+        run,
+        **ANY,
+        max_batch_tokens=64,
+        max_queue_tokens=64,
+        max_queue_s=1e6,
+        lanes=Lanes(executor),
+    )
+    batcher.start()
+    choices = [None, "sparse", None, "sparse", "dense"]
+    tasks = [
+        asyncio.create_task(batcher.submit([Sequence_(number, 1)], choice=choice))
+        for number, choice in enumerate(choices)
+    ]
+    await settle()
+    while not all(task.done() for task in tasks):
+        executor.step()
+        await settle()
+    assert [task.result().rows for task in tasks] == [[(f"on {one}", number)] for number, one in enumerate(choices)]
+    assert ran == [("on None", [0, 2]), ("on sparse", [1, 3]), ("on dense", [4])]
+    await batcher.stop()

@@ -15,7 +15,7 @@ IN_USE = frozenset({id_of(HALF)})
 
 async def outcome_of(builder: FakeBuilder) -> Built | Broken:
     return await run_build(
-        builder, "op1", HALF, in_use=IN_USE, accuracy_floor=FLOOR, prepare_timeout_s=30.0, wall=lambda: 5.0
+        builder, "op1", HALF, in_use=IN_USE, accuracy_floor=lambda: FLOOR, prepare_timeout_s=30.0, wall=lambda: 5.0
     )
 
 

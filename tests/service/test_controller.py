@@ -40,7 +40,7 @@ async def following(controller: VariantController, *replicas: ModelReplica) -> A
     """Replicas that follow while the block runs, each known to the controller from the start."""
     tasks = [asyncio.create_task(replica.follow()) for replica in replicas]
     try:
-        await until(lambda: len(controller.status()["replicas"]) == len(replicas))
+        await until(lambda: len(controller.view.status()["replicas"]) == len(replicas))
         yield
     finally:
         for task in tasks:
@@ -75,7 +75,7 @@ async def swap(control: Control, spec: PruneSpec) -> Operation:
 
 
 async def test_the_first_start_commits_the_initial_variant_durably(control: Control) -> None:
-    status = control.controller.status()
+    status = control.controller.view.status()
     assert (status["generation"], status["variant"], status["sparsity"]) == (1, id_of(DENSE), 0.0)
     assert (status["accuracy"], status["accuracy_floor"]) == (0.9, FLOOR)
     assert status["previous_variant"] is None and status["operation"] is None
@@ -91,7 +91,7 @@ async def test_a_change_reaches_every_replica_and_waits_for_the_last(control: Co
         assert (operation.phase, operation.generation) == (Phase.COMMITTED, 2)
         assert {first.generation, second.generation} == {2}
         assert {first.variant_id, second.variant_id} == {id_of(HALF)}
-        status = control.controller.status()
+        status = control.controller.view.status()
         assert [replica["generation"] for replica in status["replicas"]] == [2, 2]
         assert (status["previous_variant"], status["sparsity"]) == (id_of(DENSE), 0.5)
     assert control.value("swaps_total", outcome="committed") == 1
@@ -110,7 +110,7 @@ async def test_the_same_wish_twice_is_one_change(control: Control) -> None:
         again = await control.controller.request_change(HALF)
     assert first.id == second.id == done.id == again.id
     assert control.builder.asked == [HALF]
-    assert control.controller.status()["generation"] == 2
+    assert control.controller.view.status()["generation"] == 2
 
 
 async def test_another_wish_meanwhile_is_refused_by_name(control: Control) -> None:
@@ -271,7 +271,7 @@ async def test_newborn_replicas_are_told_but_not_waited_for(control: Control) ->
 async def test_draining_is_told_to_replicas_and_refuses_changes(control: Control) -> None:
     await control.controller.sync(report_of("a", inflight=2), -1)
     await control.controller.sync(report_of("b", inflight=3), -1)
-    assert control.controller.inflight() == 5
+    assert control.controller.view.inflight() == 5
     await control.controller.drain()
     with pytest.raises(NotReady, match="stopping"):
         await control.controller.request_change(HALF)
@@ -279,11 +279,11 @@ async def test_draining_is_told_to_replicas_and_refuses_changes(control: Control
 
 async def test_dead_replicas_leave_the_targets(control: Control) -> None:
     await control.controller.sync(report_of("a"), -1)
-    assert [target["labels"]["replica"] for target in control.controller.targets()] == ["control", "a"]
+    assert [target["labels"]["replica"] for target in control.controller.view.targets()] == ["control", "a"]
     for _ in range(4):
         control.clock.now += 1.0
         await control.controller.tick()
-    assert [target["labels"]["replica"] for target in control.controller.targets()] == ["control"]
+    assert [target["labels"]["replica"] for target in control.controller.view.targets()] == ["control"]
     assert control.value("controller_replicas") == 0
 
 
@@ -298,7 +298,7 @@ async def test_before_it_has_started_a_controller_is_not_ready(tmp_path: Path) -
     controller = make_control(tmp_path).controller
     assert not controller.healthy()
     with pytest.raises(NotReady):
-        controller.status()
+        controller.view.status()
     with pytest.raises(NotReady):
         await controller.sync(report_of(), -1)
 
@@ -311,7 +311,7 @@ async def test_a_restart_comes_back_on_the_last_commit(control: Control, tmp_pat
     reborn = make_control(tmp_path)
     await reborn.controller.start()
     try:
-        status = reborn.controller.status()
+        status = reborn.controller.view.status()
         assert (status["generation"], status["variant"]) == (2, id_of(HALF))
         assert reborn.controller.operation(operation.id) == operation
         desired = await reborn.controller.sync(report_of("r1", generation=2, spec=HALF), last.version)
@@ -358,7 +358,7 @@ async def test_a_request_that_cannot_be_written_changes_nothing(control: Control
     with full_disk(), pytest.raises(NotReady, match="No space left on device"):
         await control.controller.request_change(HALF)
     assert control.file.read() == before
-    assert control.controller.status()["operation"] is None
+    assert control.controller.view.status()["operation"] is None
     assert control.builder.asked == []
 
 
@@ -372,7 +372,7 @@ async def test_a_full_disk_in_mid_change_ends_it_and_the_old_variant_goes_on(con
             operation = await control.controller.wait(operation.id, SOON_S)
             assert (operation.phase, operation.error_type) == (Phase.FAILED, Cause.STORAGE)
             assert operation.error is not None and "state.json" in operation.error
-            assert control.controller.status()["generation"] == replica.generation == 1
+            assert control.controller.view.status()["generation"] == replica.generation == 1
             stored = control.file.read()
             assert stored is not None and stored.phase is Phase.BUILDING
         await until(lambda: (state := control.file.read()) is not None and state.phase is None)
@@ -432,13 +432,13 @@ async def test_a_committed_variant_below_a_raised_floor_is_served_and_said(
     reborn = make_control(tmp_path, floor=0.95)
     await reborn.controller.start()
     try:
-        assert reborn.controller.status()["variant"] == id_of(HALF)
+        assert reborn.controller.view.status()["variant"] == id_of(HALF)
         (words,) = caplog.messages
         assert id_of(HALF) in words and "0.9000 is below the floor 0.9500" in words
         operation = await reborn.controller.request_change(HALF)
         operation = await reborn.controller.wait(operation.id, SOON_S)
         assert (operation.phase, operation.error_type) == (Phase.FAILED, Cause.ACCURACY_FLOOR)
-        assert reborn.controller.status()["generation"] == 2
+        assert reborn.controller.view.status()["generation"] == 2
     finally:
         await reborn.controller.stop()
 
@@ -498,7 +498,7 @@ async def test_a_variant_of_an_earlier_run_is_claimed_only_once_a_build_has_give
         assert again.id != first.id and reborn.builder.asked == [HALF]
         assert (await swap(reborn, HALF)).id == again.id
         assert reborn.builder.asked == [HALF]
-        assert reborn.controller.status()["previous_variant"] == id_of(DENSE)
+        assert reborn.controller.view.status()["previous_variant"] == id_of(DENSE)
     finally:
         await reborn.controller.stop()
 
@@ -565,7 +565,7 @@ async def test_a_caller_that_goes_away_does_not_interrupt_a_transition(control: 
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
-    await until(lambda: control.controller.status()["operation"] is not None)
+    await until(lambda: control.controller.view.status()["operation"] is not None)
     stored = control.file.read()
     assert stored is not None and stored.operation is not None and stored.operation.spec == HALF
 

@@ -4,13 +4,18 @@ from pruning.spec import PruneSpec
 from service.documents import targets_document
 from service.fleet import Fleet
 from service.operations import Phase
+from service.policy import Policy
 from service.protocol import Peer, Staged
-from tests.service.control_parts import DENSE, choice_of, first_state, id_of, report_of
+from tests.service.control_parts import DENSE, FLOOR, choice_of, first_state, id_of, report_of
 from tests.service.test_rollout import HALF, in_phase
+
+POLICY = Policy(accuracy_floor=FLOOR)
 
 
 def fleet_of(*replica_ids: str) -> Fleet:
-    fleet = Fleet(lease_s=3.0, ladder=(id_of(DENSE), id_of(HALF)), metrics_address="127.0.0.1:3999")
+    fleet = Fleet(
+        lease_s=3.0, ladder=(id_of(DENSE), id_of(HALF)), metrics_address="127.0.0.1:3999", policy=lambda: POLICY
+    )
     for replica_id in replica_ids:
         fleet.hear(report_of(replica_id), 0.0)
     return fleet
@@ -90,7 +95,7 @@ def test_targets_name_every_live_page_and_no_dead_one() -> None:
 
 
 def test_a_controller_without_a_page_is_no_peer() -> None:
-    fleet = Fleet(lease_s=3.0, ladder=(), metrics_address="")
+    fleet = Fleet(lease_s=3.0, ladder=(), metrics_address="", policy=lambda: POLICY)
     fleet.hear(report_of("a"), 0.0)
     assert fleet.peers() == (Peer(replica_id="a", metrics_address=report_of("a").metrics_address),)
 

@@ -12,7 +12,9 @@ from service.errors import NotReady
 from service.follower import Follower
 from service.newborn import first_desired
 from service.operations import Phase
-from service.protocol import Desired, Peer, ReplicaReport, Staged
+from service.policy import Policy
+from service.protocol import Desired, Peer, ReplicaReport, Staged, Trial
+from service.tally import Tally
 from tests.service.control_parts import SetClock, make_control, until
 
 STAGED = Staged(operation_id="op1", variant_id="half")
@@ -31,6 +33,8 @@ class FakeHolder:
     staged: str | None = None
     resident: tuple[str, ...] = ()
     draining: bool = False
+    tallies: tuple[Tally, ...] = ()
+    trial: Trial | None = None
     log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -61,6 +65,12 @@ class FakeHolder:
             if variant_id not in self.loaded:
                 await self._get(variant_id)
         self.resident = variant_ids
+
+    def try_out(self, trial: Trial | None) -> None:
+        self.trial = trial
+
+    def heed(self, policy: Policy) -> None:
+        self.policy = policy
 
     def start_draining(self) -> None:
         self.draining = True
@@ -110,10 +120,17 @@ def make_parts() -> Parts:
         resident=(),
         draining=False,
         peers=(Peer(replica_id="control", metrics_address="127.0.0.1:3999"),),
+        policy=Policy(accuracy_floor=0.8),
     )
     link, holder, clock = ScriptedLink(desired), FakeHolder(), SetClock()
     follower = Follower(
-        replica_id="r1", metrics_address="127.0.0.1:4001", link=link, holder=holder, max_lag_s=60.0, monotonic=clock
+        replica_id="r1",
+        metrics_address="127.0.0.1:4001",
+        link=link,
+        holder=holder,
+        door=holder,
+        max_lag_s=60.0,
+        monotonic=clock,
     )
     return Parts(link, holder, follower, clock)
 
@@ -367,7 +384,13 @@ async def test_two_followers_and_a_real_controller_swap_and_roll_back(tmp_path: 
     first = await first_desired(control.controller, replica_id="r1", metrics_address="", timeout_s=60.0)
     holders = [FakeHolder(variant_id=first.variant_id, loaded={first.variant_id}) for _ in range(2)]
     followers = [
-        Follower(replica_id=f"r{index}", metrics_address=f"127.0.0.1:{index}", link=control.controller, holder=holder)
+        Follower(
+            replica_id=f"r{index}",
+            metrics_address=f"127.0.0.1:{index}",
+            link=control.controller,
+            holder=holder,
+            door=holder,
+        )
         for index, holder in enumerate(holders)
     ]
     try:

@@ -30,7 +30,7 @@ TEI_FIELDS = [
 
 def test_the_shape_is_that_of_text_embeddings_inference_and_one_object_more(tiny_model_dir: Path) -> None:
     engine = engine_of(load_base_model(tiny_model_dir), "a" * 16, 0.5)
-    body = info(CARD, Live(7, engine), Settings(max_batch_tokens=512, replicas=3))
+    body = info(CARD, Live(7, engine), [], Settings(max_batch_tokens=512, replicas=3))
     assert sorted(body) == sorted([*TEI_FIELDS, "sparsedial"])
     assert body["model_type"]["classifier"] == {
         "id2label": {"0": "negative", "1": "positive"},
@@ -48,7 +48,7 @@ def test_the_shape_is_that_of_text_embeddings_inference_and_one_object_more(tiny
 def test_what_the_choice_of_the_engine_was_made_by_is_said(tiny_model_dir: Path) -> None:
     readings = {"torch": Reading(single_ms=1.0, batch_ms=9.0), "openvino": Reading(single_ms=2.0, batch_ms=8.5)}
     engine = replace(engine_of(load_base_model(tiny_model_dir)), readings=readings)
-    assert info(CARD, Live(7, engine), Settings())["sparsedial"]["engine_readings"] == {
+    assert info(CARD, Live(7, engine), [], Settings())["sparsedial"]["engine_readings"] == {
         "torch": {"single_ms": 1.0, "batch_ms": 9.0},
         "openvino": {"single_ms": 2.0, "batch_ms": 8.5},
     }

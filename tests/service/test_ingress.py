@@ -345,4 +345,21 @@ async def test_the_openapi_page_describes_both_bodies_without_dangling_reference
     hub = page["paths"]["/"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(hub["properties"]) == {"inputs", "parameters", "options"}
     tei = page["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(tei["properties"]) == {"inputs", "truncate", "truncation_direction", "raw_scores"}
+    assert set(tei["properties"]) == {"inputs", "truncate", "truncation_direction", "raw_scores", "parameters"}
+
+
+@pytest.mark.parametrize("path", ["/", "/predict"])
+@pytest.mark.parametrize(
+    ("headers", "parameters"),
+    [({"x-sparsity": "0.9"}, {}), ({}, {"sparsity": 0.9}), ({"x-quality": "best"}, {}), ({}, {"quality": "best"})],
+)
+async def test_a_level_that_is_not_there_is_refused(
+    client: httpx.AsyncClient, path: str, headers: dict[str, str], parameters: dict[str, Any]
+) -> None:
+    answer = await client.post(path, json={"inputs": "good", "parameters": parameters}, headers=headers)
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "validation")
+
+
+async def test_the_level_that_is_live_may_be_asked_for(client: httpx.AsyncClient) -> None:
+    for asked in ({"x-sparsity": "0.5"}, {"x-quality": "high"}):
+        assert (await client.post("/", json={"inputs": "good"}, headers=asked)).headers["x-sparsity"] == "0.5000"

@@ -7,6 +7,7 @@ import pytest
 
 from service.errors import NotReady
 from service.newborn import born_on, check_still_committed, first_desired
+from service.policy import Policy
 from service.protocol import Desired, ReplicaReport
 from service.state import StateDamaged, StateFile
 from tests.service.control_parts import DENSE, first_state, id_of, until
@@ -20,6 +21,7 @@ DESIRED = Desired(
     resident=(),
     draining=False,
     peers=(),
+    policy=Policy(accuracy_floor=0.8),
 )
 
 

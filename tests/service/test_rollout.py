@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 
 from pruning.spec import Pattern, PruneSpec
-from service.errors import Conflict
+from service.errors import Conflict, PreconditionFailed
 from service.events import (
     Action,
     Announce,
@@ -12,18 +12,32 @@ from service.events import (
     Built,
     ChangeRequested,
     Event,
+    GuardTripped,
     ReplicasReported,
     Reply,
     Restarted,
     RollbackRequested,
     StartBuild,
     Tick,
+    TrialJudged,
 )
-from service.operations import HISTORY_LIMIT, Cause, Kind, Operation, Phase, RolloutState
-from service.rollout import TRANSITIONS, IllegalTransition, advance
+from service.operations import (
+    HISTORY_LIMIT,
+    Asker,
+    Canary,
+    Cause,
+    Choice,
+    Kind,
+    Operation,
+    Phase,
+    RolloutState,
+)
+from service.rollout import TRANSITIONS, advance
+from service.rollout_ends import IllegalTransition
 from tests.service.control_parts import DENSE, FLOOR, choice_of, first_state, id_of
 
 HALF, MORE = PruneSpec(sparsity=0.5), PruneSpec(sparsity=0.7)
+CANARY = Canary(fraction=0.1, seconds=5.0)
 
 
 def change(
@@ -82,8 +96,26 @@ def in_phase(phase: Phase | None) -> RolloutState:
     preparing = after(building, built())
     if phase is Phase.PREPARING:
         return preparing
+    if phase is Phase.TRYING:
+        return after(in_phase(None), replace(change(), canary=CANARY), built(), reported())
     assert preparing.operation is not None
     return replace(preparing, operation=replace(preparing.operation, entered=((phase, 1.0),)))
+
+
+def judged(cause: Cause | None = None, now: float = 20.0) -> TrialJudged:
+    return TrialJudged(operation_id="op1", cause=cause, words="seen", now=now, deadline=now + 30)
+
+
+def tripped(spec: PruneSpec = DENSE, *, fallback: Choice | None = None) -> GuardTripped:
+    return GuardTripped(
+        operation_id="guard1",
+        variant_id=id_of(spec),
+        reason="it disagrees",
+        fallback=fallback or choice_of(DENSE),
+        accuracy_floor=FLOOR,
+        now=40.0,
+        deadline=70.0,
+    )
 
 
 EVENTS: dict[type[Event], Event] = {
@@ -92,14 +124,35 @@ EVENTS: dict[type[Event], Event] = {
     Built: built(),
     Broken: broken(),
     ReplicasReported: reported(),
+    TrialJudged: judged(),
+    GuardTripped: tripped(),
     Tick: Tick(now=11.0),
     Restarted: Restarted(accuracy_floor=FLOOR, now=20.0, hold_until=23.0, deadline=80.0),
 }
 
 LEGAL: dict[Phase | None, set[type[Event]]] = {
-    None: {ChangeRequested, RollbackRequested, ReplicasReported, Tick, Restarted},
-    Phase.BUILDING: {ChangeRequested, RollbackRequested, Built, Broken, ReplicasReported, Tick, Restarted},
-    Phase.PREPARING: {ChangeRequested, RollbackRequested, Broken, ReplicasReported, Tick, Restarted},
+    None: {ChangeRequested, RollbackRequested, ReplicasReported, GuardTripped, Tick, Restarted},
+    Phase.BUILDING: {
+        ChangeRequested,
+        RollbackRequested,
+        Built,
+        Broken,
+        ReplicasReported,
+        GuardTripped,
+        Tick,
+        Restarted,
+    },
+    Phase.PREPARING: {ChangeRequested, RollbackRequested, Broken, ReplicasReported, GuardTripped, Tick, Restarted},
+    Phase.TRYING: {
+        ChangeRequested,
+        RollbackRequested,
+        Broken,
+        ReplicasReported,
+        TrialJudged,
+        GuardTripped,
+        Tick,
+        Restarted,
+    },
 }
 
 
@@ -339,3 +392,89 @@ def test_the_history_is_bounded_and_keeps_the_latest() -> None:
     assert len(state.history) == HISTORY_LIMIT
     assert state.find("n4") is None
     assert state.find(f"n{HISTORY_LIMIT + 4}") is not None
+
+
+@pytest.mark.parametrize("event", [ChangeRequested, RollbackRequested])
+def test_a_request_for_another_generation_changes_nothing(event: type[Event]) -> None:
+    state = replace(first_state(), generation=7, previous=choice_of(HALF))
+    for expected in (6, 8):
+        with pytest.raises(PreconditionFailed) as refused:
+            advance(state, replace(EVENTS[event], expected_generation=expected))
+        assert refused.value.extensions == {"generation": 7}
+    changed, _ = advance(state, replace(EVENTS[event], expected_generation=7))
+    assert changed.operation is not None
+
+
+def test_a_trial_begins_when_all_are_prepared_and_a_commit_waits_for_its_judgement() -> None:
+    state = in_phase(Phase.TRYING)
+    assert (state.generation, state.committed) == (1, choice_of(DENSE))
+    assert after(state, reported()) == state
+    passed = after(state, judged())
+    assert passed.phase is Phase.TRYING and passed.generation == 1
+    assert after(passed, reported(prepared="a")) == passed
+    done = after(passed, reported())
+    assert (done.phase, done.generation, done.committed.variant_id) == (None, 2, id_of(HALF))
+
+
+@pytest.mark.parametrize("cause", [Cause.AGREEMENT, Cause.ERRORS, Cause.LATENCY])
+def test_what_does_not_pass_its_trial_is_turned_back_and_nothing_was_swapped(cause: Cause) -> None:
+    state = after(in_phase(Phase.TRYING), judged(cause))
+    ended = state.history[-1]
+    assert (ended.phase, ended.error_type, ended.error) == (Phase.ROLLED_BACK, cause, "seen")
+    assert (state.phase, state.generation, state.committed) == (None, 1, choice_of(DENSE))
+
+
+def test_a_trial_that_nobody_judges_ends_by_itself() -> None:
+    state = in_phase(Phase.TRYING)
+    assert state.operation is not None
+    assert after(state, Tick(now=state.operation.deadline - 0.1)) == state
+    ended = after(state, Tick(now=state.operation.deadline)).history[-1]
+    assert (ended.phase, ended.error_type) == (Phase.ROLLED_BACK, Cause.DEADLINE)
+    assert "not judged" in (ended.error or "")
+
+
+def test_a_replica_that_cannot_prepare_ends_a_trial() -> None:
+    ended = after(in_phase(Phase.TRYING), reported("abc", failed={"c": "no memory"})).history[-1]
+    assert (ended.phase, ended.error_type) == (Phase.ROLLED_BACK, Cause.REPLICA)
+
+
+def test_the_guard_goes_back_to_the_previous_variant_and_trusts_the_other_no_more() -> None:
+    state = replace(first_state(), committed=choice_of(HALF), previous=choice_of(MORE))
+    turned = after(state, tripped(HALF))
+    assert turned.operation is not None
+    assert (turned.operation.kind, turned.operation.asked_by, turned.operation.reason) == (
+        Kind.ROLLBACK,
+        Asker.GUARD,
+        "it disagrees",
+    )
+    assert turned.operation.spec == MORE and turned.distrusted == (id_of(HALF),)
+    done = after(turned, reported(of="guard1"))
+    assert done.committed.variant_id == id_of(MORE) and done.distrusted == (id_of(HALF),)
+    with pytest.raises(Conflict, match="turned back"):
+        advance(done, rollback())
+
+
+@pytest.mark.parametrize("previous", [None, choice_of(MORE, accuracy=FLOOR - 0.1)])
+def test_the_guard_goes_to_its_fallback_where_the_previous_variant_may_not_be_served(previous: Choice | None) -> None:
+    state = replace(first_state(), committed=choice_of(HALF), previous=previous)
+    turned = after(state, tripped(HALF))
+    assert turned.operation is not None and turned.operation.spec == DENSE
+
+
+def test_the_guard_does_nothing_where_there_is_nowhere_to_go_or_another_variant_serves() -> None:
+    assert after(first_state(), tripped(DENSE)) == first_state()
+    assert after(first_state(), tripped(HALF)) == first_state()
+
+
+@pytest.mark.parametrize("phase", [Phase.BUILDING, Phase.PREPARING, Phase.TRYING])
+def test_the_guard_takes_back_a_change_that_runs(phase: Phase) -> None:
+    state = replace(in_phase(phase), committed=choice_of(MORE), previous=choice_of(DENSE))
+    turned = after(state, tripped(MORE))
+    assert turned.operation is not None and turned.operation.id == "guard1"
+    assert (turned.history[-1].id, turned.history[-1].error_type) == ("op1", Cause.CANCELLED)
+    assert after(turned, tripped(MORE)) == turned
+
+
+def test_a_variant_that_is_asked_for_again_and_committed_is_trusted_again() -> None:
+    state = replace(first_state(), distrusted=(id_of(HALF), id_of(MORE)))
+    assert after(state, change(), built(), reported()).distrusted == (id_of(MORE),)

@@ -11,15 +11,17 @@ from service.events import (
     Built,
     ChangeRequested,
     Event,
+    GuardTripped,
     ReplicasReported,
     Restarted,
     RollbackRequested,
     StartBuild,
     Tick,
+    TrialJudged,
 )
-from service.operations import Cause, Choice, Phase
+from service.operations import Asker, Canary, Cause, Choice, Phase
 from service.rollout import advance
-from tests.service.control_parts import FLOOR, first_state, id_of
+from tests.service.control_parts import FLOOR, choice_of, first_state, id_of
 
 LEASE_S = 3.0
 specs = sampled_from([PruneSpec(sparsity=sparsity) for sparsity in (0.0, 0.3, 0.5, 0.7)])
@@ -61,7 +63,8 @@ class Walk(RuleBasedStateMachine):
     def check_commit(self, before: Choice, event: Event) -> None:
         running, state = self.state.operation, advance(self.state, event)[0]
         assert isinstance(event, ReplicasReported)
-        assert running is not None and running.phase is Phase.PREPARING
+        assert running is not None
+        assert running.passed if running.canary else running.phase is Phase.PREPARING
         assert self.live and all(self.prepared.get(name) == running.id for name in self.live)
         assert running.accuracy is not None and running.accuracy >= FLOOR
         assert event.now >= self.state.hold_until
@@ -78,10 +81,15 @@ class Walk(RuleBasedStateMachine):
         self.count += 1
         return f"op{self.count}"
 
-    @rule(spec=specs, stands=booleans(), crash=booleans())
-    def request(self, spec: PruneSpec, stands: bool, crash: bool) -> None:
+    @rule(spec=specs, stands=booleans(), tried=booleans(), crash=booleans())
+    def request(self, spec: PruneSpec, stands: bool, tried: bool, crash: bool) -> None:
         event = ChangeRequested(
-            operation_id=self.new_id(), spec=spec, committed_stands=stands, now=self.now, deadline=self.now + 60
+            operation_id=self.new_id(),
+            spec=spec,
+            committed_stands=stands,
+            now=self.now,
+            deadline=self.now + 60,
+            canary=Canary(fraction=0.1, seconds=5.0) if tried else None,
         )
         self.happen(event, crash=crash)
 
@@ -130,12 +138,12 @@ class Walk(RuleBasedStateMachine):
 
     @rule(name=names)
     def replica_prepares(self, name: str) -> None:
-        if name in self.live and self.state.phase is Phase.PREPARING and self.state.operation:
+        if name in self.live and self.state.phase in (Phase.PREPARING, Phase.TRYING) and self.state.operation:
             self.prepared[name] = self.state.operation.id
 
     @rule(name=names)
     def replica_fails(self, name: str) -> None:
-        if name in self.live and self.state.phase is Phase.PREPARING and self.state.operation:
+        if name in self.live and self.state.phase in (Phase.PREPARING, Phase.TRYING) and self.state.operation:
             self.failed[name] = self.state.operation.id
 
     @rule(crash=booleans())
@@ -155,6 +163,28 @@ class Walk(RuleBasedStateMachine):
             prepared=frozenset(name for name, known in self.prepared.items() if known == operation_id),
             failed={name: "e" for name, known in self.failed.items() if known == operation_id},
             now=self.now,
+        )
+        self.happen(event, crash=crash)
+
+    @rule(cause=sampled_from([None, Cause.AGREEMENT]), crash=booleans())
+    def a_trial_is_judged(self, cause: Cause | None, crash: bool) -> None:
+        running = self.state.operation
+        if running and running.phase is Phase.TRYING:
+            event = TrialJudged(
+                operation_id=running.id, cause=cause, words="seen", now=self.now, deadline=self.now + 30
+            )
+            self.happen(event, crash=crash)
+
+    @rule(crash=booleans())
+    def the_guard_trips(self, crash: bool) -> None:
+        event = GuardTripped(
+            operation_id=self.new_id(),
+            variant_id=self.state.committed.variant_id,
+            reason="it disagrees",
+            fallback=choice_of(PruneSpec(sparsity=0.0)),
+            accuracy_floor=FLOOR,
+            now=self.now,
+            deadline=self.now + 30,
         )
         self.happen(event, crash=crash)
 
@@ -183,6 +213,12 @@ class Walk(RuleBasedStateMachine):
         for operation in self.state.history:
             assert (operation.generation is not None) == (operation.phase is Phase.COMMITTED)
             assert (operation.error is None) == (operation.phase is Phase.COMMITTED)
+
+    @invariant()
+    def what_is_committed_is_not_distrusted_unless_it_is_being_left(self) -> None:
+        leaving = self.state.operation is not None and self.state.operation.asked_by is Asker.GUARD
+        ended_badly = any(one.asked_by is Asker.GUARD and one.error for one in self.state.history)
+        assert leaving or ended_badly or self.state.committed.variant_id not in self.state.distrusted
 
     @invariant()
     def memory_is_what_the_disk_says(self) -> None:

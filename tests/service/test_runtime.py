@@ -16,8 +16,10 @@ from service.classification import Ranking
 from service.deadlines import Deadline
 from service.engine import Engine, Live
 from service.errors import DeadlineExceeded, InferenceFailed, Invalid, NotReady, TooLarge
+from service.levels import Wish
 from service.metrics import ReplicaMetrics, serve_metrics
-from service.protocol import EngineHolder, Peer
+from service.policy import Policy
+from service.protocol import Door, EngineHolder, Peer
 from service.runtime import InferenceRuntime
 from service.schemas import Query
 from service.settings import Settings
@@ -215,8 +217,8 @@ async def test_a_swap_under_requests_loses_none_and_never_mixes_engines(base: Ba
     asking = [asyncio.create_task(ask()) for _ in range(4)]
     for generation in range(2, 34):
         variant = str((generation - 1) % 8)
-        await runtime.stage(variant)
-        runtime.commit(generation, variant)
+        await runtime.dial.stage(variant)
+        runtime.dial.commit(generation, variant)
         await asyncio.sleep(0.001)
     done = True
     await asyncio.gather(*asking)
@@ -240,7 +242,7 @@ async def test_failed_and_dropped_stages_are_counted(base: BaseModel, tiny_model
         Settings(),
         replica_id="r1",
     )
-    holder: EngineHolder = runtime
+    holder: EngineHolder = runtime.dial
     with pytest.raises(StoreError):
         await holder.stage("bad")
     await holder.stage("second")
@@ -250,6 +252,8 @@ async def test_failed_and_dropped_stages_are_counted(base: BaseModel, tiny_model
     assert 'sparsedial_replica_swaps_total{replica="r1",outcome="failed"} 1.0' in page
     assert 'sparsedial_replica_swaps_total{replica="r1",outcome="dropped"} 1.0' in page
     assert (holder.generation, holder.variant_id) == (1, "first")
+    door: Door = runtime
+    assert (door.inflight, door.tallies) == (0, ())
     await runtime.stop()
 
 
@@ -271,3 +275,33 @@ async def test_the_page_merges_peers_and_counts_those_that_do_not_answer(base: B
     assert 'sparsedial_metrics_peer_failures_total{replica="r1"} 1.0' in page
     assert "gone" not in page
     await runtime.stop()
+
+
+async def test_a_request_that_names_a_level_is_answered_by_it_and_bounds_hold(
+    base: BaseModel, tiny_model_dir: Path
+) -> None:
+    levels = {name: engine_of(base, name * 16, sparsity) for name, sparsity in (("a", 0.0), ("b", 0.5))}
+    shelf = EngineShelf(lambda variant_id: levels[variant_id], Live(7, levels["a"]))
+    await shelf.keep_resident(("a", "b"))
+    runtime = InferenceRuntime(
+        shelf, TextTokenizer.load(tiny_model_dir), ReplicaMetrics("1"), Settings(), replica_id="r1"
+    )
+    runtime.start()
+    answer = await runtime.classify(query("good", wish=Wish(sparsity=0.5)))
+    assert (answer.headers["x-generation"], answer.headers["x-variant"]) == ("7", "b" * 16)
+    assert (await runtime.classify(query("good"))).headers["x-variant"] == "a" * 16
+    runtime.dial.heed(Policy(accuracy_floor=0.0, max_sparsity=0.4))
+    with pytest.raises(Invalid, match="outside the bounds"):
+        await runtime.classify(query("good", wish=Wish(sparsity=0.5)))
+    await runtime.stop()
+
+
+async def test_answers_and_failures_are_counted_for_the_variant_that_gave_them(
+    base: BaseModel, tiny_model_dir: Path
+) -> None:
+    async with running(breaking_on(base, "bad", nan=False), tiny_model_dir) as runtime:
+        await runtime.classify(query("good"))
+        with pytest.raises(InferenceFailed):
+            await runtime.classify(query("bad"))
+        (tally,) = runtime.tallies
+    assert (tally.variant_id, tally.answered, tally.failed, sum(tally.durations)) == ("0" * 16, 1, 1, 1)

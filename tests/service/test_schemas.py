@@ -99,7 +99,9 @@ def test_tei_truncate_may_be_null(truncate: Any, cut: bool) -> None:
         (TeiRequest, {"inputs": [["a", "b", "c"]]}, "item 0"),
         (TeiRequest, {"inputs": "a", "truncation_direction": "up"}, "'right' or 'left'"),
         (TeiRequest, {"inputs": "a", "raw_scores": 1}, "raw_scores"),
-        (TeiRequest, {"inputs": "a", "parameters": {}}, "parameters is not known here"),
+        (TeiRequest, {"inputs": "a", "parameters": {"top_k": 1}}, "parameters.top_k is not known here"),
+        (TeiRequest, {"inputs": "a", "parameters": {"sparsity": 1}}, "parameters.sparsity"),
+        (HubRequest, {"inputs": "a", "parameters": {"quality": "best"}}, "parameters.quality"),
     ],
 )
 def test_what_is_wrong_is_named(schema: Any, body: Any, words: str) -> None:

@@ -10,6 +10,7 @@ from service.token_queue import TokenQueue
 class Item:
     tokens: int
     given_up: bool = False
+    choice: str = ""
 
 
 def queue_of(*items: Item) -> TokenQueue[Item]:
@@ -47,3 +48,15 @@ def test_what_was_removed_is_not_taken_and_removing_it_again_changes_nothing() -
         queue.remove(leaving)
         assert (len(queue), queue.tokens) == (1, 3)
     assert queue.take(10) == [staying]
+
+
+@given(st.lists(st.builds(Item, st.integers(1, 9), choice=st.sampled_from("abc"))), st.integers(1, 20))
+def test_choices_never_mix_and_the_oldest_of_all_goes_next(items: list[Item], budget: int) -> None:
+    queue = queue_of(*items)
+    waiting = list(items)
+    while queue:
+        batch = queue.take(budget)
+        assert batch[0] is waiting[0]
+        assert batch == [item for item in waiting if item.choice == batch[0].choice][: len(batch)]
+        waiting = [item for item in waiting if item not in batch]
+    assert waiting == []

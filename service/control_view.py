@@ -1,0 +1,56 @@
+"""What may be read of a controller: documents made from its parts, which it alone changes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pruning.variants import Manifest, VariantStore
+from service.documents import status_document, targets_document
+from service.durable import DurableRollout
+from service.event_log import EventLog
+from service.evidence import Evidence
+from service.fleet import Fleet
+from service.operations import Choice
+from service.policy import Policy
+from service.policy_desk import PolicyDesk
+
+
+@dataclass(frozen=True, slots=True)
+class ControlView:
+    """The reading half of the admin routes."""
+
+    rollout: DurableRollout
+    fleet: Fleet
+    store: VariantStore
+    desk: PolicyDesk
+    evidence: Evidence
+    log: EventLog
+
+    def served(self) -> tuple[int, Choice]:
+        """Return (generation, variant) as committed, from memory; NotReady while the controller is starting."""
+        return self.rollout.state.generation, self.rollout.state.committed
+
+    def policy(self) -> Policy:
+        """Return the policy that holds."""
+        return self.desk.policy
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``GET /admin/sparsity`` shows.
+
+        Raises:
+            pruning.errors.StoreError: the committed variant's manifest cannot be read.
+        """
+        state = self.rollout.state
+        manifest = self.store.manifest(state.committed.variant_id)
+        return status_document(state, manifest, self.desk.policy, self.fleet)
+
+    def variants(self) -> list[Manifest]:
+        """Return the manifest of every variant in the store."""
+        return self.store.list()
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Return every metrics page of the service, in the shape of Prometheus HTTP service discovery."""
+        return targets_document(self.fleet.peers())
+
+    def inflight(self) -> int:
+        """Return the requests accepted and not yet answered, over all live replicas, as they last said."""
+        return self.fleet.inflight()

@@ -1,0 +1,136 @@
+"""Which loaded level answers a request that asks for one: by sparsity, or by quality, within the policy's bounds."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from service.engine import Engine, Live
+from service.errors import Invalid
+from service.floor import below_floor
+from service.policy import Policy
+from service.problems import shown
+
+SPARSITY_HEADER, QUALITY_HEADER = "x-sparsity", "x-quality"
+NEAR = 0.02
+"""How far the achieved sparsity of a level may lie from what a request asks for."""
+
+
+class Quality(StrEnum):
+    """A level by what it is for, for callers who know no sparsities."""
+
+    HIGH = "high"
+    """The densest level within the bounds."""
+    NORMAL = "normal"
+    """What answers by default."""
+    LOW = "low"
+    """The sparsest level within the bounds and above the accuracy floor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a request asks of the dial; nothing, if both are ``None``.
+
+    Raises:
+        Invalid: both a sparsity and a quality.
+    """
+
+    sparsity: float | None = None
+    quality: Quality | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two wishes at once."""
+        if self.sparsity is not None and self.quality is not None:
+            raise Invalid("Ask for a sparsity or for a quality, not for both.")
+
+    def __bool__(self) -> bool:
+        """Tell whether anything but the default is asked for."""
+        return self.sparsity is not None or self.quality not in (None, Quality.NORMAL)
+
+
+def wish_of(headers: Mapping[str, str], wish: Wish) -> Wish:
+    """Return what a request asks for by its headers, or by its body, ``wish``, if they say nothing.
+
+    Raises:
+        Invalid: a header that is no sparsity or quality, or headers and a body that both ask.
+    """
+    sparsity, quality = headers.get(SPARSITY_HEADER), headers.get(QUALITY_HEADER)
+    if sparsity is None and quality is None:
+        return wish
+    if wish.sparsity is not None or wish.quality is not None:
+        raise Invalid("Ask for a level in the headers or in the body, not in both.")
+    if quality is not None and quality not in list(Quality):
+        raise Invalid(f"{QUALITY_HEADER} must be one of {', '.join(Quality)}; got {shown(quality)}.")
+    return Wish(sparsity=_number(sparsity), quality=None if quality is None else Quality(quality))
+
+
+def _number(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0.0 <= number < 1.0:
+        raise Invalid(f"{SPARSITY_HEADER} must be a number in [0, 1); got {shown(text)}.")
+    return number
+
+
+def chosen(wish: Wish, live: Live, resident: Iterable[Engine], policy: Policy) -> Engine | None:
+    """Return the level that a request runs on; None for whatever is live when its batch forms.
+
+    Of levels of equal sparsity the one in the live variant's precision is taken.
+
+    Args:
+        wish: what the request asks for.
+        live: what answers by default.
+        resident: the levels of the ladder that are loaded.
+        policy: bounds and floor.
+
+    Raises:
+        Invalid: out of bounds, below the floor, or no level near; names bounds and levels.
+    """
+    if not wish:
+        return None
+    levels = [live.engine, *resident]
+    if wish.sparsity is not None:
+        return _nearest(wish.sparsity, levels, live, policy)
+    offered = [engine for engine in levels if _offers(engine, policy)]
+    if not offered:
+        raise Invalid(f"No loaded level lies within {_bounds(policy)} and above the accuracy floor.")
+    sparsity = (min if wish.quality is Quality.HIGH else max)(_sparsity(engine) for engine in offered)
+    return _of_usual_precision([engine for engine in offered if _sparsity(engine) == sparsity], live)
+
+
+def _nearest(sparsity: float, levels: list[Engine], live: Live, policy: Policy) -> Engine:
+    if not policy.allows(sparsity):
+        raise Invalid(f"sparsity {sparsity:g} is outside the bounds of this service, {_bounds(policy)}.")
+    near = [one for one in levels if abs(one.manifest.achieved_sparsity - sparsity) <= NEAR]
+    if not near:
+        known = ", ".join(
+            f"{number:g}" for number in sorted({_sparsity(one) for one in levels if _offers(one, policy)})
+        )
+        raise Invalid(f"No level near sparsity {sparsity:g} is loaded; ask for one of {known}.")
+    distance = min(abs(_sparsity(one) - sparsity) for one in near)
+    engine = _of_usual_precision([one for one in near if abs(_sparsity(one) - sparsity) == distance], live)
+    accuracy = engine.manifest.evaluation.accuracy
+    if accuracy < policy.accuracy_floor:
+        raise Invalid(f"sparsity {sparsity:g}: {below_floor(accuracy, policy.accuracy_floor)}; ask for a lower one.")
+    return engine
+
+
+def _of_usual_precision(levels: list[Engine], live: Live) -> Engine:
+    usual = live.engine.manifest.spec.precision
+    return next((one for one in levels if one.manifest.spec.precision is usual), levels[0])
+
+
+def _offers(engine: Engine, policy: Policy) -> bool:
+    return policy.allows(_sparsity(engine)) and engine.manifest.evaluation.accuracy >= policy.accuracy_floor
+
+
+def _sparsity(engine: Engine) -> float:
+    return engine.manifest.spec.sparsity
+
+
+def _bounds(policy: Policy) -> str:
+    return f"{policy.min_sparsity:g} to {policy.max_sparsity:g}"

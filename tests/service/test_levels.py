@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+
+from pruning.encoder import load_base_model
+from service.engine import Engine, Live
+from service.errors import Invalid
+from service.levels import Quality, Wish, chosen, wish_of
+from service.policy import Policy
+from tests.service.inference_parts import engine_of
+
+FREE = Policy(accuracy_floor=0.0)
+
+
+@pytest.fixture(scope="module")
+def levels(tiny_model_dir: Path) -> dict[float, Engine]:
+    base = load_base_model(tiny_model_dir)
+    return {sparsity: engine_of(base, f"{sparsity:g}", sparsity) for sparsity in (0.0, 0.25, 0.5)}
+
+
+def sparsity_of(engine: Engine | None) -> float | None:
+    return None if engine is None else engine.manifest.spec.sparsity
+
+
+def pick(wish: Wish, levels: dict[float, Engine], policy: Policy = FREE) -> float | None:
+    return sparsity_of(chosen(wish, Live(1, levels[0.25]), levels.values(), policy))
+
+
+def test_who_asks_for_nothing_or_for_normal_gets_what_is_live(levels: dict[float, Engine]) -> None:
+    assert pick(Wish(), levels) is None
+    assert pick(Wish(quality=Quality.NORMAL), levels) is None
+
+
+def test_a_sparsity_is_the_level_near_it(levels: dict[float, Engine]) -> None:
+    assert [pick(Wish(sparsity=sparsity), levels) for sparsity in (0.0, 0.26, 0.5)] == [0.0, 0.25, 0.5]
+
+
+def test_qualities_are_the_ends_of_what_the_policy_allows(levels: dict[float, Engine]) -> None:
+    assert pick(Wish(quality=Quality.HIGH), levels) == 0.0
+    assert pick(Wish(quality=Quality.LOW), levels) == 0.5
+    bounded = FREE.changed({"min_sparsity": 0.1, "max_sparsity": 0.3})
+    assert pick(Wish(quality=Quality.HIGH), levels, bounded) == pick(Wish(quality=Quality.LOW), levels, bounded) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "policy", "words"),
+    [
+        (0.4, FREE, "No level near sparsity 0.4 is loaded; ask for one of 0, 0.25, 0.5"),
+        (0.5, FREE.changed({"max_sparsity": 0.3}), "outside the bounds of this service, 0 to 0.3"),
+        (0.0, FREE.changed({"min_sparsity": 0.1}), "outside the bounds of this service, 0.1 to 1"),
+        (0.5, Policy(accuracy_floor=0.95), "below the floor 0.9500"),
+    ],
+)
+def test_what_is_not_offered_is_refused_by_name(
+    levels: dict[float, Engine], sparsity: float, policy: Policy, words: str
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        pick(Wish(sparsity=sparsity), levels, policy)
+    assert words in refused.value.detail
+
+
+def test_a_quality_that_no_level_has_is_refused(levels: dict[float, Engine]) -> None:
+    with pytest.raises(Invalid, match="above the accuracy floor"):
+        pick(Wish(quality=Quality.LOW), levels, Policy(accuracy_floor=0.95))
+
+
+def test_headers_ask_in_place_of_the_body_and_not_beside_it() -> None:
+    body = Wish(sparsity=0.5)
+    assert wish_of({}, body) == body
+    assert wish_of({"x-sparsity": "0.3"}, Wish()) == Wish(sparsity=0.3)
+    assert wish_of({"x-quality": "low"}, Wish()) == Wish(quality=Quality.LOW)
+    with pytest.raises(Invalid, match="not in both"):
+        wish_of({"x-quality": "low"}, body)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-sparsity": "half"},
+        {"x-sparsity": "1"},
+        {"x-sparsity": "nan"},
+        {"x-sparsity": "-0.1"},
+        {"x-quality": "best"},
+        {"x-sparsity": "0.5", "x-quality": "low"},
+    ],
+)
+def test_headers_that_ask_for_no_level_are_refused(headers: dict[str, str]) -> None:
+    with pytest.raises(Invalid):
+        wish_of(headers, Wish())

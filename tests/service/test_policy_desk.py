@@ -1,0 +1,60 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from service.errors import Invalid, NotReady
+from service.policy import Policy
+from service.policy_desk import POLICY, PolicyDesk
+from service.state import StateDamaged
+
+DENSE_ACCURACY = 0.9
+
+
+def desk_in(folder: Path, floor: float = 0.85) -> PolicyDesk:
+    return PolicyDesk(folder / POLICY, Policy(accuracy_floor=floor), DENSE_ACCURACY)
+
+
+async def test_what_was_set_outlives_the_desk_and_the_rest_follows_the_settings(tmp_path: Path) -> None:
+    await desk_in(tmp_path).change({"max_sparsity": 0.6})
+    await desk_in(tmp_path).change({"shadow_fraction": 0.5})
+    reborn = desk_in(tmp_path, floor=0.7).policy
+    assert (reborn.max_sparsity, reborn.shadow_fraction, reborn.accuracy_floor) == (0.6, 0.5, 0.7)
+
+
+async def test_a_floor_above_the_dense_model_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    desk = desk_in(tmp_path)
+    with pytest.raises(Invalid, match=r"0\.9100 is above the accuracy of the dense model, 0\.9000"):
+        await desk.change({"accuracy_floor": 0.91, "max_sparsity": 0.5})
+    assert desk.policy == desk_in(tmp_path).policy == Policy(accuracy_floor=0.85)
+    assert (await desk.change({"accuracy_floor": DENSE_ACCURACY})).accuracy_floor == DENSE_ACCURACY
+
+
+async def test_a_policy_that_cannot_be_written_does_not_hold(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    desk = PolicyDesk(tmp_path / POLICY, Policy(accuracy_floor=0.85), DENSE_ACCURACY)
+    desk._path = tmp_path / "file" / POLICY
+    with pytest.raises(NotReady, match="Nothing was changed"):
+        await desk.change({"max_sparsity": 0.5})
+    assert desk.policy.max_sparsity == 1.0
+
+
+@pytest.mark.parametrize("damage", ["not json", '{"policy": {}}', '{"policy": {"max_sparsity": 0.5}, "sha256": "0"}'])
+def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path, damage: str) -> None:
+    (tmp_path / POLICY).write_text(damage)
+    with pytest.raises(StateDamaged, match="delete it"):
+        desk_in(tmp_path)
+
+
+async def test_a_policy_that_contradicts_new_settings_is_refused_by_name(tmp_path: Path) -> None:
+    await desk_in(tmp_path).change({"max_sparsity": 0.5})
+    with pytest.raises(StateDamaged, match=r"min_sparsity 0\.6 is above"):
+        PolicyDesk(tmp_path / POLICY, Policy(accuracy_floor=0.8, min_sparsity=0.6), DENSE_ACCURACY)
+
+
+async def test_the_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+    desk = desk_in(tmp_path)
+    await desk.change({"canary_s": 3})
+    assert os.listdir(tmp_path) == [POLICY]
+    assert json.loads((tmp_path / POLICY).read_text())["policy"] == {"canary_s": 3.0}

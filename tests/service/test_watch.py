@@ -1,0 +1,115 @@
+"""The guard and the canary with a real controller: replicas report counts, the rollout follows."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from service.operations import Asker, Cause, Phase
+from service.protocol import ReplicaReport
+from service.tally import Compared, Tally
+from tests.service.control_parts import DENSE, Control, ModelReplica, id_of, make_control, put, until
+from tests.service.test_rollout import HALF
+
+
+class CountingReplica(ModelReplica):
+    """Reports what the test lets it count."""
+
+    tallies: tuple[Tally, ...] = ()
+
+    def report(self) -> ReplicaReport:
+        return replace(super().report(), tallies=self.tallies)
+
+    def saw(self, variant_id: str, texts: int, agreed: int) -> None:
+        slices = (Compared(label="a", length="1-8", texts=texts, agreed=agreed, kl_sum=0.0),)
+        self.tallies = (Tally(variant_id=variant_id, answered=texts, compared=slices),)
+
+
+@asynccontextmanager
+async def running(root: Path, **members: object) -> AsyncIterator[tuple[Control, CountingReplica]]:
+    """A controller with a policy and one replica that follows it."""
+    control = make_control(root)
+    put(control.builder.store, HALF)
+    await control.controller.start()
+    control.clock.now += 4.0
+    await control.controller.change_policy({"agreement_floor": 0.9, **members})
+    replica = CountingReplica(control.controller)
+    following = asyncio.create_task(replica.follow())
+    yield control, replica
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await control.controller.stop()
+
+
+def phase_of(control: Control, operation_id: str) -> Phase:
+    return control.controller.operation(operation_id).phase
+
+
+async def test_a_canary_that_agrees_is_promoted(tmp_path: Path) -> None:
+    async with running(tmp_path, canary_fraction=0.2) as (control, replica):
+        operation = await control.controller.request_change(HALF)
+        await until(lambda: phase_of(control, operation.id) is Phase.TRYING)
+        desired = await replica.ask()
+        assert desired.trial is not None and desired.trial.fraction == 0.2
+        assert desired.generation == 1
+        replica.saw(id_of(HALF), 300, 297)
+        await until(lambda: phase_of(control, operation.id) is Phase.COMMITTED)
+        assert "try" in control.controller.operation(operation.id).durations_s()
+        assert (await replica.ask()).trial is None
+
+
+async def test_a_canary_that_disagrees_is_turned_back_and_traffic_never_moved(tmp_path: Path) -> None:
+    async with running(tmp_path, canary_fraction=0.2) as (control, replica):
+        operation = await control.controller.request_change(HALF)
+        await until(lambda: phase_of(control, operation.id) is Phase.TRYING)
+        replica.saw(id_of(HALF), 50, 25)
+        await until(lambda: phase_of(control, operation.id) is Phase.ROLLED_BACK)
+        ended = control.controller.operation(operation.id)
+        assert (ended.error_type, control.controller.view.served()[0]) == (Cause.AGREEMENT, 1)
+
+
+async def test_a_canary_without_traffic_is_promoted_when_its_time_is_over(tmp_path: Path) -> None:
+    async with running(tmp_path, canary_fraction=0.2, canary_s=5) as (control, _):
+        operation = await control.controller.request_change(HALF)
+        await until(lambda: phase_of(control, operation.id) is Phase.TRYING)
+        await asyncio.sleep(0.05)
+        assert phase_of(control, operation.id) is Phase.TRYING
+        control.clock.now += 2.5
+        await asyncio.sleep(0.02)
+        control.clock.now += 2.6
+        await until(lambda: phase_of(control, operation.id) is Phase.COMMITTED)
+
+
+async def test_an_operator_may_skip_the_canary_or_ask_for_one(tmp_path: Path) -> None:
+    async with running(tmp_path, canary_fraction=0.2) as (control, _):
+        operation = await control.controller.request_change(HALF, None, 0.0)
+        await until(lambda: phase_of(control, operation.id) is Phase.COMMITTED)
+        operation = await control.controller.request_change(DENSE, None, 0.5)
+        assert operation.canary is not None and operation.canary.fraction == 0.5
+
+
+async def test_a_committed_variant_that_disagrees_is_turned_back_by_itself_and_said_why(tmp_path: Path) -> None:
+    async with running(tmp_path) as (control, replica):
+        operation = await control.controller.request_change(HALF)
+        await until(lambda: phase_of(control, operation.id) is Phase.COMMITTED)
+        replica.saw(id_of(HALF), 40, 20)
+        await until(lambda: control.controller.view.served()[1].variant_id == id_of(DENSE))
+        state = control.file.read()
+        assert state is not None
+        last = state.history[-1]
+        assert (last.asked_by, last.generation) == (Asker.GUARD, 3)
+        assert "0.500 of 40 texts" in (last.reason or "")
+        assert state.distrusted == (id_of(HALF),)
+
+
+async def test_what_was_counted_before_a_commit_does_not_count_against_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as (control, replica):
+        replica.saw(id_of(HALF), 40, 20)
+        await until(lambda: control.controller.view.evidence.total(id_of(HALF)).texts == 40)
+        operation = await control.controller.request_change(HALF)
+        await until(lambda: phase_of(control, operation.id) is Phase.COMMITTED)
+        await asyncio.sleep(0.1)
+        assert control.controller.view.served()[1].variant_id == id_of(HALF)
+        replica.saw(id_of(HALF), 80, 40)
+        await until(lambda: control.controller.view.served()[1].variant_id == id_of(DENSE))
