@@ -141,6 +141,16 @@ def test_prune_adds_one_variant(store: Path, tiny_model_dir: Path, given: list[o
     assert row["variant"] in plain.stderr and "magnitude" in plain.stdout
 
 
+def test_prune_takes_dimensions_inside_heads_where_asked(
+    store: Path, tiny_model_dir: Path, given: list[object]
+) -> None:
+    options = ["--model", tiny_model_dir, *given, "--store", store, "--structures", "heads+units+neurons"]
+    row = json.loads(run("prune", "0.6", *options, "--json").stdout)
+    assert row["structures"] == "heads+units+neurons"
+    assert row["head_dims"] == [list(dims) for dims in VariantStore(store).manifest(row["variant"]).head_dims or []]
+    assert "heads+units+neurons" in run("prune", "0.6", *options).stdout
+
+
 @pytest.mark.parametrize("command", [["prepare", "--levels", "0.3"], ["frontier"]])
 def test_a_model_whose_store_is_found_by_itself_is_read_once(
     command: list[str], tiny_model_dir: Path, given: list[object], monkeypatch: pytest.MonkeyPatch
