@@ -13,7 +13,7 @@ from pruning.pareto import dominators
 from pruning.prediction import BATCH_SEQUENCES
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
-from pruning.spec import Precision
+from pruning.spec import Pattern, Precision
 from pruning.speeds import SPEEDS, Run, document_of, newest_run, read_runs
 from pruning.timing import Speed, single_text_latencies
 from pruning.variants import Manifest, VariantStore
@@ -129,7 +129,7 @@ def frontier_rows(
             "scorer": manifest.spec.scorer,
             "recover": manifest.spec.as_dict()["recover"],
             "scope": manifest.spec.as_dict().get("scope"),
-            "structures": manifest.spec.structures.value,
+            "structures": manifest.spec.structures.value if manifest.spec.pattern is Pattern.STRUCTURED else None,
             "precision": manifest.spec.precision.value,
             "metric": metric.name,
             "metric_value": metric.value,

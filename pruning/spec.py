@@ -199,7 +199,7 @@ def way_of(cut: Mapping[str, Any]) -> str:
     parts = [cut["scorer"], cut["pattern"], cut["recover"]]
     if cut.get("scope") is not None:
         parts.append(cut["scope"])
-    if cut.get("structures", Structures.HEADS) != Structures.HEADS:
+    if cut.get("structures") not in (None, Structures.HEADS):
         parts.append(cut["structures"])
     return ", ".join(parts if cut["precision"] == Precision.FLOAT32 else [*parts, cut["precision"]])
 

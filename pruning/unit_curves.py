@@ -14,6 +14,7 @@ sparser mask is part of a denser one. The last step of units is never taken: a h
 Letters: L layers, N heads, H head dimension, D hidden, W = N * H.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -36,14 +37,21 @@ UNIT_CURVES_VERSION = 1
 
 
 def attention_curves(
-    base: BaseModel, calibration: Calibration, statistics: UnitStatistics, heads_LN: Tensor, units: UnitScores
+    base: BaseModel,
+    calibration: Calibration,
+    statistics: UnitStatistics,
+    head_orders: Sequence[Tensor],
+    units: UnitScores,
 ) -> list[AttentionCurve]:
-    """Return the path of every layer's attention along the orders of heads and units; ties as in ``cost_curves``."""
+    """Return the path of every layer's attention; ties of units as in ``cost_curves``.
+
+    ``head_orders`` has the heads of every layer, least important first.
+    """
     curves = []
     for layer in range(base.shape.num_layers):
         attention = _Attention(
             base.shape,
-            least_first(heads_LN[layer]),
+            head_orders[layer],
             least_first(units.qk_LNH[layer]),
             least_first(units.vo_LNH[layer]),
             base.tensors[f"layers.{layer}.attention_output.weight"],

@@ -143,14 +143,13 @@ class Workbench:
         return curves
 
     def _solved(self, scorer: Scorer, progress: Progress, breath: Breath, *, inside_heads: bool) -> Sequence[Curve]:
-        evidence = self._evidence(scorer, progress, breath)
-        scores = scorer.structures(self.base, evidence)
-        curves = cost_curves(self.base, self.calibration, scores)
         if not inside_heads:
-            return curves
+            return cost_curves(self.base, self.calibration, self.structure_scores(scorer, progress, breath))
+        curves = [curve for curve in self.curves(scorer, progress, breath) if isinstance(curve, CostCurve)]
         statistics = self.unit_statistics(progress, breath)
-        units = unit_scores(scorer, self.base, evidence, statistics)
-        attention = attention_curves(self.base, self.calibration, statistics, scores.heads_LN, units)
+        units = unit_scores(scorer, self.base, self._evidence(scorer, progress, breath), statistics)
+        head_orders = [curve.order for curve in curves if curve.kind is Kind.HEAD]
+        attention = attention_curves(self.base, self.calibration, statistics, head_orders, units)
         neurons = [curve for curve in curves if curve.kind is Kind.NEURON]
         return [curve for pair in zip(attention, neurons, strict=True) for curve in pair]
 

@@ -1,4 +1,4 @@
-"""Choose the heads and neurons to keep under a budget of weights.
+"""Choose the structures to keep under a budget of weights: heads and neurons, or what else there are curves of.
 
 Inside a sublayer an importance score says *which* structures go first. How many go from each sublayer is decided by
 what their going costs: every sublayer has a curve of cost over structures removed, and the budget is spent where the
@@ -184,7 +184,8 @@ def structure_mask(curves: Sequence[Curve], shape: Shape, sparsity: float) -> St
     and by at most ``TOLERANCE`` wherever blocks of neurons can fill what heads leave open. They cannot where one alone
     is more than twice that: where hidden size times layers is under 67, if FFNs are four times as wide. Unless the
     encoder ``is_coarse``, a sparser mask never keeps what a denser one removed. Ties are broken by the order of the
-    curves. Whole sublayers come in larger pieces than that, and units ``inside_heads`` in smaller ones.
+    curves. Curves of whole sublayers have larger steps than that, those of attention with units inside heads smaller
+    ones.
 
     Raises:
         SpecError: the sparsity is so high that nothing would be left.

@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from pruning.cost import HeadDims, Shape
-from pruning.curves import cost_curves
+from pruning.curves import cost_curves, least_first
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.masks.attention_curve import AttentionCurve, AttentionSize
@@ -31,9 +32,12 @@ def curves_of(bench: Workbench, *, effect: float = 1.0) -> list[AttentionCurve]:
     """Return the paths by Fisher scores, were the effect of every lost QK unit ``effect`` times as large."""
     statistics = bench.unit_statistics()
     statistics = replace(statistics, effects_LNHH=effect * statistics.effects_LNHH)
-    scores = Fisher().structures(bench.base, bench.calibration)
     units = unit_scores(Fisher(), bench.base, bench.calibration, statistics)
-    return attention_curves(bench.base, bench.calibration, statistics, scores.heads_LN, units)
+    return attention_curves(bench.base, bench.calibration, statistics, head_orders(bench), units)
+
+
+def head_orders(bench: Workbench) -> list[Tensor]:
+    return [least_first(heads_N) for heads_N in Fisher().structures(bench.base, bench.calibration).heads_LN]
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +78,8 @@ def test_units_that_change_nothing_go_first_and_those_that_change_much_never(ben
 def test_the_least_important_units_of_each_head_go_and_of_equals_the_higher(bench: Workbench) -> None:
     shape = bench.base.shape
     ranks_LNH = torch.arange(shape.head_dim).float().expand(shape.num_layers, shape.num_heads, -1)
-    heads_LN = Fisher().structures(bench.base, bench.calibration).heads_LN
     units = UnitScores(qk_LNH=ranks_LNH, vo_LNH=torch.ones_like(ranks_LNH))
-    for curve in attention_curves(bench.base, bench.calibration, bench.unit_statistics(), heads_LN, units):
+    for curve in attention_curves(bench.base, bench.calibration, bench.unit_statistics(), head_orders(bench), units):
         assert curve.qk_order_NH.tolist() == [list(range(shape.head_dim))] * shape.num_heads
         assert curve.vo_order_NH.tolist() == [list(reversed(range(shape.head_dim)))] * shape.num_heads
 
