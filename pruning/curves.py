@@ -21,10 +21,12 @@ from pruning.reconstruction import least_squares, output_error
 from pruning.scores import StructureScores
 from pruning.slim.bert import Site
 
-CURVES_VERSION = 1
+CURVES_VERSION = 2
 SENSITIVITY_EXPONENT = 0.5
 NEURON_POINTS = 16
-"""Points at which a neuron curve is solved; between them it is a straight line."""
+"""Points at which a neuron curve is solved; between them it is a straight line. Beyond the last but one, where only the
+last structures are left and each is worth more than the one before, every step is solved: on a straight line there all
+of them would go at once, or none, and deep cuts would empty whole sublayers."""
 
 SUBLAYERS = ((Kind.HEAD, Site.ATTENTION, "attention_output"), (Kind.NEURON, Site.FFN, "ffn_out"))
 
@@ -68,7 +70,8 @@ def _errors(weight_DW: Tensor, gram_WW: Tensor, order: Tensor, step: int) -> lis
     structures = order.numel()
     dims_each = weight_DW.shape[1] // structures
     num_steps = -(-structures // step)
-    solved = sorted({round(num_steps * point / NEURON_POINTS) for point in range(NEURON_POINTS + 1)})
+    solved = [round(num_steps * point / NEURON_POINTS) for point in range(NEURON_POINTS)]
+    solved += range(solved[-1] + 1, num_steps + 1)
     if num_steps <= NEURON_POINTS:
         solved = list(range(num_steps + 1))
     known = torch.tensor(

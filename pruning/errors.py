@@ -5,7 +5,7 @@ PruningError (ValueError)
 ├── DataError          labelled rows that cannot be used; names the file and line
 ├── ModelError         a model directory that cannot be loaded
 ├── CacheError         calibration that is missing, stale or damaged
-├── DeviceMemoryError  a variant that does not fit into the memory of a device
+├── DeviceMemoryError  a variant, or a step of a training, that does not fit into the memory of a device
 ├── PrecisionError     numbers that this machine, device or model cannot be computed in
 ├── RecoveryError      training that was not done, or cannot go on
 └── StoreError         a variant that cannot be written or read
@@ -42,7 +42,7 @@ class RecoveryError(PruningError):
 
 
 class DeviceMemoryError(PruningError):
-    """A variant that does not fit into the memory of a device."""
+    """A variant, or a step of a training, that does not fit into the memory of a device."""
 
 
 class StoreError(PruningError):

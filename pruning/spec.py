@@ -57,7 +57,7 @@ class Recover(StrEnum):
     SEQUENTIAL = "sequential"
     """Least squares matrix by matrix on the cut model's own inputs: a pass over the calibration rows for every cut."""
     DISTILL = "distill"
-    """Trained against the dense model, from the cut that its pattern's usual recovery leaves; takes minutes."""
+    """Trained against the dense model, from what sequential recovery leaves of a structured cut; takes minutes."""
 
 
 class Precision(StrEnum):
@@ -146,8 +146,9 @@ class PruneSpec:
             )
 
     def before_training(self) -> Self:
-        """Return the cut that distillation begins with: its pattern's usual recovery, in float32."""
-        return replace(self, recover=None, precision=Precision.FLOAT32)
+        """Return the cut that distillation begins with: the best that its pattern has without training, in float32."""
+        best = Recover.SEQUENTIAL if self.pattern is Pattern.STRUCTURED else Recover.NONE
+        return replace(self, recover=best, precision=Precision.FLOAT32)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON and digests; scope and structures only where they are not the usual ones."""

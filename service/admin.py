@@ -172,8 +172,9 @@ def _reading_routes(controller: Callable[[], VariantController], frontier: Front
 
     @router.get("/frontier")
     async def get_frontier() -> dict[str, Any]:
-        """Return accuracy against measured cost, level by level."""
-        return {"levels": await asyncio.to_thread(frontier)}
+        """Return accuracy against measured cost, level by level, and what live traffic says of each."""
+        rows = await asyncio.to_thread(frontier)
+        return {"levels": [row | {"online": controller().view.online(row["variant"])} for row in rows]}
 
     @router.get("/prometheus/targets")
     async def get_targets() -> list[dict[str, Any]]:

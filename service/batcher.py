@@ -95,8 +95,7 @@ class TokenBatcher(Generic[S, T]):
             snapshot: called on the event loop with the choice of its requests, once for each batch, when it forms.
             run: called in a thread of ``lanes``, in several at once, with the snapshot and the batch's sequences;
                 returns a sliceable result with one row for each sequence, in their order.
-            level: what the cost of a batch of a choice depends on, as of now; asked where ``snapshot`` is, and hashed
-                by identity.
+            level: what the cost of a batch of a choice depends on, as of now; hashed by identity.
             max_batch_tokens: budget of one batch.
             max_batch_s: its bound in seconds, at the pace at which batches of the same level ran on the same lane.
             max_queue_tokens: bound of the queue; what has left it for a batch no longer counts.
@@ -140,6 +139,10 @@ class TokenBatcher(Generic[S, T]):
         """Whether batches are being served."""
         return self._worker is not None and not self._worker.done()
 
+    async def idle(self) -> None:
+        """Return when nothing waits and nothing runs."""
+        await self._idle.wait()
+
     def start(self) -> None:
         """Begin to serve, on the running event loop."""
         self._worker = asyncio.get_running_loop().create_task(self._serve(), name="token-batcher")
@@ -147,7 +150,7 @@ class TokenBatcher(Generic[S, T]):
     async def drain(self) -> None:
         """Refuse new requests and wait until the accepted ones are answered."""
         self._draining = True
-        await self._idle.wait()
+        await self.idle()
 
     async def stop(self) -> None:
         """Drain, then end the worker."""

@@ -11,9 +11,9 @@ from service.cluster import RayBuilder, page_host
 from service.control_metrics import ControlMetrics
 from service.controller import VariantController
 from service.errors import NotReady
+from service.internal_pages import InternalPages
 from service.ladder import Ladder, specs_of
 from service.limits import ControlLimits
-from service.metrics import serve_metrics
 from service.policy_desk import PolicyDesk
 from service.protocol import Desired, ReplicaReport
 from service.settings import Settings
@@ -40,7 +40,7 @@ class Control:
             ladder = Ladder.of(await builder.prepare(specs_of(settings)), store, settings)
         dense = store.manifest(ladder.variant_ids[0])
         metrics = ControlMetrics()
-        self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
+        self._pages = InternalPages(metrics.registry, page_host(settings.host))
         self._controller = VariantController(
             limits=ControlLimits(),
             desk=PolicyDesk.of(sources.store, settings.accuracy_floor, dense.evaluation.accuracy),
@@ -50,7 +50,7 @@ class Control:
             metrics=metrics,
             initial_variant=ladder.initial,
             ladder=ladder.variant_ids,
-            metrics_address=address,
+            metrics_address=self._pages.address,
         )
         self._tenure = Tenure(sources.store, self._controller.start)
         if launched:  # the launcher holds the lock for as long as the service runs
@@ -117,5 +117,4 @@ class Control:
         self._builder.retire()
         await self._controller.stop()
         await self._tenure.end()
-        self._metrics_server.shutdown()
-        self._metrics_server.server_close()
+        self._pages.close()

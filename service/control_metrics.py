@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from service.operations import Operation, Phase
+from service.tally import Tally
 
 PAGE_TYPE: Final = CONTENT_TYPE_LATEST
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -23,6 +24,16 @@ _LEVEL_GAUGES = {
     "level_macs": ("macs", "Multiply-accumulates of one text at the stated length"),
 }
 """Gauge -> (value of ``_level_values``, help)."""
+
+
+_ONLINE_GAUGES = {
+    "online_texts": "Texts of live traffic that the dense model answered too",
+    "online_agreement_ratio": "Share of them with the dense model's label",
+    "online_agreement_low_ratio": "Lower end of its 95 % interval",
+    "online_agreement_high_ratio": "Upper end of its 95 % interval",
+    "online_labelled_texts": "Texts of live traffic whose true label was posted back",
+    "online_accuracy_ratio": "Share of them that were labelled so",
+}
 
 
 class ControlMetrics:
@@ -48,6 +59,10 @@ class ControlMetrics:
         self._levels = {
             name: Gauge(f"sparsedial_{name}", text, ["sparsity"], registry=self.registry)
             for name, (_, text) in _LEVEL_GAUGES.items()
+        }
+        self._online = {
+            name: Gauge(f"sparsedial_{name}", text, ["sparsity"], registry=self.registry)
+            for name, text in _ONLINE_GAUGES.items()
         }
         for outcome in _OUTCOMES:
             self._swaps.labels(outcome.value)
@@ -81,6 +96,18 @@ class ControlMetrics:
             self._levels[name].clear()
             for label, values in levels:
                 self._levels[name].labels(label).set(values[member])
+
+    def set_online(self, level: str, seen: Tally) -> None:
+        """Show what live traffic says of a level of the ladder; shares of nothing are left out."""
+        low, high = seen.agreement_interval
+        values = {"online_texts": float(seen.texts), "online_labelled_texts": float(seen.labelled)}
+        if seen.agreement is not None:
+            values |= {"online_agreement_ratio": seen.agreement}
+            values |= {"online_agreement_low_ratio": low, "online_agreement_high_ratio": high}
+        if seen.labelled:
+            values |= {"online_accuracy_ratio": seen.right / seen.labelled}
+        for name, value in values.items():
+            self._online[name].labels(level).set(value)
 
     def page(self) -> bytes:
         """Return the Prometheus text, to be sent as ``PAGE_TYPE``."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruning.variants import Manifest, VariantStore
-from service.documents import status_document, targets_document
+from service.documents import online_document, status_document, targets_document
 from service.durable import DurableRollout
 from service.event_log import EventLog
 from service.evidence import Evidence
@@ -41,11 +41,16 @@ class ControlView:
         """
         state = self.rollout.state
         manifest = self.store.manifest(state.committed.variant_id)
-        return status_document(state, manifest, self.desk.policy, self.fleet)
+        seen = self.evidence.total(manifest.variant_id)
+        return status_document(state, manifest, self.desk.policy, self.fleet, seen)
 
     def variants(self) -> list[Manifest]:
         """Return the manifest of every variant in the store."""
         return self.store.list()
+
+    def online(self, variant_id: str) -> dict[str, Any] | None:
+        """Return what live traffic says of a variant, None where it answered nothing."""
+        return online_document(self.evidence.total(variant_id))
 
     def targets(self) -> list[dict[str, Any]]:
         """Return every metrics page of the service, in the shape of Prometheus HTTP service discovery."""

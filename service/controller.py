@@ -84,7 +84,8 @@ class VariantController:
         self._watch = Watch(
             manifest=store.manifest,
             policy=lambda: desk.policy,
-            dense=ladder[0] if ladder else initial_variant,
+            ladder=ladder or (initial_variant,),
+            metrics=metrics,
             prepare_timeout_s=limits.prepare_timeout_s,
         )
         self.view = ControlView(self._rollout, self._fleet, store, desk, self._watch.evidence, self._log)

@@ -57,6 +57,11 @@ class Dial:
         """The dense model, as it is resident; None while it is not loaded."""
         return next((engine for engine in self._shelf.resident if engine.manifest.spec.sparsity == 0.0), None)
 
+    def level_of(self, manifest: Manifest) -> str:
+        """Return the level of a variant as metrics name it: ``other`` for what is none of the ladder's."""
+        known = {level.variant_id for level in self.levels}
+        return f"{manifest.spec.sparsity:g}" if manifest.variant_id in known else "other"
+
     def engine_for(self, wish: Wish) -> Engine | None:
         """Return the level that a request runs on; None for whatever is live when its batch forms.
 

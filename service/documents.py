@@ -1,14 +1,17 @@
 """The JSON shapes of the admin routes, from the values they show."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from pruning.metrics import wilson_interval
 from pruning.variants import Manifest
 from service.fleet import CONTROL_ID
 from service.operations import Operation, RolloutState
 from service.policy import Policy
 from service.protocol import Peer, ReplicaReport
+from service.tally import Compared, Tally
 
 
 def operation_document(operation: Operation) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def operation_document(operation: Operation) -> dict[str, Any]:
 
 
 def status_document(
-    state: RolloutState, committed: Manifest, policy: Policy, replicas: Iterable[ReplicaReport]
+    state: RolloutState, committed: Manifest, policy: Policy, replicas: Iterable[ReplicaReport], seen: Tally
 ) -> dict[str, Any]:
     """Return what ``GET /admin/sparsity`` shows."""
     evaluation = committed.evaluation
@@ -46,6 +49,7 @@ def status_document(
         "accuracy": evaluation.accuracy,
         "accuracy_interval": [evaluation.accuracy_low, evaluation.accuracy_high],
         "agreement": evaluation.agreement,
+        "online": online_document(seen),
         "accuracy_floor": policy.accuracy_floor,
         "mode": policy.mode.value,
         "previous_variant": state.previous.variant_id if state.previous else None,
@@ -54,6 +58,43 @@ def status_document(
             {"id": report.replica_id, "generation": report.generation, "variant": report.variant_id}
             for report in replicas
         ],
+    }
+
+
+def online_document(seen: Tally) -> dict[str, Any] | None:
+    """Return what live traffic says of a variant: beside its frontier row; None where it answered nothing."""
+    if not (seen.answered or seen.failed or seen.texts):
+        return None
+    labelled = seen.right / seen.labelled if seen.labelled else None
+    return {
+        "requests": seen.answered,
+        "failed": seen.failed,
+        **_agreement(seen),
+        "by_label": _by(seen, lambda one: one.label),
+        "by_length": _by(seen, lambda one: one.length),
+        "labelled_texts": seen.labelled,
+        "accuracy": labelled,
+        "accuracy_interval": list(wilson_interval(seen.right, seen.labelled)) if seen.labelled else None,
+    }
+
+
+def _agreement(seen: Tally) -> dict[str, Any]:
+    agreement = seen.agreement
+    return {
+        "texts_compared": seen.texts,
+        "agreement": agreement,
+        "agreement_interval": None if agreement is None else list(seen.agreement_interval),
+        "flip_rate": None if agreement is None else 1.0 - agreement,
+        "kl_nats": seen.kl,
+    }
+
+
+def _by(seen: Tally, name: Callable[[Compared], str]) -> dict[str, dict[str, Any]]:
+    """Return the agreement within each slice of that name."""
+    names = sorted({name(one) for one in seen.compared})
+    return {
+        chosen: _agreement(replace(seen, compared=tuple(one for one in seen.compared if name(one) == chosen)))
+        for chosen in names
     }
 
 

@@ -1,4 +1,4 @@
-"""The Ray Serve settings that were measured to be fast, set by the product so that nobody needs to know them.
+"""The Ray settings that were measured to be fast, or keep quiet, set by the product so that nobody needs to know them.
 
 They must stand in the environment before Ray is imported, here and on every node. ``docs/architecture.md`` says what
 each one is for.
@@ -15,17 +15,21 @@ from pathlib import Path
 from pruning.errors import PruningError
 from service.settings import Ingress
 
+LOOPBACK = "lo"
+"""Linux's name of the loopback interface."""
 SOCKET_LIMIT = 96
 """Longest path of a socket: 107 bytes, less what HAProxy appends while it binds."""
 RAY_FOLDER = 56
 """Length of the node id that Ray puts between the folder and the name of HAProxy's socket."""
 
-COMMON = {
+RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+}
+COMMON = RAY | {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 HAPROXY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -64,9 +68,7 @@ def set_environment(
         own_cluster: whether Ray is started here; its ports then ask for a token that nobody else knows.
         environment: for tests.
     """
-    wanted = dict(COMMON)
-    if own_cluster:
-        wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    wanted = COMMON | (_own_token() if own_cluster else {})
     if ingress is Ingress.HAPROXY:
         wanted |= _own_ports(replicas)
         wanted |= HAPROXY | {
@@ -78,6 +80,22 @@ def set_environment(
         }
     for name, value in wanted.items():
         environment.setdefault(name, value)
+
+
+def set_training_environment(*, own_cluster: bool, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set, for a training on several workers, what is not set yet; on a cluster of our own they talk on loopback."""
+    wanted = dict(RAY)
+    if own_cluster:
+        wanted |= _own_token()
+        if LOOPBACK in {name for _, name in socket.if_nameindex()}:
+            wanted["GLOO_SOCKET_IFNAME"] = LOOPBACK
+    for name, value in wanted.items():
+        environment.setdefault(name, value)
+
+
+def _own_token() -> dict[str, str]:
+    """Return what makes the ports of a cluster of our own ask for a token that nobody else knows."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _quiet_haproxy(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from service.answer_headers import AnswerHeaders
 from service.bodies import read_json
 from service.deadlines import HEADER, LONGEST_MS, Deadline, deadline_of
 from service.errors import DeadlineExceeded, ServiceError, Unauthorized
+from service.feedback import FeedbackDesk, FeedbackRequest
 from service.info import ModelCard, info
 from service.levels import QUALITY_HEADER, SPARSITY_HEADER, Quality, wish_of
 from service.problems import install_problem_handlers, send_problem
@@ -28,12 +29,17 @@ TRACKED_ROUTES = {("POST", "/"): "/", ("POST", "/predict"): "/predict"}
 
 
 def build_inference_api(
-    runtime: InferenceRuntime, settings: Settings, card: ModelCard, api_key: str | None = None
+    runtime: InferenceRuntime,
+    feedback: FeedbackDesk,
+    settings: Settings,
+    card: ModelCard,
+    api_key: str | None = None,
 ) -> FastAPI:
     """Return the application of one replica.
 
     Args:
         runtime: answers the requests.
+        feedback: takes true labels that come back.
         settings: limits on bodies.
         card: what ``/info`` says of the model.
         api_key: bearer token of the inference routes; ``None`` asks for none. Health, metrics and docs are open.
@@ -43,12 +49,14 @@ def build_inference_api(
     api.add_middleware(_Tracked, runtime=runtime)
     api.add_middleware(AnswerHeaders, variant=runtime.variant_headers)
     guards = [] if api_key is None else [Depends(_BearerKey(api_key))]
-    api.include_router(_inference_routes(runtime, settings, card), dependencies=guards)
+    api.include_router(_inference_routes(runtime, feedback, settings, card), dependencies=guards)
     api.include_router(_open_routes(runtime))
     return api
 
 
-def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: ModelCard) -> APIRouter:
+def _inference_routes(
+    runtime: InferenceRuntime, feedback: FeedbackDesk, settings: Settings, card: ModelCard
+) -> APIRouter:
     """Return the routes that the API key guards."""
     routes = APIRouter(tags=["inference"])
 
@@ -56,7 +64,8 @@ def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: Model
         deadline = deadline_of(request.headers, request.state.arrived_at, settings.request_timeout_s)
         body = await _read_in_time(request, settings, deadline)
         query = parse(schema, body).query()
-        answer = await runtime.classify(replace(query, wish=wish_of(request.headers, query.wish)), deadline)
+        query = replace(query, wish=wish_of(request.headers, query.wish))
+        answer = await runtime.classify(query, deadline, request.state.request_id)
         return Response(answer.body, headers=answer.headers, media_type="application/json")
 
     @routes.post("/", responses=_answers(list[list[LabelScore]]), openapi_extra=_body(HubRequest))
@@ -70,6 +79,13 @@ def _inference_routes(runtime: InferenceRuntime, settings: Settings, card: Model
     async def predict(request: Request) -> Response:
         """Judge texts or pairs: the text-embeddings-inference shape. The answer to a single input is one flat list."""
         return await classify(request, TeiRequest)
+
+    @routes.post("/v1/feedback", openapi_extra=_body(FeedbackRequest, level=False))
+    async def give_feedback(request: Request) -> Response:
+        """Tell the true label of an answer. The same label twice counts once, another one takes its place."""
+        deadline = deadline_of(request.headers, request.state.arrived_at, settings.request_timeout_s)
+        given = parse(FeedbackRequest, await _read_in_time(request, settings, deadline))
+        return _json(await feedback.take(given.request_id, given.labels(runtime.dial.live.engine.labels)))
 
     @routes.get("/info")
     async def show_info() -> Response:
@@ -122,7 +138,7 @@ def _answers(model: Any) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _body(model: type[BaseModel]) -> dict[str, Any]:
+def _body(model: type[BaseModel], *, level: bool = True) -> dict[str, Any]:
     """Return what the OpenAPI page says of a body that the route reads by itself."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
@@ -132,7 +148,7 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
         "description": "Milliseconds after which nobody waits for the answer any more; it is 504 then.",
         "schema": {"type": "integer", "minimum": 1, "maximum": LONGEST_MS},
     }
-    level = [
+    levels = [
         {
             "name": SPARSITY_HEADER,
             "in": "header",
@@ -147,7 +163,7 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
         },
     ]
     return {
-        "parameters": [deadline, *level],
+        "parameters": [deadline, *levels] if level else [deadline],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, definitions)}}},
     }
 

@@ -4,8 +4,7 @@ The registry is made in the constructor and never at module level, so that a cla
 several replicas can live in one process.
 """
 
-from collections.abc import Callable
-from wsgiref.simple_server import WSGIServer
+from collections.abc import Callable, Iterable
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,10 +14,10 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
-    start_http_server,
 )
 
 from pruning.variants import Manifest
+from service.tally import Compared
 
 PREFIX = "sparsedial"
 SECONDS_BUCKETS = (
@@ -65,6 +64,17 @@ class ReplicaMetrics:
         )
         self.swaps = self._counter("replica_swaps", "Staged variants by what became of them.", "outcome")
         self.stage_variant = self._seconds("replica_stage_duration", "Load and warm-up of a staged variant.")
+        self.shadow_texts = self._counter(
+            "shadow_texts", "Texts that the dense model answered too.", "sparsity", "outcome"
+        )
+        self.shadow_label_texts = self._counter(
+            "shadow_label_texts", "The same by the label that the variant answered.", "label", "outcome"
+        )
+        self.shadow_length_texts = self._counter(
+            "shadow_length_texts", "The same by length in tokens.", "length", "outcome"
+        )
+        self.shadow_kl = self._counter("shadow_kl_nats", "Sum of KL(dense || variant) over them.", "sparsity")
+        self.shadow_dropped = self._counter("shadow_dropped", "Samples that were not compared.", "reason")
         self.peer_failures = self._counter("metrics_peer_failures", "Peers' pages missing from a merged page.")
         self._variant_labels: tuple[str, ...] | None = None
         self._gauge("build_info", "The running program.", "version").labels(version).set(1)
@@ -80,6 +90,15 @@ class ReplicaMetrics:
         self.queue_tokens.set_function(queue_tokens)
         self.queue_limit_tokens.set_function(queue_limit_tokens)
         self.in_flight.set_function(in_flight)
+
+    def saw_agreement(self, level: str, slices: Iterable[Compared]) -> None:
+        """Count texts of a level that the dense model answered too."""
+        for one in slices:
+            for outcome, texts in (("agreed", one.agreed), ("flipped", one.texts - one.agreed)):
+                self.shadow_texts.labels(level, outcome).inc(texts)
+                self.shadow_label_texts.labels(one.label, outcome).inc(texts)
+                self.shadow_length_texts.labels(one.length, outcome).inc(texts)
+            self.shadow_kl.labels(level).inc(one.kl_sum)
 
     def set_variant(self, manifest: Manifest, generation: int, engine: str) -> None:
         """Show ``manifest`` as the variant that answers, computed by ``engine``, in place of the one before."""
@@ -114,13 +133,3 @@ class ReplicaMetrics:
 
     def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
         return self._histogram(f"{name}_seconds", text, SECONDS_BUCKETS, *labels)
-
-
-def serve_metrics(registry: CollectorRegistry, host: str) -> tuple[WSGIServer, str]:
-    """Serve a registry's page on a free port of ``host``, in a thread; return the server and ``host:port``.
-
-    ``server.shutdown()`` ends it.
-    """
-    server, _ = start_http_server(0, addr=host, registry=registry)
-    address = f"[{host}]:{server.server_port}" if ":" in host else f"{host}:{server.server_port}"
-    return server, address

@@ -6,7 +6,6 @@ Ray is imported inside the methods alone: what ``service.fast_path`` sets must s
 import asyncio
 import logging
 import math
-import socket
 import time
 from typing import Any
 
@@ -15,18 +14,15 @@ import httpx
 from pruning.errors import PruningError
 from service.ladder import Ladder
 from service.limits import MAX_WAIT_S
+from service.ray_connection import connect
 from service.ray_output import ending
 from service.settings import Settings
 from service.sources import Sources
 
 logger = logging.getLogger(__name__)
 
-OBJECT_STORE_BYTES = 200_000_000
-"""Ray's shared memory: nothing large travels between our processes."""
 ANSWER_LIMIT_S = 60.0
 """Seconds that the front door may take to answer after both applications run."""
-JOIN_LIMIT_S = 5.0
-"""Seconds that a cluster's address may take to accept a connection."""
 
 
 class RayService:
@@ -55,22 +51,10 @@ class RayService:
         Raises:
             PruningError: there is none to join at the address that was given.
         """
-        import ray
         import ray.serve  # sets a level of its own
 
-        settings = self._settings
-        for name in ("ray", "ray.serve"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        if self._own_cluster:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=OBJECT_STORE_BYTES,
-            )
-        else:
-            _join(str(settings.address))
+        logging.getLogger(ray.serve.__name__).setLevel(logging.ERROR)
+        connect(self._settings.address)
 
     def deploy(self, url: str) -> None:
         """Start Serve, deploy control and model together, and return when both answer at ``url``.
@@ -146,23 +130,6 @@ class RayService:
         elif self._deployed:
             for name in {MODEL_APP, CONTROL_APP} & set(serve.status().applications):
                 await asyncio.to_thread(serve.delete, name)
-
-
-def _join(address: str) -> None:
-    """Join the cluster at ``address``: ``auto``, or host:port."""
-    import ray
-
-    try:
-        host, _, port = address.rpartition(":")
-        if host and "/" not in host and port.isdecimal():  # Ray would look for it for two minutes
-            socket.create_connection((host, int(port)), JOIN_LIMIT_S).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError, OverflowError) as error:
-        reason = str(error).partition("\n")[0]
-        raise PruningError(
-            f"no Ray cluster can be joined at --address {address} ({reason}); start one with 'ray start --head', give "
-            "'auto' or the host:port of one, or leave --address out for a cluster of our own"
-        ) from error
 
 
 def serve_limit_s(settings: Settings) -> float:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pruning.recovery.recipe import Recipe
+from pruning.recovery.recipe import Recipe, criterion_named
 from pruning.spec import PruneSpec, Recover
 from service.options import (
     AsJson,
@@ -26,6 +26,9 @@ MINUTES = 10.0
 """Bound of a run that is given none."""
 UNFINISHED = 1
 USUAL = Recipe(minutes=MINUTES)
+CRITERION_HELP = (
+    "By what --gradual cuts: mask_gradient (heads and neurons alone), grain, seven_dynamic, platon or magnitude."
+)
 
 
 def recover(
@@ -60,34 +63,58 @@ def recover(
         float, typer.Option(help="Share of the rows' own labels in the answers, in [0, 1].")
     ] = USUAL.label_weight,
     gradual: Annotated[
-        float, typer.Option(help="Share of the training over which heads and neurons go; 0: all at once before it.")
+        float, typer.Option(help="Share of the training by which all is gone bit by bit; 0: all at once before it.")
     ] = USUAL.gradual,
+    gradual_from: Annotated[
+        float, typer.Option(help="Share of the training at which --gradual begins to cut.")
+    ] = USUAL.gradual_from,
+    criterion: Annotated[str, typer.Option(help=CRITERION_HELP)] = USUAL.criterion.value,
+    cut_every: Annotated[int, typer.Option(help="Steps from one cut of --gradual to the next.")] = USUAL.cut_every,
     patience: Annotated[
-        int, typer.Option(help="Scores without a gain after which the training stops.")
+        int, typer.Option(help="Scores without a gain, once the learning rate falls, after which the training stops.")
     ] = USUAL.patience,
     seed: Annotated[int, typer.Option(help="Of the held-out rows and the order of the others.")] = USUAL.seed,
     device: Annotated[Device, typer.Option(help="Where to train; auto takes a GPU if there is one.")] = Device.AUTO,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that share every batch; of more than one, each takes a GPU, or a share of the cores."
+        ),
+    ] = 1,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster whose nodes the workers run on: auto or host:port. Default: this machine.",
+            envvar="SPARSEDIAL_ADDRESS",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a cut against the dense model, to keep deep ones accurate.
 
-    The cut is made as 'prune' makes it, then learns the dense model's answers and hidden states on labelled rows. A
-    tenth of the rows is held out: it is scored while the training runs, and the best weights are kept. The --eval
-    rows are judged once, at the end. The variant joins the store; a service on that store swaps to it when asked with
-    "recover": "distill". Checkpoints are kept meanwhile: stop it, or let it be killed, and --resume goes on. Example:
+    The cut, solved as by 'prune --recover sequential', learns the dense model's answers and hidden states on labelled
+    rows of the model's own task. A tenth of the rows is held out: it is scored while the training runs, and the best
+    weights are kept. The --eval rows are judged once, at the end. The variant joins the store; a service on that store
+    swaps to it when asked with "recover": "distill". Checkpoints are kept meanwhile: stop it, or let it be killed, and
+    --resume goes on.
+
+    With --workers several processes train what one would, by Ray Train (pip install 'sparsedial[train]'). They read
+    model, rows and store by themselves: on several nodes these must lie under the same paths, on a shared file system.
+    For example:
 
     \b
       sparsedial recover --sparsity 0.8 --minutes 10
       sparsedial recover ./my-bert --train train.jsonl --eval dev.jsonl \\
           --sparsity 0.9 --rows train.jsonl --steps 4000 --resume
+      sparsedial recover --sparsity 0.8 --steps 400 --workers 2
       sparsedial dial 0.8 --recover distill
     """
     with refusals():
         bounded = MINUTES if minutes is None and steps is None else minutes
         recipe = Recipe(
             steps=steps, minutes=bounded, batch_rows=batch_rows, learning_rate=learning_rate, temperature=temperature,
-            hidden_weight=hidden_weight, label_weight=label_weight, gradual=gradual, patience=patience,
-            seed=seed,
+            hidden_weight=hidden_weight, label_weight=label_weight, gradual=gradual, gradual_from=gradual_from,
+            criterion=criterion_named(criterion), cut_every=cut_every, patience=patience, seed=seed,
         )  # fmt: skip
         wish = {
             "sparsity": sparsity, "scorer": scorer, "pattern": pattern, "scope": scope, "structures": structures,
@@ -96,10 +123,12 @@ def recover(
         spec = PruneSpec.from_dict(wish)
         from service.recovering import recover_model
         from service.store_commands import Place
+        from service.training_crew import Hiring
 
+        hiring = Hiring(workers=workers, device=device, address=address)
         place = Place(model=model, train=train, evaluation=eval, store=store)
         try:
-            folder, levels, recovered = recover_model(place, spec, rows, recipe, device, resume=resume)
+            folder, levels, recovered = recover_model(place, spec, rows, recipe, hiring, resume=resume)
         except KeyboardInterrupt:
             say("sparsedial: stopped before the end; the same command with --resume goes on", style="yellow")
             raise typer.Exit(UNFINISHED) from None
@@ -111,6 +140,6 @@ def recover(
         print_frontier(levels)
         went = recovered.training
         say(
-            f"trained {went['step']} steps in {went['seconds'] / 60:.1f} minutes; held-out score "
+            f"trained {went['step']} steps in {went['seconds'] / 60:.1f} minutes; held-out {levels[-1]['metric']} "
             f"{went['first_score']:.1%} before, {went['best_score']:.1%} after; store: {folder}"
         )

@@ -5,57 +5,62 @@ from pathlib import Path
 
 import torch
 
-from pruning.data import LabelledSet
-from pruning.errors import DataError, SpecError
+from pruning.errors import SpecError
 from pruning.recovered import RecoveredCut
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
+from pruning.recovery.training import Report
 from pruning.scores import scorer_named
 from pruning.spec import PruneSpec
-from pruning.tasks import TASKS
-from pruning.tokenization import TextTokenizer
 from pruning.workbench import Workbench
 from service.ladder import prepare_ladder
 from service.settings import Device
+from service.sources import Sources, rows_of
 from service.store_commands import Place, Rows, rows_of_variants
 from service.terminal import progress_bar
 from service.training_bar import training_bar
+from service.training_crew import CrewTrainer, Hiring
+from service.training_rows import training_rows
 
 
 def recover_model(
-    place: Place, spec: PruneSpec, rows: Path | None, recipe: Recipe, device: Device, *, resume: bool
+    place: Place, spec: PruneSpec, rows: Path | None, recipe: Recipe, hiring: Hiring, *, resume: bool
 ) -> tuple[Path, Rows, RecoveredCut]:
     """Train a cut; return (store, rows of the dense model, the cut before and after, how the training went).
+
+    One worker is this process; Ray has a part in the training of several alone.
 
     Raises:
         PruningError: a spec, model, rows or store that cannot be used, or a training that cannot go on.
     """
     scorer_named(spec.scorer)  # refused before the model is read
-    where = device_named(device)
+    hiring.check(recipe)
+    alone = hiring.workers == 1
+    where = device_named(hiring.device) if alone else "cpu"
     bench = place.open()
     labelled = training_rows(bench, rows, place.evaluation)
     with progress_bar("scoring the model") as update:
         bench.calibrate(update)
     with training_bar(f"training at {spec.sparsity:g}") as report:
-        manifest, recovered = recover(bench, spec, labelled, recipe, resume=resume, device=where, report=report)
+        trainer = None if alone else _crew(place, bench, rows, recipe, hiring, report)
+        manifest, recovered = recover(
+            bench, spec, labelled, recipe, resume=resume, device=where, report=report, trainer=trainer
+        )
     specs = [replace(spec, sparsity=0.0, recover=None), spec.before_training(), manifest.spec]
     manifests = prepare_ladder(bench, specs)
     return bench.root, rows_of_variants(bench, [one.variant_id for one in manifests]), recovered
 
 
-def training_rows(bench: Workbench, rows: Path | None, evaluation: Path | None) -> LabelledSet:
-    """Return the rows of a file, encoded, or those that score the model.
-
-    Raises:
-        DataError: the file cannot be used, or is that of the evaluation rows.
-    """
-    if rows is None:
-        return bench.train
-    if evaluation is not None and rows.resolve() == evaluation.resolve():
-        raise DataError(f"--rows and --eval are the same file, {rows}; judge a model on rows that did not train it")
-    tokenizer = TextTokenizer.load(bench.base.path)
-    task = TASKS[bench.base.shape.head]
-    return task.load(rows, bench.base.labels, tokenizer, min(task.max_tokens, bench.base.max_length))
+def _crew(
+    place: Place, bench: Workbench, rows: Path | None, recipe: Recipe, hiring: Hiring, report: Report
+) -> CrewTrainer:
+    """Return the trainer whose workers read what this command was given."""
+    model = bench.base.path
+    train, evaluation = rows_of(model, place.train, place.evaluation)
+    sources = Sources(model.resolve(), train.resolve(), evaluation.resolve(), bench.root.resolve())
+    return CrewTrainer(
+        hiring=hiring, bench=bench, sources=sources, rows=rows and rows.resolve(), recipe=recipe, report=report
+    )
 
 
 def device_named(device: Device) -> str:

@@ -13,17 +13,19 @@ from service.cluster import RayControlLink, assigned_device, page_host, replica_
 from service.compute_threads import compute_alone
 from service.engine import Live
 from service.engine_choice import EngineLoader
+from service.feedback import FeedbackDesk
 from service.follower import Follower
 from service.info import ModelCard
 from service.ingress import build_inference_api
-from service.metrics import ReplicaMetrics, serve_metrics
+from service.internal_pages import InternalPages, peer_key
+from service.metrics import ReplicaMetrics
 from service.newborn import born_on, check_still_committed
 from service.protocol import Peer
 from service.runtime import InferenceRuntime
 from service.served import require_served
 from service.settings import Settings
 from service.shelf import EngineShelf
-from service.sources import Sources
+from service.sources import Sources, admin_token
 from service.state import STATE, StateFile
 from service.torch_engine import SharedBase
 from service.version import VERSION
@@ -51,7 +53,9 @@ class ModelReplica:
         require_served(base)
         load = EngineLoader(SharedBase(base, device), VariantStore(sources.store), settings, threads)
         metrics = ReplicaMetrics(VERSION)
-        self._metrics_server, address = serve_metrics(metrics.registry, page_host(settings.host))
+        token, _ = admin_token(settings, sources.store)
+        self._pages = InternalPages(metrics.registry, page_host(settings.host), peer_key(token))
+        address = self._pages.address
         link = RayControlLink()
         state_file = StateFile(sources.store / STATE)
         generation, variant_id = await born_on(link, state_file, replica_id=self._name, metrics_address=address)
@@ -72,13 +76,17 @@ class ModelReplica:
             holder=self._runtime.dial,
             door=self._runtime,
         )
+        self._feedback = FeedbackDesk(
+            self._runtime.answers, replica_id=self._name, peers=lambda: self._peers(), key=peer_key(token)
+        )
+        self._pages.feedback = self._feedback.for_peers(asyncio.get_running_loop())
         self._runtime.start()
         if not await self._follower.start(CATCH_UP_TIMEOUT_S):
             await check_still_committed(state_file, self._runtime.dial.generation)
         logger.info("replica=%s generation=%d device=%s", self._name, self._runtime.dial.generation, device)
         card = ModelCard(model_id=settings.model, digest=base.digest, version=VERSION, threads=threads)
         api_key = settings.api_key.get_secret_value() if settings.api_key else None
-        self._api = build_inference_api(self._runtime, settings, card, api_key)
+        self._api = build_inference_api(self._runtime, self._feedback, settings, card, api_key)
         self._api.add_middleware(IdLeftToServer)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -99,5 +107,5 @@ class ModelReplica:
         """Answer what is in flight, then let go of threads, loops and the metrics port."""
         await self._follower.stop()
         await self._runtime.stop()
-        self._metrics_server.shutdown()
-        self._metrics_server.server_close()
+        await self._feedback.close()
+        self._pages.close()

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from pruning.tokenization import Encoded, TextTokenizer
 from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
+from service.answer_memory import AnswerMemory
 from service.batcher import Answered, TokenBatcher
 from service.classification import rank
 from service.deadlines import Deadline
 from service.dial import Dial
-from service.engine import Live
+from service.engine import Engine, Live
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 from service.inflight import Exchange, InFlight
 from service.lanes import Lanes
@@ -31,6 +32,7 @@ from service.protocol import Peer
 from service.schedule import Lane
 from service.schemas import Query
 from service.settings import Settings
+from service.shadow import Shadow
 from service.shelf import EngineShelf
 from service.tally import Tally
 from service.tally_book import TallyBook
@@ -93,8 +95,11 @@ class InferenceRuntime:
             observe=self._observe_batch,
         )
         self._inflight = InFlight(metrics)
-        self._draining = False
         self._book = TallyBook()
+        self.answers = AnswerMemory(self._book)
+        """What was answered, for true labels that come back."""
+        self._shadow = Shadow(self.dial, self._book, metrics, answer=self._answer_by, idle=self._batcher.idle)
+        self._draining = False
         self._observe_stage = {
             stage: metrics.stage_duration.labels(stage).observe
             for stage in ("tokenization", "queue", "inference", "serialization")
@@ -130,8 +135,10 @@ class InferenceRuntime:
         """Count a request as in flight until its answer is sent, then record how it ended."""
         return self._inflight.track(route)
 
-    async def classify(self, query: Query, deadline: Deadline | None = None) -> Answer:
+    async def classify(self, query: Query, deadline: Deadline | None = None, request_id: str | None = None) -> Answer:
         """Return the answer to ``query``, until ``deadline``, by default the service's own limit from now on.
+
+        The answer is remembered under ``request_id``, so that true labels may come back for it.
 
         A request whose time is up leaves the queue, and no batch that forms then computes it.
 
@@ -154,14 +161,27 @@ class InferenceRuntime:
             raise DeadlineExceeded(f"No answer within {deadline}; the service is busy.") from None
         ran = time.perf_counter()
         ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)
+        if request_id is not None:
+            self._remember(request_id, answered)
         body = orjson.dumps(ranked if query.nested else ranked[0])
         finished = time.perf_counter()
+        self._shadow.offer(answered.snapshot.engine, sequences, answered.rows)
         self._book.answered(answered.snapshot.engine.manifest.variant_id, finished - started)
         self._observe_stage["tokenization"](encoded - started)
         self._observe_stage["queue"](answered.queue_s)
         self._observe_stage["inference"](answered.inference_s)
         self._observe_stage["serialization"](finished - ran)
         return Answer(body, self._headers(sequences, answered, encoded - started, finished - started))
+
+    def _remember(self, request_id: str, answered: Answered[Live]) -> None:
+        engine = answered.snapshot.engine
+        labels = [engine.labels[index] for index in answered.rows.argmax(1).tolist()]
+        self.answers.remember(request_id, engine.manifest.variant_id, labels)
+
+    async def _answer_by(self, sequences: Sequence[Encoded], engine: Engine) -> NDArray[np.float32]:
+        """Return logits [n, C] of a chosen engine."""
+        rows: NDArray[np.float32] = (await self._batcher.submit(sequences, choice=engine)).rows
+        return rows
 
     def _headers(
         self, sequences: Sequence[Encoded], answered: Answered[Live], tokenization_s: float, total_s: float
@@ -188,6 +208,7 @@ class InferenceRuntime:
     def start(self) -> None:
         """Begin to answer, on the running event loop."""
         self._batcher.start()
+        self._shadow.start()
         self._shelf.start()
 
     def start_draining(self) -> None:
@@ -202,6 +223,7 @@ class InferenceRuntime:
         """Answer what is in flight, then let go of threads and connections."""
         self.start_draining()
         await self.drained()
+        await self._shadow.stop()
         await self._batcher.stop()
         await self._pages.close()
         self._lanes.close()

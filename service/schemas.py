@@ -224,7 +224,7 @@ def parse(schema: type[Model], body: Any) -> Model:
         Invalid: names every field that is missing, unknown or wrong; values are not repeated.
     """
     if not isinstance(body, dict):
-        raise Invalid(f"The body must be a JSON object with 'inputs', not {_kind(body)}.")
+        raise Invalid(f"The body must be a JSON object with '{next(iter(schema.model_fields))}', not {_kind(body)}.")
     try:
         return schema.model_validate(body)
     except ValidationError as error:

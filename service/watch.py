@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from pruning.variants import Manifest
+from service.control_metrics import ControlMetrics
 from service.events import GuardTripped, TrialJudged
 from service.evidence import Evidence, Mark
 from service.fleet import Fleet
@@ -22,7 +23,8 @@ class Watch:
         *,
         manifest: Callable[[str], Manifest],
         policy: Callable[[], Policy],
-        dense: str,
+        ladder: tuple[str, ...],
+        metrics: ControlMetrics,
         prepare_timeout_s: float,
     ) -> None:
         """Know nothing yet.
@@ -30,23 +32,31 @@ class Watch:
         Args:
             manifest: gives the manifest of a stored variant.
             policy: gives the policy that holds.
-            dense: variant to go to where no other may be gone back to.
+            ladder: its levels are shown; the first, dense, is gone to where no other may be gone back to.
+            metrics: of the control page.
             prepare_timeout_s: for what follows from a finding.
         """
-        self._manifest = lru_cache(maxsize=8)(manifest)
+        self._manifest = lru_cache(maxsize=64)(manifest)
         self._policy = policy
-        self._dense = dense
+        self._ladder = ladder
+        self._metrics = metrics
         self._prepare_timeout_s = prepare_timeout_s
         self.evidence = Evidence()
         self._marks: dict[object, Mark] = {}
         """When the running trial, and the committed generation, began."""
 
     def hear(self, fleet: Fleet) -> None:
-        """Take the counts of the live replicas."""
+        """Take the counts of the live replicas, and show what they say of each level."""
         live = list(fleet)
         for report in live:
             self.evidence.hear(report)
         self.evidence.keep({report.replica_id for report in live})
+        shown: set[str] = set()
+        for variant_id in self._ladder:
+            level = f"{self._manifest(variant_id).spec.sparsity:g}"
+            if level not in shown:  # of several precisions the usual one
+                shown.add(level)
+                self._metrics.set_online(level, self.evidence.total(variant_id))
 
     def finding(self, state: RolloutState, now: float) -> Finding | None:
         """Return what the rollout should hear of now, if anything."""
@@ -102,4 +112,4 @@ class Watch:
         )
 
     def _fallback(self) -> Choice:
-        return Choice.of(self._manifest(self._dense))
+        return Choice.of(self._manifest(self._ladder[0]))

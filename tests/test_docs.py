@@ -14,6 +14,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from pruning.encoder import load_base_model
+from pruning.recovery.criteria import STRUCTURE_CRITERIA, WEIGHT_CRITERIA
+from pruning.recovery.recipe import Criterion
 from pruning.scores import SCORERS, Scorer
 from service import settings as settings_module
 from service.admin import OPEN_PATHS, build_admin_api
@@ -28,7 +30,7 @@ from service.policy import Policy
 from service.settings import Settings
 from tests.service.control_parts import make_control
 from tests.service.fake_admin import COMMITTED, status_of
-from tests.service.inference_parts import CARD, engine_of, runtime_of
+from tests.service.inference_parts import CARD, desk_of, engine_of, runtime_of
 from tests.service.test_ingress import PROMISED
 from tests.service.test_rollout import in_phase
 
@@ -74,7 +76,8 @@ def test_no_setting_is_described_that_is_none() -> None:
 @pytest.fixture(scope="module")
 def inference_api(tiny_model_dir: Path) -> FastAPI:
     base = load_base_model(tiny_model_dir)
-    return build_inference_api(runtime_of(engine_of(base), tiny_model_dir), Settings(), CARD)
+    runtime = runtime_of(engine_of(base), tiny_model_dir)
+    return build_inference_api(runtime, desk_of(runtime), Settings(), CARD)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,7 @@ def routes_of(api: FastAPI, prefix: str = "") -> Iterator[str]:
 
 def test_every_route_is_described_and_no_other(inference_api: FastAPI, admin_api: FastAPI) -> None:
     routes = {*routes_of(inference_api), *routes_of(admin_api, "/admin")}
-    assert len(routes) == 16
+    assert len(routes) == 17
     described = set(re.findall(r"^\| `((?:GET|PUT|POST|DELETE|PATCH) /\S*)` \|", REFERENCE, re.MULTILINE))
     assert described - {"GET /docs", "GET /admin/docs"} == routes
     assert inference_api.docs_url == "/docs" and admin_api.docs_url == "/docs"
@@ -132,6 +135,12 @@ def test_every_metric_is_described_and_no_other() -> None:
 def test_every_scorer_is_described_with_its_scope(scorer: Scorer) -> None:
     (row,) = [line for line in REFERENCE.splitlines() if line.startswith(f"| `{scorer.name}` |")]
     assert row.endswith(f"| `{scorer.scope}` |")
+
+
+@pytest.mark.parametrize("criterion", STRUCTURE_CRITERIA)
+def test_every_criterion_of_gradual_cuts_is_described_with_what_it_ranks(criterion: Criterion) -> None:
+    (row,) = [line for line in REFERENCE.splitlines() if line.startswith(f"| `--criterion {criterion}` |")]
+    assert row.endswith("| -- |") is not (criterion in WEIGHT_CRITERIA)
 
 
 @pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]

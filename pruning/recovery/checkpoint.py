@@ -39,8 +39,10 @@ class Standing:
     """Before the first step."""
     best_score: float
     best_step: int
+    reached: float | None
+    """Best score since the learning rate began to fall; None while it rises."""
     without_gain: int
-    """Scores since the best one."""
+    """Scores since that one."""
 
 
 class Checkpoints:

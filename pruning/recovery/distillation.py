@@ -3,29 +3,40 @@
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
-from pruning.cost import HeadDims
 from pruning.data import LabelledSet
-from pruning.errors import SpecError
-from pruning.heads import Head
-from pruning.masks.structures import StructureMask, structure_mask
+from pruning.errors import DataError, SpecError
+from pruning.masks.structures import structure_mask
+from pruning.out_of_memory import memory_for
 from pruning.pipeline import build_variant, cut, cut_id
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
+from pruning.recovery.crew import SOLO, Crew, of_worker_0
+from pruning.recovery.criteria import STRUCTURE_CRITERIA, weight_criterion
 from pruning.recovery.lesson import Lesson, computes_bfloat16
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.rows import others_than, split
+from pruning.recovery.structure_thinning import Counts, StructureThinning
 from pruning.recovery.student import Student, kept_weights
-from pruning.recovery.thinning import Counts, Thinning
+from pruning.recovery.thinning import AnyThinning
 from pruning.recovery.training import Report, train
+from pruning.recovery.weight_thinning import WeightThinning
 from pruning.scores import scorer_named
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, in_dtype, slim_layers
 from pruning.spec import Pattern, PruneSpec, Recover, Structures
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
+
+
+class Trainer(Protocol):
+    """Has a cut trained, from its newest checkpoint if there is one, and what comes of it kept in the store."""
+
+    def __call__(self, spec: PruneSpec, cut_name: str, recipe_id: str) -> None:
+        """Train the cut of ``spec``, called ``cut_name``, by the recipe of that id; raises what ``recover`` raises."""
 
 
 def recover(
@@ -37,6 +48,7 @@ def recover(
     resume: bool = False,
     device: str = "cpu",
     report: Report = lambda progress: None,
+    trainer: Trainer | None = None,
 ) -> tuple[Manifest, RecoveredCut]:
     """Return the variant of ``spec`` after distillation, and how its training went.
 
@@ -49,21 +61,22 @@ def recover(
         rows: labelled, of the same task; the messages about them count from 1, in their order.
         recipe: how to train.
         resume: go on from the checkpoint of this very recipe, if there is one; otherwise it is removed.
-        device: where to train.
-        report: called after every step.
+        device: where to train, in this process.
+        report: called after every step, in this process.
+        trainer: trains it elsewhere in place of this process.
 
     Raises:
-        SpecError: nothing was cut, gradually what only goes at once, or the model does not pick labels for texts: the
-            loss is that of such answers.
-        DataError: too few rows.
+        SpecError: nothing was cut.
+        DataError: too few rows, or rows for another head than the model's.
         CacheError: the model is not calibrated.
         RecoveryError: the training cannot go on.
+        DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
         StoreError: the store cannot be written.
     """
-    if bench.base.shape.head is not Head.LABEL:
-        raise SpecError(
-            f"{bench.base.name} is a model for {bench.base.shape.head}, and only those for {Head.LABEL} are trained; "
-            "use recover='reconstruct'"
+    if rows.head is not bench.base.shape.head:
+        raise DataError(
+            f"{bench.base.name} is a model for {bench.base.shape.head}, and the rows are for {rows.head}; give rows "
+            "of the model's own task"
         )
     if spec.sparsity == 0.0:
         raise SpecError("sparsity 0 cuts nothing, and there is nothing to recover; give the sparsity of a cut")
@@ -71,7 +84,12 @@ def recover(
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     if bench.recovered.find(cut_name, recipe_id) is None:
         checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
-        _train(bench, spec, rows, recipe, checkpoints, resume, torch.device(device), report)
+        if not resume:
+            checkpoints.clear()
+        if trainer:
+            trainer(spec, cut_name, recipe_id)
+        else:
+            train_cut(bench, spec, rows, recipe, device=device, report=report)
         checkpoints.clear()
     bench.recovered.choose(cut_name, recipe_id)
     found = bench.recovered.find(cut_name, recipe_id)
@@ -79,66 +97,79 @@ def recover(
     return build_variant(bench, spec), found
 
 
+def train_cut(
+    bench: Workbench,
+    spec: PruneSpec,
+    rows: LabelledSet,
+    recipe: Recipe,
+    *,
+    device: str = "cpu",
+    report: Report = lambda progress: None,
+    crew: Crew = SOLO,
+) -> None:
+    """Train the cut of ``spec`` in this process, as one of the ``crew``; its worker 0 keeps what comes of it.
+
+    Every worker reads the newest checkpoint, if there is one; how many workers there were before does not matter.
+    """
+    where = torch.device(device)
+    trained, held_out = split(others_than(bench.evaluation, rows), recipe.held_out_rows, recipe.seed)
+    thinning = _thinning(bench, spec, recipe) if recipe.gradual else None
+    start = replace(spec.before_training(), sparsity=0.0) if thinning else spec.before_training()
+    layers = of_worker_0(cut(bench, start)[0], crew)
+    kept = None if thinning or spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
+    cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
+    checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
+    with memory_for(
+        f"training on {device} with {recipe.batch_rows} rows a step",
+        "free some and go on with --resume, or train with fewer --batch-rows or shorter rows",
+    ):
+        outcome = train(
+            Lesson(recipe, _teacher(bench, where), rows, where, crew),
+            Student(bench.base, layers, recipe, kept=kept, device=where),
+            trained,
+            held_out,
+            checkpoints,
+            thinning=thinning,
+            resume=bool(checkpoints),
+            report=report,
+        )
+    if crew.rank == 0:
+        went = {"rows": len(trained), "held_out_rows": len(held_out), "device": where.type, "workers": crew.size}
+        training = asdict(outcome.standing) | went
+        recovered = RecoveredCut(cut=cut_name, recipe_id=recipe_id, recipe=recipe.as_dict(), training=training)
+        bench.recovered.put(recovered, outcome.layers)
+
+
 def checkpoints_of(root: Path, cut_name: str, recipe_id: str) -> Checkpoints:
     """Return the checkpoints of a recipe's run on a cut."""
     return Checkpoints(root, f"{cut_name}-{recipe_id}")
 
 
-def _train(
-    bench: Workbench,
-    spec: PruneSpec,
-    rows: LabelledSet,
-    recipe: Recipe,
-    checkpoints: Checkpoints,
-    resume: bool,
-    device: torch.device,
-    report: Report,
-) -> None:
-    """Train the cut of ``spec`` and keep what comes of it."""
-    if not resume:
-        checkpoints.clear()
-    trained, held_out = split(others_than(bench.evaluation, rows), recipe.held_out_rows, recipe.seed)
-    thinning = _thinning(bench, spec, recipe, device) if recipe.gradual else None
-    start = replace(spec.before_training(), sparsity=0.0) if thinning else spec.before_training()
-    layers, _, _ = cut(bench, start)
-    kept = None if spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
-    outcome = train(
-        Lesson(recipe, _teacher(bench, device), rows, device),
-        Student(bench.base, layers, recipe, kept=kept, device=device),
-        trained,
-        held_out,
-        checkpoints,
-        thinning=thinning,
-        resume=bool(checkpoints),
-        report=report,
-    )
-    recovered = RecoveredCut(
-        cut=cut_id(bench, spec),
-        recipe_id=recipe.digest_with(rows.digest),
-        recipe=recipe.as_dict(),
-        training=asdict(outcome.standing)
-        | {"rows": len(trained), "held_out_rows": len(held_out), "device": device.type},
-    )
-    bench.recovered.put(recovered, outcome.layers)
+def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
+    """Return what cuts the dense model to ``spec`` while it trains.
 
-
-def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe, device: torch.device) -> Thinning:
-    if spec.pattern is not Pattern.STRUCTURED:
-        raise SpecError(f"gradual cuts take heads and neurons; with pattern={spec.pattern.value!r} use gradual=0")
+    Raises:
+        SpecError: the pattern is 2:4, which nothing leads to bit by bit, units inside heads go, or the criterion is not
+            the pattern's.
+    """
+    if spec.pattern is Pattern.TWO_FOUR:
+        raise SpecError("pattern='2:4' is cut at once: use gradual=0, or pattern='unstructured'")
+    if spec.pattern is Pattern.UNSTRUCTURED:
+        scope = spec.scope or scorer_named(spec.scorer).scope
+        return WeightThinning(recipe, weight_criterion(recipe.criterion), spec.sparsity, scope)
+    if spec.structures is Structures.UNITS:
+        raise SpecError(
+            f"gradual cuts take whole structures; with structures={spec.structures.value!r} use gradual=0, and units "
+            "inside heads go before the training"
+        )
     shape, curves = bench.base.shape, bench.curves(scorer_named(spec.scorer), structures=spec.structures)
 
     @cache
-    def mask_at(share: float) -> StructureMask:
-        return structure_mask(curves, shape, share * spec.sparsity)
-
     def counts_at(share: float) -> Counts:
-        return mask_at(share).head_counts, mask_at(share).neuron_counts
+        mask = structure_mask(curves, shape, share * spec.sparsity)
+        return mask.head_counts, mask.neuron_counts
 
-    def dims_at(share: float) -> list[HeadDims]:
-        return mask_at(share).head_dims(shape)
-
-    inside_heads = spec.structures is Structures.UNITS
-    return Thinning(recipe, counts_at, shape.head_dim, device, dims_at if inside_heads else None)
+    return StructureThinning(recipe, STRUCTURE_CRITERIA[recipe.criterion], counts_at)
 
 
 def _teacher(bench: Workbench, device: torch.device) -> SlimBert:

@@ -6,27 +6,24 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pruning.data import LabelledSet
-from pruning.errors import RecoveryError
 from pruning.prediction import multiplies_bfloat16
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.forward import batch_on, outputs_of
-from pruning.recovery.loss import distillation_loss
+from pruning.recovery.loss import distillation_loss, hidden_state_loss
 from pruning.recovery.recipe import Recipe
 from pruning.slim.bert import SlimBert, Tap
-
-NAMED_ROWS = 10
-"""Most rows that a message names."""
+from pruning.tasks import TASKS
 
 
 class Losses(NamedTuple):
-    """Of one batch, means over its rows."""
+    """Of one batch, means over the answers that its rows ask for; of several workers each has a part, which add up."""
 
     total: Tensor
     """What is trained on."""
     task: Tensor
-    """The cross-entropy with the rows' own labels: what structures are scored by while they go."""
+    """That of the rows' own labels: what structures are scored by while they go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,39 +34,35 @@ class Lesson:
     teacher: SlimBert
     rows: LabelledSet
     device: torch.device
+    crew: Crew = SOLO
+    """Who takes the other shares of every batch."""
 
     def losses(self, student: SlimBert, chosen: Sequence[int], tap: Tap | None = None) -> Losses:
         """Return the losses of the ``chosen`` rows, with their gradients; ``tap`` looks into the student.
 
         Products are taken in bfloat16 where that is faster, sums and losses in float32.
-
-        Raises:
-            RecoveryError: the loss is not finite; the rows are named, counted from 1.
         """
-        batch = batch_on([self.rows.sequences[index] for index in chosen], self.device)
+        task, labels = TASKS[self.rows.head], self.rows.labels[list(chosen)].to(self.device)
+        sequences = [self.rows.sequences[index] for index in chosen]
+        lengths, batch = [len(sequence.ids) for sequence in sequences], batch_on(sequences, self.device)
         with torch.no_grad():
-            target_BC, target_hidden = outputs_of(self.teacher, batch)
+            wanted, wanted_hidden = outputs_of(self.teacher, batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=computes_bfloat16(self.device)):
-            logits_BC, hidden = outputs_of(student, batch, tap)
-        answers = logits_BC.float(), [state.float() for state in hidden]
-        wanted = target_BC.float(), [state.float() for state in target_hidden]
-        task = functional.cross_entropy(answers[0], self.rows.labels[list(chosen)].to(self.device))
-        total = distillation_loss(self.recipe, answers, wanted, task)
-        if not torch.isfinite(total):
-            raise RecoveryError(_not_finite(chosen, answers[0], wanted[0]))
-        return Losses(total, task)
+            given, given_hidden = outputs_of(student, batch, tap)
+        wanted, given = wanted.float(), given.float()
+        answers = max(1, self.crew.total([torch.tensor(task.answers(labels))])[0].item())  # all workers' together
+        by_labels = task.loss(given, labels, lengths) / answers
+        total = distillation_loss(
+            self.recipe,
+            soft=task.soft_loss(given, wanted, labels, lengths, self.recipe.temperature) / answers,
+            task=by_labels,
+            hidden=hidden_state_loss(
+                [state.float() for state in given_hidden], [state.float() for state in wanted_hidden], self.crew
+            ),
+        )
+        return Losses(total, by_labels)
 
 
 def computes_bfloat16(device: torch.device) -> bool:
     """Tell whether products in bfloat16 are the faster ones on this device."""
     return multiplies_bfloat16() if device.type == "cpu" else torch.cuda.is_bf16_supported()
-
-
-def _not_finite(chosen: Sequence[int], logits_BC: Tensor, target_BC: Tensor) -> str:
-    """Return which rows have no finite loss, and what helps."""
-    bad_B = ~(torch.isfinite(logits_BC).all(1) & torch.isfinite(target_BC).all(1))
-    named = [row + 1 for row, bad in zip(chosen, bad_B.tolist(), strict=True) if bad] or [row + 1 for row in chosen]
-    words = ", ".join(map(str, named[:NAMED_ROWS])) + (", ..." if len(named) > NAMED_ROWS else "")
-    if len(named) < len(chosen):
-        return f"the loss is not finite in rows {words}; take them out"
-    return f"the loss is not finite in any row of a batch ({words}); train with a lower --learning-rate"

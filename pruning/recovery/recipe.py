@@ -2,13 +2,31 @@
 
 import math
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from pruning.errors import SpecError
 from pruning.files import digest_of
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised whenever the same recipe trains otherwise."""
+THINNING_VERSION = 1
+"""Raised whenever the same recipe cuts otherwise along the way."""
+
+
+class Criterion(StrEnum):
+    """By what weights go while the student trains."""
+
+    MASK_GRADIENT = "mask_gradient"
+    """Gradients of masks on heads and neurons; these alone."""
+    GRAIN = "grain"
+    """Products of weight and gradient, averaged far back; heads by units inside them."""
+    SEVEN_DYNAMIC = "seven_dynamic"
+    """Products of weight and gradient, summed, less where gradients are noisy."""
+    PLATON = "platon"
+    """Products of weight and gradient, more where they vary; single weights may come back."""
+    MAGNITUDE = "magnitude"
+    """Sizes of weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +64,13 @@ class Recipe:
     check_every: int = 100
     """Steps between two scores of the held-out rows; a checkpoint is written each time."""
     patience: int = 10
-    """Scores without a gain after which the run stops early."""
+    """Scores without a gain, once the learning rate falls, after which the run stops early."""
     gradual: float = 0.0
-    """Share of the run over which structures go one after the other; 0: all at once before it."""
+    """Share of the run at which all is gone that goes bit by bit; 0: all at once before it."""
+    gradual_from: float = 0.0
+    """Share of the run at which it begins to go, less than ``gradual``."""
+    criterion: Criterion = Criterion.MASK_GRADIENT
+    """By what it goes. Other than the usual one only where something goes bit by bit."""
     cut_every: int = 25
     """Steps between two of these cuts."""
     seed: int = 0
@@ -69,17 +91,41 @@ class Recipe:
         for name in ("weight_decay", "hidden_weight"):
             if not _in_range(getattr(self, name), least=0.0):
                 raise SpecError(f"{name} must be a number of at least 0; got {getattr(self, name)!r}")
-        for name in ("warm_up", "label_weight", "gradual"):
+        for name in ("warm_up", "label_weight", "gradual", "gradual_from"):
             if not _in_range(getattr(self, name), least=0.0, most=1.0):
                 raise SpecError(f"{name} must be a share in [0, 1]; got {getattr(self, name)!r}")
+        self._check_thinning()
+
+    def _check_thinning(self) -> None:
+        object.__setattr__(self, "criterion", criterion_named(self.criterion))
+        if not self.gradual and (self.gradual_from or self.criterion is not Criterion.MASK_GRADIENT):
+            raise SpecError("criterion and gradual_from say how weights go bit by bit: give gradual above 0 too")
+        if self.gradual and self.gradual_from >= self.gradual:
+            raise SpecError(f"gradual_from must be less than gradual, {self.gradual}; got {self.gradual_from!r}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON and digests."""
-        return asdict(self) | {"version": RECIPE_VERSION}
+        """Return plain values, for JSON and digests; how weights go only where they go bit by bit."""
+        values = asdict(self) | {"version": RECIPE_VERSION}
+        if self.gradual:
+            return values | {"criterion": self.criterion.value, "thinning_version": THINNING_VERSION}
+        del values["criterion"], values["gradual_from"]
+        return values
 
     def digest_with(self, rows: str) -> str:
         """Return 16 hex digits of the recipe together with the digest of its training rows."""
         return digest_of(self.as_dict() | {"rows": rows})[:16]
+
+
+def criterion_named(name: str) -> Criterion:
+    """Return a criterion by name.
+
+    Raises:
+        SpecError: there is none of that name.
+    """
+    try:
+        return Criterion(name)
+    except ValueError:
+        raise SpecError(f"unknown criterion {name!r}; known: {', '.join(Criterion)}") from None
 
 
 def _in_range(number: object, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> bool:

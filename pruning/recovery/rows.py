@@ -55,11 +55,15 @@ class Batches:
         return -(-len(self._lengths) // self._batch_rows)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> list[int]:
-        """Return the rows of a step, counted from 0; of several workers, those of number ``rank`` of ``world``."""
+        """Return the rows of a step, counted from 0; of several workers, those of number ``rank`` of ``world``.
+
+        A batch of fewer rows than workers is every worker's: none is idle, and the weights of means are what they are.
+        """
         epoch, number = divmod(step, self.per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self._shuffled(epoch))
-        return self._epoch[1][number][rank::world]
+        rows = self._epoch[1][number]
+        return rows[rank::world] if len(rows) >= world else rows
 
     def _shuffled(self, epoch: int) -> list[list[int]]:
         generator = random.Random(f"epoch {epoch} of {self._seed}")

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.recipe import Recipe
-from pruning.slim.attention import Heads
 from pruning.slim.bert import SlimLayer
-from pruning.slim.convert import build_slim, layer_heads, layer_widths
+from pruning.slim.convert import build_slim, layer_widths
 
 LARGEST_GRADIENT = 1.0
 """Norm of all gradients together that longer ones are shortened to."""
@@ -22,6 +23,17 @@ MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}
 """Our names of what AdamW keeps of each parameter, and torch's."""
 PARTS = ("weight", *MOMENTS)
 """What a student is of each parameter."""
+LOCK = "kept."
+"""Before the names of matrices in a state: which of their weights are not locked zeros."""
+
+
+class GradientError(RecoveryError):
+    """A gradient that is not finite."""
+
+    def __init__(self, place: str) -> None:
+        """Take the name of the uppermost parameter that has such a one: there gradients come in first."""
+        super().__init__(f"the gradient of {place}")
+        self.place = place
 
 
 def kept_weights(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -43,7 +55,7 @@ class Student:
     ) -> None:
         """Copy ``layers``; zeros that are not ``kept``, as ``kept_weights`` tells, are never anything else."""
         self._base, self._recipe = base, recipe
-        self._kept = {name: mask.to(device) for name, mask in (kept or {}).items()}
+        self.kept = {name: mask.to(device) for name, mask in (kept or {}).items()}
         self.device = device
         self.model = build_slim(base, {name: tensor.clone() for name, tensor in layers.items()}).to(device)
         self.parameters: dict[str, nn.Parameter] = {
@@ -51,54 +63,83 @@ class Student:
             for name, parameter in self.model.layers.named_parameters()
             if parameter.numel()  # a layer without heads or neurons has matrices of no weight
         }
-        matrices = {name: parameter for name, parameter in self.parameters.items() if parameter.ndim == 2}
-        others = [parameter for name, parameter in self.parameters.items() if name not in matrices]
+        others = [parameter for parameter in self.parameters.values() if parameter.ndim != 2]
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": list(matrices.values()), "weight_decay": recipe.weight_decay},
+                {"params": list(self.matrices.values()), "weight_decay": recipe.weight_decay},
                 {"params": others, "weight_decay": 0.0},
             ],
             lr=recipe.learning_rate,
             fused=True,
         )
 
+    @property
+    def matrices(self) -> dict[str, nn.Parameter]:
+        """The parameters whose weights may go."""
+        return {name: parameter for name, parameter in self.parameters.items() if parameter.ndim == 2}
+
+    @property
+    def head_dim(self) -> int:
+        """Dimensions of a head."""
+        return self._base.shape.head_dim
+
     def counts(self) -> tuple[list[int], list[int]]:
         """Return the heads and neurons of every layer."""
-        return [layer.heads.count for layer in self.slim_layers()], [layer.num_neurons for layer in self.slim_layers()]
+        return [layer.heads.count for layer in self._layers()], [layer.num_neurons for layer in self._layers()]
 
-    def heads(self) -> list[Heads]:
-        """Return the heads of every layer."""
-        return [layer.heads for layer in self.slim_layers()]
-
-    def slim_layers(self) -> list[SlimLayer]:
-        """Return the layers that learn."""
+    def _layers(self) -> list[SlimLayer]:
         return [layer for layer in self.model.layers if isinstance(layer, SlimLayer)]
 
     def fits(self, layers: Mapping[str, Tensor]) -> bool:
-        """Tell whether ``layers`` have this student's widths."""
-        widths = layer_heads(layers, self._base.shape), layer_widths(layers, self._base.shape)
-        return widths == (self.heads(), self.counts())
+        """Tell whether ``layers`` have this student's widths, and zeros wherever its own are locked."""
+        if layer_widths(layers, self._base.shape) != self.counts():
+            return False
+        return not any(layers[name][~kept.cpu()].any() for name, kept in self.kept.items())
 
-    def learn(self, loss: Tensor, learning_rate: float) -> None:
-        """Take one step down the gradient of ``loss``.
+    def learn(self, loss: Tensor, learning_rate: float, crew: Crew = SOLO) -> None:
+        """Take one step down the gradient of ``loss``, of which every worker of the ``crew`` gives a part.
 
         Raises:
-            RecoveryError: the gradient is not finite.
+            GradientError: the gradient is not finite; no step was taken.
+            RecoveryError: a worker is gone.
         """
         loss.backward()
-        for name, kept in self._kept.items():
+        self._sum_gradients(crew)
+        for name, kept in self.kept.items():
             gradient = self.parameters[name].grad
             assert gradient is not None  # every matrix takes part in the answer
             gradient.mul_(kept)  # without a gradient AdamW's moments stay 0, and so does a weight of 0
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), LARGEST_GRADIENT)
+        norm = get_total_norm([one.grad for one in self.parameters.values() if one.grad is not None])
         if not torch.isfinite(norm):
-            raise RecoveryError("the gradient is not finite; train with a lower --learning-rate")
+            broken = self._not_finite()
+            self._optimizer.zero_grad(set_to_none=True)
+            raise GradientError(broken[-1] if broken else "all layers together")
+        clip_grads_with_norm_(self.parameters.values(), LARGEST_GRADIENT, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def _sum_gradients(self, crew: Crew) -> None:
+        """Put the sum of all workers' gradients in the place of this one's."""
+        learning = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
+        mine = [parameter.grad for parameter in learning if parameter.grad is not None]
+        for parameter, gradient in zip(learning, crew.total(mine), strict=True):
+            parameter.grad = gradient
+
+    def is_taught(self, loss: Tensor) -> bool:
+        """Tell whether ``loss`` and its gradient are finite; no step is taken."""
+        loss.backward()
+        broken = self._not_finite()
+        self._optimizer.zero_grad(set_to_none=True)
+        return bool(torch.isfinite(loss)) and not broken
+
+    def _not_finite(self) -> list[str]:
+        """Return the names of the parameters whose gradient is not finite, bottom to top."""
+        gradients = ((name, parameter.grad) for name, parameter in self.parameters.items())
+        return [name for name, gradient in gradients if gradient is not None and not torch.isfinite(gradient).all()]
 
     def layers(self) -> dict[str, Tensor]:
         """Return a copy of all layers' tensors, on the CPU."""
@@ -106,11 +147,12 @@ class Student:
         return {f"layers.{name}": tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Return what must be known to go on: ``weight.``, ``mean.`` and ``square.`` of every parameter."""
+        """Return what must be known to go on: ``weight.``, ``mean.`` and ``square.`` of every parameter, the locks."""
         tensors = {f"weight.{name}": parameter.detach() for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
             for ours, theirs in MOMENTS.items():
                 tensors[f"{ours}.{name}"] = self._optimizer.state[parameter][theirs]
+        tensors |= {f"{LOCK}{name}": kept for name, kept in self.kept.items()}
         return {name: tensor.cpu() for name, tensor in tensors.items()}
 
     def with_layers(self, layers: Mapping[str, Tensor], state: Mapping[str, Tensor], step: int) -> "Student":
@@ -119,28 +161,33 @@ class Student:
         Raises:
             RecoveryError: the tensors are not those of this student.
         """
-        other = Student(self._base, layers, self._recipe, kept=self._kept, device=self.device)
+        locks = {name.removeprefix(LOCK): kept for name, kept in state.items() if name.startswith(LOCK)}
+        other = Student(self._base, layers, self._recipe, kept=self.kept | locks, device=self.device)
         other._restore(state, step)
         return other
 
-    def narrowed(
-        self,
-        change: Callable[[dict[str, Tensor]], dict[str, Tensor]],
-        step: int,
-        head_counts: Mapping[str, Tensor] | None = None,
-    ) -> "Student":
-        """Return this student, ``step`` steps old, with its layers and what the optimizer keeps of them changed.
-
-        ``head_counts`` are told of layers whose heads are not whole any more, by the names of ``HEAD_COUNT``.
-        """
-        state, layers = self.state(), self.layers()
+    def narrowed(self, change: Callable[[dict[str, Tensor]], dict[str, Tensor]], step: int) -> "Student":
+        """Return this student, ``step`` steps old, with its layers and what the optimizer keeps of them changed."""
+        state = self.state()
         changed = {
             f"{part}.{name}": tensor
             for part in PARTS
             for name, tensor in change({name: state[f"{part}.{name}"] for name in self.parameters}).items()
         }
-        numbers = {name: tensor for name, tensor in layers.items() if tensor.is_floating_point()}
-        return self.with_layers({**change(numbers), **(head_counts or {})}, changed, step)
+        return self.with_layers(change(self.layers()), changed, step)
+
+    def masked(self, kept: Mapping[str, Tensor], step: int, *, locked: bool) -> "Student":
+        """Return this student, ``step`` steps old, with zeros for all weights that are not ``kept``.
+
+        Where they are ``locked`` the optimizer forgets what it kept of them, and they stay zeros; else they go on.
+        """
+        state = self.state()
+        for name, mask in kept.items():
+            for part in PARTS if locked else PARTS[:1]:
+                state[f"{part}.{name}"] = state[f"{part}.{name}"] * mask
+            if locked:
+                state[f"{LOCK}{name}"] = mask
+        return self.with_layers(self.layers(), state, step)
 
     def _restore(self, state: Mapping[str, Tensor], step: int) -> None:
         expected = {f"{part}.{name}": parameter.shape for name, parameter in self.parameters.items() for part in PARTS}

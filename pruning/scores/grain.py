@@ -3,7 +3,7 @@
 Letters: L layers, N heads, H head dimension, W = N * H, F FFN neurons, O, I outputs and inputs of a linear layer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -56,29 +56,46 @@ class Grain(Streamed):
     def structures(self, base: BaseModel, calibration: Calibration) -> StructureScores:
         """Return the mean score of each head's units, regularised, and the score of each neuron."""
         sums = calibration.load_sums()
-        qk_LW, vo_LW, neurons_LF = (torch.stack(units_of(base.shape, sums, kind)) for kind in UNITS)
-        return StructureScores(regularised_heads(base.shape, qk_LW, vo_LW), neurons_LF)
+        qk, vo, neurons = (units_of(base.shape, sums, kind) for kind in UNITS)
+        heads = regularised_heads(base.shape.head_dim, qk, vo, _left(base.shape))
+        return StructureScores(torch.stack(heads), torch.stack(neurons))
 
     def units(self, base: BaseModel, calibration: Calibration, statistics: UnitStatistics) -> UnitScores:
         """Return the regularised score of each unit."""
         sums = calibration.load_sums()
-        qk_LNH, vo_LNH = (by_head(base.shape, torch.stack(units_of(base.shape, sums, kind))) for kind in UNITS[:2])
-        factor_LN1 = regularisation(vo_LNH)[..., None]
-        return UnitScores(qk_LNH * factor_LN1, vo_LNH * factor_LN1)
+        qk, vo = (units_of(base.shape, sums, kind) for kind in UNITS[:2])
+        factor_LN1 = torch.stack(regularisation(base.shape.head_dim, vo, _left(base.shape)))[..., None]
+        return UnitScores(*(by_head(base.shape, torch.stack(units)) * factor_LN1 for units in (qk, vo)))
 
 
-def regularised_heads(shape: Shape, qk_LW: Tensor, vo_LW: Tensor) -> Tensor:
-    """Return the scores [L, N] of heads from those of their units."""
-    qk_LNH, vo_LNH = by_head(shape, qk_LW), by_head(shape, vo_LW)
-    return torch.cat([qk_LNH, vo_LNH], dim=2).mean(2) * regularisation(vo_LNH)
+def _left(shape: Shape) -> int:
+    """Return how many VO units are taken to stay."""
+    return round(DENSITY * shape.num_layers * shape.hidden)
 
 
-def regularisation(vo_LNH: Tensor) -> Tensor:
-    """Return ``tanh(D / 0.3)`` of every head, [L, N], from the scores of its VO units."""
-    left = torch.zeros(vo_LNH.numel())
-    best = torch.sort(vo_LNH.flatten(), descending=True, stable=True).indices[: round(DENSITY * vo_LNH.numel())]
-    left[best] = 1.0
-    return torch.tanh(left.view_as(vo_LNH).mean(2) / ALPHA)
+def regularised_heads(head_dim: int, qk: Sequence[Tensor], vo: Sequence[Tensor], left: int) -> list[Tensor]:
+    """Return the scores [N] of every layer's heads from those of their units, [W] each; N may differ by layer.
+
+    Args:
+        head_dim: units of either kind in a head.
+        qk: scores of QK units, layer by layer.
+        vo: the same of VO units.
+        left: VO units of the whole encoder that are taken to stay.
+    """
+    heads = []
+    for qk_W, vo_W, factor_N in zip(qk, vo, regularisation(head_dim, vo, left), strict=True):
+        qk_NH, vo_NH = (units_W.view(-1, head_dim) for units_W in (qk_W, vo_W))
+        heads.append(torch.cat([qk_NH, vo_NH], dim=1).mean(1) * factor_N)
+    return heads
+
+
+def regularisation(head_dim: int, vo: Sequence[Tensor], left: int) -> list[Tensor]:
+    """Return ``tanh(D / 0.3)`` [N] of every layer's heads; the arguments are those of ``regularised_heads``."""
+    flat = torch.cat(list(vo))
+    stays = torch.zeros_like(flat)
+    stays[torch.sort(flat, descending=True, stable=True).indices[:left]] = 1.0
+    parts = stays.split([units_W.numel() for units_W in vo])
+    return [torch.tanh(stays_W.view(-1, head_dim).mean(1) / ALPHA) for stays_W in parts]
 
 
 def units_of(shape: Shape, sums: Mapping[str, Tensor], kind: str) -> list[Tensor]:

@@ -6,7 +6,7 @@ important as a neuron, merely because it is so much larger; the mean is the impo
 structure it goes with, so that heads and neurons share a scale, and a budget of weights. "Just CHOP" lifts PLATON's
 scores by such a norm; most criteria say nothing about structures, and then this rule is ours.
 
-Letters: L layers, N heads, W width of all heads, F FFN neurons.
+Letters: L layers, N heads, W width of all heads, F FFN neurons, I inputs and O outputs of a linear layer.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pruning.cost import Shape
+from pruning.encoder import PRUNABLE_SLOTS
 from pruning.scores.base import StructureScores
 
 
@@ -28,9 +29,19 @@ def structure_sums(shape: Shape, weights: Mapping[str, Tensor]) -> StructureScor
     """Return the sum over the weights that each head and neuron owns."""
     heads_LN, neurons_LF = [], []
     for layer in range(shape.num_layers):
-        rows_W = sum(weights[f"layers.{layer}.{slot}.weight"].sum(1) for slot in ("query", "key", "value"))
-        width_W = rows_W + weights[f"layers.{layer}.attention_output.weight"].sum(0)
-        heads_LN.append(width_W.view(shape.num_heads, shape.head_dim).sum(1))
-        row_F = weights[f"layers.{layer}.ffn_in.weight"].sum(1)
-        neurons_LF.append(row_F + weights[f"layers.{layer}.ffn_out.weight"].sum(0))
+        scores = {slot: weights[f"layers.{layer}.{slot}.weight"] for slot in PRUNABLE_SLOTS}
+        projections = scores["query"], scores["key"], scores["value"], scores["attention_output"]
+        heads_LN.append(head_sums(*projections, shape.head_dim))
+        neurons_LF.append(neuron_sums(scores["ffn_in"], scores["ffn_out"]))
     return StructureScores(torch.stack(heads_LN), torch.stack(neurons_LF))
+
+
+def head_sums(query_WI: Tensor, key_WI: Tensor, value_WI: Tensor, output_OW: Tensor, head_dim: int) -> Tensor:
+    """Return the sum [N] over the weights of each head of one layer, from the scores of its four matrices."""
+    rows_W = query_WI.sum(1) + key_WI.sum(1) + value_WI.sum(1)
+    return (rows_W + output_OW.sum(0)).view(-1, head_dim).sum(1)
+
+
+def neuron_sums(in_FI: Tensor, out_OF: Tensor) -> Tensor:
+    """Return the sum [F] over the weights of each neuron of one layer, from the scores of its two matrices."""
+    return in_FI.sum(1) + out_OF.sum(0)

@@ -45,10 +45,14 @@ class PlatonSums:
     def add(self, reading: Reading) -> None:
         """Take one step."""
         for name, weight in self._weights.items():
-            now = (weight * reading.gradients[name]).abs_()
-            smoothed = self._sensitivity[name].lerp_(now, 1 - BETA_1)
-            self._uncertainty[name].lerp_((now - smoothed).abs_(), 1 - BETA_2)
+            platon_step((weight * reading.gradients[name]).abs_(), self._sensitivity[name], self._uncertainty[name])
 
     def finish(self) -> dict[str, Tensor]:
         """Return ``sensitivity * uncertainty``."""
         return {name: smoothed * self._uncertainty[name] for name, smoothed in self._sensitivity.items()}
+
+
+def platon_step(now_OI: Tensor, sensitivity_OI: Tensor, uncertainty_OI: Tensor) -> None:
+    """Take the averages one step further, in place; ``now_OI`` is ``|w dL/dw|`` of that step."""
+    sensitivity_OI.lerp_(now_OI, 1 - BETA_1)
+    uncertainty_OI.lerp_((now_OI - sensitivity_OI).abs_(), 1 - BETA_2)

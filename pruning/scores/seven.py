@@ -49,13 +49,19 @@ class SevenSums:
         """Take one step."""
         self._steps += 1
         for name, weight in self._weights.items():
-            size = reading.gradients[name].abs()
-            first = self._first[name].lerp_(size, 1 - ALPHA_1)
-            second = self._second[name].lerp_(size.square(), 1 - ALPHA_2)
-            mean = first / (1 - ALPHA_1**self._steps)
-            root = (second / (1 - ALPHA_2**self._steps)).sqrt_() + EPSILON
-            self._scores[name] += (weight * size * mean / root).abs_()
+            moments = self._first[name], self._second[name]
+            self._scores[name] += seven_term(weight, reading.gradients[name], *moments, self._steps)
 
     def finish(self) -> dict[str, Tensor]:
         """Return the scores."""
         return self._scores
+
+
+def seven_term(weight_OI: Tensor, gradient_OI: Tensor, first_OI: Tensor, second_OI: Tensor, step: int) -> Tensor:
+    """Return what step number ``step``, counted from 1, adds to the scores; both moments are taken further in place."""
+    size_OI = gradient_OI.abs()
+    first_OI.lerp_(size_OI, 1 - ALPHA_1)
+    second_OI.lerp_(size_OI.square(), 1 - ALPHA_2)
+    mean_OI = first_OI / (1 - ALPHA_1**step)
+    root_OI = (second_OI / (1 - ALPHA_2**step)).sqrt_() + EPSILON
+    return (weight_OI * size_OI * mean_OI / root_OI).abs_()

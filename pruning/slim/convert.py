@@ -98,6 +98,18 @@ def told_apart(name: str, rows: Tensor) -> dict[str, Tensor]:
     return {name.replace("qkv", slot): part for slot, part in zip(FUSED, rows.chunk(3), strict=True)}
 
 
+def put_together(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of slot names as the model holds them: what ``told_apart`` took apart."""
+    whole: dict[str, Tensor] = {}
+    for name, part in parts.items():
+        _, number, slot, kind = name.split(".")
+        if slot == FUSED[0]:
+            whole[f"layers.{number}.qkv.{kind}"] = torch.cat([parts[f"layers.{number}.{one}.{kind}"] for one in FUSED])
+        elif slot not in FUSED:
+            whole[name] = part
+    return whole
+
+
 def zeroed_layers(base: BaseModel, mask: WeightMask) -> dict[str, Tensor]:
     """Return the encoder layers' tensors at full size, the weights not kept set to zero."""
     tensors = dict(base.tensors)

@@ -26,6 +26,7 @@ from pruning.records import read_records
 from pruning.tasks.base import Judgement
 from pruning.tasks.fields import require_kind, require_utf8
 from pruning.tasks.labels import random_signs
+from pruning.tasks.soft import soft_label_loss
 from pruning.tokenization import Aligned, TextTokenizer
 
 MAX_ANSWER_TOKENS = 30
@@ -71,6 +72,21 @@ class Answers:
             for ends_T2, ends in zip(outputs.split(list(lengths)), labels, strict=True)
         ]
         return torch.stack(losses).sum()
+
+    def soft_loss(
+        self, outputs: Tensor, target: Tensor, labels: Tensor, lengths: Sequence[int], temperature: float
+    ) -> Tensor:
+        """Return the mean of both ends' divergences from the dense model's, over all tokens, summed over the rows.
+
+        A row whose answer is cut off takes part: the dense model points somewhere there too.
+        """
+        pairs = zip(outputs.split(list(lengths)), target.split(list(lengths)), strict=True)
+        losses = [soft_label_loss(ends_T2.T, wanted_T2.T, temperature) / 2 for ends_T2, wanted_T2 in pairs]
+        return torch.stack(losses).sum()
+
+    def answers(self, labels: Tensor) -> int:
+        """Return the number of rows; one whose answer is cut off counts, with no loss by its labels."""
+        return len(labels)
 
     def own_losses(self, outputs: Tensor, lengths: Sequence[int], generator: torch.Generator) -> list[Tensor]:
         """Return one loss, of one answer drawn for each question: a loss for each token would be hundreds."""

@@ -51,6 +51,18 @@ class Task(Protocol):
             lengths: tokens of each.
         """
 
+    def soft_loss(
+        self, outputs: Tensor, target: Tensor, labels: Tensor, lengths: Sequence[int], temperature: float
+    ) -> Tensor:
+        """Return how far the outputs of some rows are from the dense model's, ``target``, summed as ``loss`` is.
+
+        Labels only say which tokens have one. Probabilities are those of outputs divided by ``temperature``; its square
+        times the loss keeps the gradient's size independent of it (Hinton et al., 2015).
+        """
+
+    def answers(self, labels: Tensor) -> int:
+        """Return how many answers the losses of rows with these labels are sums over, to make means of them."""
+
     def own_losses(self, outputs: Tensor, lengths: Sequence[int], generator: torch.Generator) -> list[Tensor]:
         """Return losses without labels, in which the model's own answers take their place.
 

@@ -20,6 +20,7 @@ from pruning.metrics import Metric, f1, matthews, wilson_interval
 from pruning.records import read_records
 from pruning.tasks.base import Judgement
 from pruning.tasks.fields import require_kind, texts_of
+from pruning.tasks.soft import soft_label_loss
 from pruning.tokenization import TextTokenizer
 
 MAX_DIGITS = 20
@@ -51,6 +52,16 @@ class Labels:
     def loss(self, outputs: Tensor, labels: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return the summed cross-entropy."""
         return functional.cross_entropy(outputs, labels, reduction="sum")
+
+    def soft_loss(
+        self, outputs: Tensor, target: Tensor, labels: Tensor, lengths: Sequence[int], temperature: float
+    ) -> Tensor:
+        """Return the summed divergence from the dense model's labels."""
+        return soft_label_loss(outputs, target, temperature)
+
+    def answers(self, labels: Tensor) -> int:
+        """Return the number of rows."""
+        return len(labels)
 
     def own_losses(self, outputs: Tensor, lengths: Sequence[int], generator: torch.Generator) -> list[Tensor]:
         """Return a loss for each label: exact, row by row."""

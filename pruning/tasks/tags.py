@@ -23,6 +23,7 @@ from pruning.records import read_records
 from pruning.tasks.base import Judgement
 from pruning.tasks.fields import require_kind, require_utf8
 from pruning.tasks.labels import MAX_TOKENS, label_index, own_label_losses
+from pruning.tasks.soft import soft_label_loss
 from pruning.tokenization import Aligned, TextTokenizer
 
 OUTSIDE = "O"
@@ -61,8 +62,18 @@ class Tags:
 
     def loss(self, outputs: Tensor, labels: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return the cross-entropy summed over all tokens that have a label."""
-        targets_T = torch.cat([row[:length] for row, length in zip(labels, lengths, strict=True)])
-        return functional.cross_entropy(outputs, targets_T, ignore_index=IGNORED, reduction="sum")
+        return functional.cross_entropy(outputs, _packed(labels, lengths), ignore_index=IGNORED, reduction="sum")
+
+    def soft_loss(
+        self, outputs: Tensor, target: Tensor, labels: Tensor, lengths: Sequence[int], temperature: float
+    ) -> Tensor:
+        """Return the divergence from the dense model's labels, summed over all tokens that have a label."""
+        labelled_T = _packed(labels, lengths) != IGNORED
+        return soft_label_loss(outputs[labelled_T], target[labelled_T], temperature)
+
+    def answers(self, labels: Tensor) -> int:
+        """Return the number of tokens that have a label."""
+        return int((labels != IGNORED).sum())
 
     def own_losses(self, outputs: Tensor, lengths: Sequence[int], generator: torch.Generator) -> list[Tensor]:
         """Return a loss for each label, of every token: right in the mean over its signs, as tokens share a row."""
@@ -84,6 +95,11 @@ class Tags:
                 "word_accuracy": _share_equal(ours, true),
             },
         )
+
+
+def _packed(labels: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return the label of every token, [T]: of rows [n, longest] the tokens that are there, end to end."""
+    return torch.cat([row[:length] for row, length in zip(labels, lengths, strict=True)])
 
 
 def _require_bio(labels: Sequence[str]) -> None:

@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from pruning.curves import SUBLAYERS, cost_curves
+from pruning.curves import NEURON_POINTS, SUBLAYERS, cost_curves
+from pruning.heads import Head
 from pruning.masks.structures import ROUND_TO, Kind
 from pruning.reconstruction import least_squares, output_error
 from pruning.scores import Fisher, StructureScores
 from pruning.workbench import Workbench
+from tests.pruning.zoo import write_model, write_task_rows
 
 
 def test_there_is_one_curve_per_sublayer_that_starts_at_nothing_and_never_falls(bench: Workbench) -> None:
@@ -40,3 +44,15 @@ def test_a_curve_follows_the_scores_and_ties_keep_the_lower_index(bench: Workben
     for curve in cost_curves(bench.base, bench.calibration, equal):
         assert curve.order.tolist() == list(reversed(range(curve.order.numel())))
         assert curve.step == (1 if curve.kind is Kind.HEAD else ROUND_TO)
+
+
+def test_the_last_blocks_of_a_wide_ffn_are_each_weighed(tmp_path: Path) -> None:
+    blocks = 2 * NEURON_POINTS
+    rows = [write_task_rows(tmp_path / f"{seed}.jsonl", Head.LABEL, 40, seed=seed) for seed in (0, 1)]
+    model = write_model(tmp_path / "model", "bert", intermediate_size=blocks * ROUND_TO)
+    bench = Workbench.open(model, *rows, tmp_path / "store")
+    bench.calibrate()
+    for curve in bench.curves(Fisher()):
+        if curve.kind is Kind.NEURON:
+            first, last = (curve.costs[start + 1] - curve.costs[start] for start in (-1 - blocks // NEURON_POINTS, -2))
+            assert last > 1.1 * first  # on a straight line they would be equal

@@ -166,3 +166,16 @@ def test_a_dictionary_without_sparsity_is_refused_by_name() -> None:
 def test_a_spec_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         PruneSpec(sparsity=0.5).sparsity = 0.6  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "begins_with"),
+    [("structured", Recover.SEQUENTIAL), ("unstructured", Recover.NONE), ("2:4", Recover.NONE)],
+)
+def test_training_begins_with_the_best_that_a_pattern_has_without_it(pattern: str, begins_with: Recover) -> None:
+    spec = PruneSpec.from_dict(
+        {"sparsity": 0.5, "pattern": pattern, "scorer": "taylor", "recover": "distill", "precision": "bfloat16"}
+    )
+    start = spec.before_training()
+    assert (start.recover, start.precision) == (begins_with, Precision.FLOAT32)
+    assert (start.sparsity, start.pattern, start.scorer) == (0.5, spec.pattern, "taylor")

@@ -11,6 +11,7 @@ from typing import Any
 from service.documents import operation_document, status_document
 from service.operations import RolloutState
 from service.policy import Policy
+from service.tally import Tally
 from tests.service.control_parts import DENSE, FLOOR, first_state, manifest_of, report_of
 from tests.service.test_rollout import after, broken, built, change, reported, rollback
 
@@ -26,7 +27,9 @@ def building() -> dict[str, Any]:
 
 
 def status_of(state: RolloutState) -> dict[str, Any]:
-    return status_document(state, manifest_of(DENSE), Policy(accuracy_floor=FLOOR), [report_of()])
+    return status_document(
+        state, manifest_of(DENSE), Policy(accuracy_floor=FLOOR), [report_of()], Tally(variant_id="v")
+    )
 
 
 def problem(status: int, detail: str, **members: Any) -> dict[str, Any]:

@@ -23,9 +23,11 @@ from pruning.timing import Speed
 from pruning.tokenization import Encoded, TextTokenizer
 from pruning.variants import Manifest, VariantStore
 from service.engine import Engine, Live
+from service.feedback import FeedbackDesk
 from service.info import ModelCard
 from service.ingress import build_inference_api
 from service.metrics import ReplicaMetrics
+from service.protocol import Peer
 from service.runtime import InferenceRuntime
 from service.settings import Settings
 from service.shelf import EngineShelf
@@ -151,12 +153,16 @@ def runtime_of(engine: Engine, model_dir: Path, settings: Settings | None = None
     )
 
 
+def desk_of(runtime: InferenceRuntime, peers: Sequence[Peer] = (), key: str = "key") -> FeedbackDesk:
+    return FeedbackDesk(runtime.answers, replica_id="r1", peers=lambda: peers, key=key)
+
+
 @asynccontextmanager
 async def client_of(
     runtime: InferenceRuntime, settings: Settings | None = None, api_key: str | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Yield an HTTP client of a started runtime; drain it afterwards."""
-    api = build_inference_api(runtime, settings or Settings(), CARD, api_key)
+    api = build_inference_api(runtime, desk_of(runtime), settings or Settings(), CARD, api_key)
     runtime.start()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://replica") as client:
         yield client

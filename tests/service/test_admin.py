@@ -15,7 +15,7 @@ from tests.service.control_parts import DENSE, FLOOR, Control, ModelReplica, id_
 
 TOKEN = "s3cret-tökèn"
 AUTH = {b"authorization": b"Bearer " + TOKEN.encode()}
-LEVELS = [{"requested_sparsity": 0.5, "accuracy": 0.9}]
+LEVELS = [{"variant": "half", "requested_sparsity": 0.5, "accuracy": 0.9}]
 JSON = {"content-type": "application/json"}
 
 
@@ -84,6 +84,7 @@ async def test_the_dial_says_what_is_served(admin: Admin) -> None:
         "agreement": 0.97,
         "accuracy_floor": FLOOR,
         "mode": "manual",
+        "online": None,
         "previous_variant": None,
         "operation": None,
         "replicas": [{"id": "r1", "generation": 1, "variant": id_of(DENSE)}],
@@ -338,7 +339,7 @@ async def test_variants_and_frontier_are_listed(admin: Admin) -> None:
     await admin.put({"sparsity": 0.5}, wait=30)
     variants = (await admin.client.get("/admin/variants")).json()["variants"]
     assert [variant["spec"]["sparsity"] for variant in variants] == [0.0, 0.5]
-    assert (await admin.client.get("/admin/frontier")).json() == {"levels": LEVELS}
+    assert (await admin.client.get("/admin/frontier")).json() == {"levels": [{**LEVELS[0], "online": None}]}
 
 
 async def test_a_damaged_store_is_named(admin: Admin, tmp_path: Path) -> None:

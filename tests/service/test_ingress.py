@@ -14,7 +14,7 @@ from pruning.encoder import BaseModel, load_base_model
 from service.ingress import build_inference_api
 from service.runtime import InferenceRuntime
 from service.settings import Settings
-from tests.service.inference_parts import CARD, HeldModel, breaking_on, client_of, engine_of, runtime_of
+from tests.service.inference_parts import CARD, HeldModel, breaking_on, client_of, desk_of, engine_of, runtime_of
 
 ON_ALL = ["x-request-id", "x-generation", "x-variant", "x-sparsity", "x-total-time"]
 PROMISED = [
@@ -261,7 +261,7 @@ async def test_a_deadline_counts_from_the_arrival_and_names_itself(base: BaseMod
             await asyncio.sleep(0.05)
             await self.app(scope, receive, send)
 
-    api = build_inference_api(runtime, Settings(), CARD)
+    api = build_inference_api(runtime, desk_of(runtime), Settings(), CARD)
     api.user_middleware.append(Middleware(Slow))  # within all others
     runtime.start()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:

@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pruning.encoder import load_base_model
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
-from service.metrics import SECONDS_BUCKETS, ReplicaMetrics, serve_metrics
+from service.internal_pages import InternalPages
+from service.metrics import SECONDS_BUCKETS, ReplicaMetrics
 from tests.service.inference_parts import engine_of
 
 NAMES = [
@@ -104,10 +105,9 @@ def test_time_is_resolved_from_half_a_millisecond_to_ten_seconds() -> None:
 
 def test_the_page_is_served_on_a_free_port() -> None:
     metrics = ReplicaMetrics("1.0")
-    server, address = serve_metrics(metrics.registry, "127.0.0.1")
+    server = InternalPages(metrics.registry, "127.0.0.1")
     try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
+        with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=30) as response:
             assert "sparsedial_queue_limit_tokens 0.0" in response.read().decode()
     finally:
-        server.shutdown()
-        server.server_close()
+        server.close()

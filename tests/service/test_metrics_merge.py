@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import serve_metrics
+from service.internal_pages import InternalPages
 from service.metrics_merge import MalformedPage, PeerPages, merge_pages
 from service.protocol import Peer
 
@@ -93,7 +93,7 @@ async def answering(reply: bytes, wait: Callable[[], "asyncio.Future[None]"] | N
 
 
 async def test_peers_that_are_dead_slow_wrong_or_failing_are_left_out() -> None:
-    server, healthy = serve_metrics(registry_of(1), "127.0.0.1")
+    server = InternalPages(registry_of(1), "127.0.0.1")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         dead = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -102,12 +102,11 @@ async def test_peers_that_are_dead_slow_wrong_or_failing_are_left_out() -> None:
     wrong = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n<html></html>"
     failing = b"HTTP/1.1 500 Oops\r\nconnection: close\r\n\r\n"
     async with answering(wrong) as html, answering(failing) as oops, answering(b"", lambda: release) as slow:
-        addresses = {"ok": healthy, "dead": dead, "html": html, "oops": oops, "slow": slow, "bad": "no address"}
+        addresses = {"ok": server.address, "dead": dead, "html": html, "oops": oops, "slow": slow, "bad": "no address"}
         peers = [Peer(replica_id=name, metrics_address=address) for name, address in addresses.items()]
         fetched = await pages.fetch(peers)
         release.set_result(None)
     await pages.close()
-    server.shutdown()
-    server.server_close()
+    server.close()
     assert set(fetched) == {"ok"}
     assert 'generation{replica="ok"} 1.0' in merge_pages(fetched.items())

@@ -61,7 +61,7 @@ def test_a_cut_is_refused_until_it_is_recovered_then_built_like_any_other(source
     document = json.loads(result.stdout)
     assert document["store"] == str(sources.store)
     levels = {(row["requested_sparsity"], row["recover"]): row for row in document["levels"]}
-    assert set(levels) == {(0.0, "reconstruct"), (0.5, "reconstruct"), (0.5, "distill")}
+    assert set(levels) == {(0.0, "reconstruct"), (0.5, "sequential"), (0.5, "distill")}
     distilled = levels[0.5, "distill"]
     assert distilled["speedup"] > 0
     assert document["training"]["step"] == 4 and document["recipe"]["steps"] == 4
@@ -87,6 +87,9 @@ def test_without_json_a_table_and_what_the_training_did(sources: Sources) -> Non
         (["--minutes", "nan"], ["minutes must be a number above 0"]),
         (["--temperature", 0], ["temperature must be"]),
         (["--scorer", "guess"], ["unknown scorer 'guess'"]),
+        (["--criterion", "movement"], ["unknown criterion 'movement'", "seven_dynamic"]),
+        (["--criterion", "platon"], ["give gradual above 0"]),
+        (["--gradual", 0.5, "--pattern", "unstructured"], ["'mask_gradient' ranks heads and neurons", "magnitude"]),
         (["--pattern", "diagonal"], ["unknown pattern 'diagonal'"]),
         (["--rows", "nowhere.jsonl"], ["no file of labelled rows at nowhere.jsonl"]),
     ],
@@ -95,6 +98,17 @@ def test_bad_input_is_refused_in_words(sources: Sources, arguments: list[object]
     result = run(sources, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert not [word for word in words if word not in result.stderr], result.stderr
+
+
+def test_single_weights_go_bit_by_bit_as_the_options_say(sources: Sources) -> None:
+    way = ["--gradual", 0.8, "--gradual-from", 0.2, "--criterion", "platon", "--cut-every", 2]
+    result = run(sources, "--sparsity", 0.6, "--pattern", "unstructured", *way, "--steps", 5, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    recipe = {name: document["recipe"][name] for name in ("gradual", "gradual_from", "criterion", "cut_every")}
+    assert recipe == {"gradual": 0.8, "gradual_from": 0.2, "criterion": "platon", "cut_every": 2}
+    (distilled,) = (row for row in document["levels"] if row["recover"] == "distill")
+    assert distilled["achieved_sparsity"] == pytest.approx(0.6, abs=1e-4)
 
 
 def test_training_on_the_rows_that_judge_is_refused(sources: Sources) -> None:

@@ -16,8 +16,9 @@ from service.classification import Ranking
 from service.deadlines import Deadline
 from service.engine import Engine, Live
 from service.errors import DeadlineExceeded, InferenceFailed, Invalid, NotReady, TooLarge
+from service.internal_pages import InternalPages
 from service.levels import Wish
-from service.metrics import ReplicaMetrics, serve_metrics
+from service.metrics import ReplicaMetrics
 from service.policy import Policy
 from service.protocol import Door, EngineHolder, Peer
 from service.runtime import InferenceRuntime
@@ -260,16 +261,15 @@ async def test_failed_and_dropped_stages_are_counted(base: BaseModel, tiny_model
 async def test_the_page_merges_peers_and_counts_those_that_do_not_answer(base: BaseModel, tiny_model_dir: Path) -> None:
     other = ReplicaMetrics(CARD.version)
     other.queue_limit_tokens.set(55)
-    server, address = serve_metrics(other.registry, "127.0.0.1")
+    server = InternalPages(other.registry, "127.0.0.1")
     peers = [
         Peer(replica_id="r1", metrics_address="127.0.0.1:1"),
-        Peer(replica_id="r2", metrics_address=address),
+        Peer(replica_id="r2", metrics_address=server.address),
         Peer(replica_id="gone", metrics_address="127.0.0.1:1"),
     ]
     runtime = runtime_of(engine_of(base), tiny_model_dir, peers=lambda: peers)
     page = await runtime.metrics_page()
-    server.shutdown()
-    server.server_close()
+    server.close()
     assert 'sparsedial_queue_limit_tokens{replica="r1"} 32768.0' in page
     assert 'sparsedial_queue_limit_tokens{replica="r2"} 55.0' in page
     assert 'sparsedial_metrics_peer_failures_total{replica="r1"} 1.0' in page

@@ -113,3 +113,17 @@ async def test_what_was_counted_before_a_commit_does_not_count_against_it(tmp_pa
         assert control.controller.view.served()[1].variant_id == id_of(HALF)
         replica.saw(id_of(HALF), 80, 40)
         await until(lambda: control.controller.view.served()[1].variant_id == id_of(DENSE))
+
+
+async def test_what_traffic_says_of_a_level_is_shown_beside_what_rows_say(tmp_path: Path) -> None:
+    async with running(tmp_path) as (control, replica):
+        replica.saw(id_of(DENSE), 40, 39)
+        await until(lambda: control.value("online_texts", sparsity="0") == 40)
+        assert control.value("online_agreement_ratio", sparsity="0") == 39 / 40
+        assert control.value("online_accuracy_ratio", sparsity="0") is None
+        online = control.controller.view.online(id_of(DENSE))
+        assert online is not None
+        assert (online["texts_compared"], online["agreement"], online["accuracy"]) == (40, 39 / 40, None)
+        assert online["by_label"]["a"]["flip_rate"] == 1 - 39 / 40
+        assert control.controller.view.status()["online"] == online
+        assert control.controller.view.online(id_of(HALF)) is None

@@ -11,6 +11,7 @@ import torch
 from pruning.data import LabelledSet
 from pruning.pipeline import cut
 from pruning.recovery.checkpoint import Checkpoints
+from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.lesson import Lesson
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.student import Student, kept_weights
@@ -23,6 +24,7 @@ from tests.conftest import train_tiny_model, write_rows, write_tiny_model
 
 CPU = torch.device("cpu")
 SHORT = Recipe(steps=6, batch_rows=8, check_every=2, held_out_rows=10)
+GRADUAL = replace(SHORT, steps=10, gradual=1.0, cut_every=1)
 HALF = PruneSpec(sparsity=0.5)
 ZEROS = PruneSpec(sparsity=0.5, pattern=Pattern.UNSTRUCTURED)
 
@@ -42,16 +44,24 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path,
 @pytest.fixture
 def bench(learned: tuple[Path, Path, Path, Path], tmp_path: Path) -> Workbench:
     """A calibrated workbench with an empty store."""
+    return bench_at(learned, tmp_path / "store")
+
+
+def bench_at(learned: tuple[Path, Path, Path, Path], root: Path) -> Workbench:
     model, train_rows, judged, store = learned
-    bench = Workbench.open(model, train_rows, judged, tmp_path / "store")
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "calibration").symlink_to(store / "calibration")
-    return bench
+    if not root.exists():
+        root.mkdir()
+        (root / "calibration").symlink_to(store / "calibration")
+    return Workbench.open(model, train_rows, judged, root)
 
 
 @pytest.fixture(scope="session")
 def rows(learned: tuple[Path, Path, Path, Path]) -> LabelledSet:
     """The training rows in the order of their file."""
+    return rows_of(learned)
+
+
+def rows_of(learned: tuple[Path, Path, Path, Path]) -> LabelledSet:
     model, train_rows, _, _ = learned
     return encode_rows(read_rows(train_rows, ("negative", "positive")), TextTokenizer.load(model))
 
@@ -67,18 +77,31 @@ def run(bench: Workbench, rows: LabelledSet, tmp_path: Path) -> Train:
         name: str = "run",
         **options: Any,
     ) -> Trained:
-        layers, _, _ = cut(bench, spec.before_training())
-        kept = None if spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
-        return train(
-            Lesson(recipe, bench.dense_model(), rows, CPU),
-            Student(bench.base, layers, recipe, kept=kept, device=CPU),
-            range(100),
-            options.pop("held_out", range(100, 120)),
-            Checkpoints(tmp_path, name),
-            **options,
-        )
+        return trained(bench, rows, recipe, spec, Checkpoints(tmp_path, name), **options)
 
     return run_once
+
+
+def trained(
+    bench: Workbench,
+    rows: LabelledSet,
+    recipe: Recipe,
+    spec: PruneSpec,
+    checkpoints: Checkpoints,
+    *,
+    crew: Crew = SOLO,
+    **options: Any,
+) -> Trained:
+    layers, _, _ = cut(bench, spec.before_training())
+    kept = None if spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
+    return train(
+        Lesson(recipe, bench.dense_model(), rows, CPU, crew),
+        Student(bench.base, layers, recipe, kept=kept, device=CPU),
+        range(100),
+        options.pop("held_out", range(100, 120)),
+        checkpoints,
+        **options,
+    )
 
 
 def without_time(trained: Trained) -> Any:

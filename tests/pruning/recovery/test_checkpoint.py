@@ -13,7 +13,9 @@ BEST = {"layers.0.a": torch.zeros(2)}
 
 
 def standing(step: int) -> Standing:
-    return Standing(step=step, seconds=1.5, score=0.8, first_score=0.7, best_score=0.9, best_step=2, without_gain=1)
+    return Standing(
+        step=step, seconds=1.5, score=0.8, first_score=0.7, best_score=0.9, best_step=2, reached=0.9, without_gain=1
+    )
 
 
 @pytest.fixture

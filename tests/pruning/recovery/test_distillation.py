@@ -10,7 +10,7 @@ import torch
 
 import pruning.recovery.distillation
 from pruning.data import LabelledSet
-from pruning.errors import CacheError, RecoveryError, SpecError
+from pruning.errors import CacheError, DeviceMemoryError, RecoveryError, SpecError
 from pruning.frontier import frontier_rows
 from pruning.pipeline import build_variant, cut, cut_id, identify
 from pruning.prediction import predict_logits
@@ -190,6 +190,22 @@ def test_rows_that_judge_are_not_trained_on(bench: Workbench, rows: LabelledSet)
     known = {tuple(sequence.ids) for sequence in rows.sequences[:30]}
     left = sum(tuple(sequence.ids) not in known for sequence in rows.sequences)
     assert recovered.training["rows"] + recovered.training["held_out_rows"] == left
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_want_of_memory_is_refused_with_what_helps_and_the_last_checkpoint_is_whole(
+    bench: Workbench, rows: LabelledSet, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(progress: Progress) -> None:
+        if progress.step == 5:
+            raise error
+
+    with pytest.raises(DeviceMemoryError, match=r"no memory is left for training on cpu with 8 rows a step.*--resume"):
+        recover(bench, HALF, rows, SHORT, report=full)
+    name = cut_id(bench, DISTILLED), SHORT.digest_with(rows.digest)
+    assert checkpoints_of(bench.root, *name).newest()[0].step == 4
+    assert bench.recovered.find(*name) is None
+    assert recover(bench, HALF, rows, SHORT, resume=True)[1].training["step"] == 6
 
 
 def test_nothing_to_recover_is_refused(bench: Workbench, rows: LabelledSet) -> None:

@@ -1,57 +1,74 @@
-"""The packed forward pass that trains, against the library's own padded one."""
+"""The packed forward pass that trains, against the library's own: every architecture, every head."""
 
+from itertools import product
+from pathlib import Path
+
+import pytest
 import torch
-from torch.nn import functional
+from torch import Tensor
 
-from pruning.architectures.bert import LAYER_SLOTS
-from pruning.encoder import BaseModel
+from pruning.architectures import ARCHITECTURES
+from pruning.encoder import BaseModel, load_base_model
+from pruning.heads import Head
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.student import Student
 from pruning.slim.convert import dense_mask, slim_layers
 from pruning.tokenization import Encoded
-from tests.pruning.parts import reference_model, sequences_of
+from tests.pruning.parts import sequences_of
+from tests.pruning.zoo import library_model, library_outputs, write_model
 
 CPU = torch.device("cpu")
 LENGTHS = (5, 9, 9, 17, 30)
-LABELS = torch.tensor([0, 1, 1, 0, 1])
+FUSED = ("query", "key", "value")
 
 
-def padded(sequences: list[Encoded]) -> dict[str, torch.Tensor]:
-    longest = max(len(sequence.ids) for sequence in sequences)
-    rows = [[*sequence.ids] + [0] * (longest - len(sequence.ids)) for sequence in sequences]
-    mask = [[1] * len(sequence.ids) + [0] * (longest - len(sequence.ids)) for sequence in sequences]
-    return {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(mask)}
+def library_hidden_states(base: BaseModel, sequences: list[Encoded]) -> list[Tensor]:
+    """Return what every layer gives, sequence after sequence."""
+    inner = library_model(base).base_model
+    states = [
+        inner(input_ids=torch.tensor([sequence.ids]), output_hidden_states=True).hidden_states for sequence in sequences
+    ]  # of one text the token types are 0
+    return [torch.cat([layers[index][0] for layers in states]) for index in range(1, base.shape.num_layers + 1)]
 
 
-def test_gradients_and_hidden_states_are_those_of_transformers(base: BaseModel) -> None:
+def library_gradients(base: BaseModel, model: torch.nn.Module, layer: int, part: str) -> dict[str, Tensor]:
+    """Return the gradients of a layer's weights or biases, under our names."""
+    architecture = ARCHITECTURES[model.config.model_type]  # type: ignore[union-attr, index]
+    within = f"{architecture.prefix}.{architecture.layer.format(layer)}"
+    found = {
+        slot: model.get_parameter(f"{within}.{module}.{part}").grad for slot, module in architecture.layer_slots.items()
+    }
+    qkv = torch.cat([gradient for slot, gradient in found.items() if slot in FUSED and gradient is not None])
+    others = {slot: gradient for slot, gradient in found.items() if slot not in FUSED and gradient is not None}
+    assert len(others) == len(found) - len(FUSED)
+    return {"qkv": qkv, **others}
+
+
+@pytest.mark.parametrize(("kind", "head"), list(product(ARCHITECTURES, Head)))
+def test_gradients_and_hidden_states_are_those_of_transformers(tmp_path: Path, kind: str, head: Head) -> None:
+    base = load_base_model(write_model(tmp_path, kind, head))
     sequences = sequences_of(LENGTHS, vocabulary=base.shape.vocabulary)
     student = Student(base, slim_layers(base, dense_mask(base.shape)), Recipe(steps=1), device=CPU)
-    logits, hidden = outputs_of(student.model, batch_on(sequences, CPU))
-    functional.cross_entropy(logits, LABELS).backward()
+    answers, hidden = outputs_of(student.model, batch_on(sequences, CPU))
+    weights = torch.randn(answers.shape, generator=torch.Generator().manual_seed(0))
+    (answers * weights).sum().backward()
 
-    theirs = reference_model(base)
-    answer = theirs(**padded(sequences), output_hidden_states=True)
-    functional.cross_entropy(answer.logits, LABELS).backward()
-    torch.testing.assert_close(logits, answer.logits, rtol=1e-4, atol=1e-5)
+    model = library_model(base)
+    theirs = library_outputs(base, sequences, model=model)
+    (theirs * weights).sum().backward()
+    torch.testing.assert_close(answers, theirs, rtol=1e-4, atol=1e-4)
 
-    for mine, state in zip(hidden[:-1], answer.hidden_states[1:-1], strict=True):
-        packed = torch.cat([row[:length] for row, length in zip(state, LENGTHS, strict=True)])
-        torch.testing.assert_close(mine, packed, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(hidden[-1], answer.hidden_states[-1][:, 0], rtol=1e-4, atol=1e-5)
+    states = library_hidden_states(base, sequences)
+    if head.pooled:  # nothing but the first token is computed in the last layer
+        states[-1] = states[-1][torch.tensor(LENGTHS).cumsum(0) - torch.tensor(LENGTHS)]
+    for mine, state in zip(hidden, states, strict=True):
+        torch.testing.assert_close(mine, state, rtol=1e-4, atol=1e-4)
 
-    parameters = dict(theirs.named_parameters())
-    for layer in range(base.shape.num_layers):
-        for part in ("weight", "bias"):
-            expected = {
-                slot: parameters[f"bert.encoder.layer.{layer}.{attribute}.{part}"].grad
-                for slot, attribute in LAYER_SLOTS.items()
-            }
-            fused = [expected.pop(slot) for slot in ("query", "key", "value")]
-            expected["qkv"] = torch.cat([gradient for gradient in fused if gradient is not None])
-            for slot, gradient in expected.items():
-                mine = student.parameters[f"layers.{layer}.{slot}.{part}"].grad
-                torch.testing.assert_close(mine, gradient, rtol=1e-3, atol=1e-6, msg=f"{layer}.{slot}.{part}")
+    for layer, part in product(range(base.shape.num_layers), ("weight", "bias")):
+        for slot, gradient in library_gradients(base, model, layer, part).items():
+            mine_ = student.parameters[f"layers.{layer}.{slot}.{part}"].grad
+            torch.testing.assert_close(mine_, gradient, rtol=1e-3, atol=1e-4, msg=f"{layer}.{slot}.{part}")
 
 
 def test_no_hook_stays(base: BaseModel) -> None:

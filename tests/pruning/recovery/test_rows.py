@@ -21,10 +21,13 @@ def test_every_epoch_sees_every_row_once(lengths: list[int], batch_rows: int, se
 
 
 @given(LENGTHS, st.integers(0, 400), st.integers(1, 4))
-def test_workers_share_a_batch_without_overlap(lengths: list[int], step: int, world: int) -> None:
+def test_workers_share_a_batch_evenly_and_none_is_idle(lengths: list[int], step: int, world: int) -> None:
     batches = Batches(lengths, 8, 0)
+    whole = batches.at(step)
     shares = [batches.at(step, rank, world) for rank in range(world)]
-    assert sorted(row for share in shares for row in share) == sorted(batches.at(step))
+    times = 1 if len(whole) >= world else world
+    assert sorted(row for share in shares for row in share) == sorted(whole * times)
+    assert min(map(len, shares)) >= max(1, len(whole) // world)
 
 
 def test_a_batch_is_a_function_of_its_step_whatever_was_asked_before() -> None:

@@ -1,12 +1,13 @@
 import pytest
 import torch
+from torch import Tensor, nn
 
 from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
 from pruning.masks.weights import unstructured_mask
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.recipe import Recipe
-from pruning.recovery.student import Student, kept_weights
+from pruning.recovery.student import GradientError, Student, kept_weights
 from pruning.slim.convert import shared_slots, slim_layers, zeroed_layers
 from tests.pruning.parts import mask_of, sequences_of
 
@@ -71,6 +72,35 @@ def test_a_gradient_that_is_not_finite_is_refused_before_it_does_harm(base: Base
     student = Student(base, zeroed_layers(base, {}), RECIPE, device=CPU)
     before = student.layers()
     batch = batch_on(sequences_of((5, 8), vocabulary=base.shape.vocabulary), CPU)
-    with pytest.raises(RecoveryError, match="learning-rate"):
-        student.learn(outputs_of(student.model, batch)[0].sum() * float("inf"), 1e-2)
+    for factor in (float("inf"), 1e30):  # the second overflows where all gradients are squared and added
+        with pytest.raises(GradientError):
+            student.learn(outputs_of(student.model, batch)[0].sum() * factor, 1e-2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.layers().items())
+    a_few_steps(base, student, 1)
+    assert all(torch.isfinite(tensor).all() for tensor in student.layers().values())
+
+
+def test_the_uppermost_parameter_whose_gradient_is_not_finite_is_named(base: BaseModel) -> None:
+    student = Student(base, zeroed_layers(base, {}), RECIPE, device=CPU)
+    batch = batch_on(sequences_of((5, 8), vocabulary=base.shape.vocabulary), CPU)
+
+    def spoil(_: nn.Module, __: object, output: Tensor) -> None:
+        output.register_hook(lambda gradient: gradient * float("nan"))
+
+    student.model.layers[0].register_forward_hook(spoil)
+    with pytest.raises(GradientError) as refusal:
+        student.learn(outputs_of(student.model, batch)[0].sum(), 1e-2)
+    assert refusal.value.place == "layers.0.ffn_norm.bias"
+
+
+def test_what_is_no_lesson_is_told_without_a_step(base: BaseModel) -> None:
+    student = Student(base, zeroed_layers(base, {}), RECIPE, device=CPU)
+    before = student.layers()
+    batch = batch_on(sequences_of((5, 8), vocabulary=base.shape.vocabulary), CPU)
+    assert student.is_taught(outputs_of(student.model, batch)[0].sum())
+    assert not student.is_taught(outputs_of(student.model, batch)[0].sum() * float("inf"))
+    logits = outputs_of(student.model, batch)[0]
+    logits.register_hook(lambda gradient: gradient * float("nan"))
+    assert not student.is_taught(logits.sum())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.layers().items())
+    assert all(parameter.grad is None for parameter in student.parameters.values())

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import pruning.recovery.checkpoint
 import pruning.recovery.lesson
+import pruning.recovery.training
 from pruning.data import LabelledSet
 from pruning.errors import RecoveryError
 from pruning.pipeline import cut
@@ -68,8 +70,8 @@ def test_zeros_of_an_unstructured_cut_stay_zeros(run: Train, bench: Workbench) -
 
 
 def test_training_brings_the_student_closer_to_its_teacher(run: Train, bench: Workbench, rows: LabelledSet) -> None:
-    before, _, _ = cut(bench, HALF)
-    after = run(replace(SHORT, steps=60, check_every=20, learning_rate=3e-3)).layers
+    before, _, _ = cut(bench, ZEROS)
+    after = run(replace(SHORT, steps=60, check_every=20, learning_rate=3e-3), ZEROS).layers
     target = predict_logits(bench.dense_model(), rows.sequences)
     errors = [
         float((predict_logits(build_slim(bench.base, layers), rows.sequences) - target).square().mean())
@@ -79,7 +81,7 @@ def test_training_brings_the_student_closer_to_its_teacher(run: Train, bench: Wo
 
 
 def test_the_best_held_out_score_is_returned_and_never_one_below_the_cut(run: Train, bench: Workbench) -> None:
-    before, _, _ = cut(bench, HALF)
+    before, _, _ = cut(bench, HALF.before_training())
     ruined = run(replace(SHORT, learning_rate=10.0, steps=4))
     assert ruined.standing.best_score >= ruined.standing.first_score
     if ruined.standing.best_step == 0:
@@ -89,8 +91,16 @@ def test_the_best_held_out_score_is_returned_and_never_one_below_the_cut(run: Tr
 def test_a_run_stops_when_its_score_stands_still(run: Train) -> None:
     # A rate so small that no answer changes.
     stopped = run(replace(SHORT, steps=100, check_every=1, patience=3, learning_rate=1e-12))
-    assert stopped.standing.step == 3
-    assert stopped.standing.best_step == 3
+    assert stopped.standing.step == 13  # of the steps from 10 on, since before the rate rises
+    assert stopped.standing.best_step == 13
+
+
+def test_a_run_that_lost_at_first_does_not_stop_while_it_gains(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.9, 0.8, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.88, 0.7, 0.6])
+    monkeypatch.setattr(pruning.recovery.training, "_score", lambda *_: next(scores))
+    stopped = run(replace(SHORT, steps=20, check_every=1, patience=2)).standing
+    assert (stopped.step, stopped.score) == (11, 0.6)
+    assert (stopped.best_step, stopped.best_score, stopped.reached) == (0, 0.9, 0.88)
 
 
 def test_minutes_end_a_run_and_time_before_a_kill_counts(run: Train) -> None:
@@ -112,22 +122,52 @@ def test_progress_is_told_after_every_step(run: Train) -> None:
     assert all(progress.loss > 0 and 0 <= progress.score <= 1 for progress in told)
 
 
-def test_rows_without_a_finite_loss_are_named(run: Train, rows: LabelledSet, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("in_gradient", "what"), [(False, "the loss"), (True, "the gradient of layers.1.ffn_norm.bias")]
+)
+def test_rows_without_a_finite_loss_or_gradient_are_named(
+    run: Train, rows: LabelledSet, monkeypatch: pytest.MonkeyPatch, in_gradient: bool, what: str
+) -> None:
     real = pruning.recovery.lesson.outputs_of
 
     def broken(model, batch, tap=None):  # type: ignore[no-untyped-def]
         logits, hidden = real(model, batch, tap)
-        logits = logits.clone()
-        logits[batch.ids_T[batch.first_B + 1] == 5] = float("nan")
+        nan_B1 = torch.where(batch.ids_T[batch.first_B + 1] == 5, float("nan"), 1.0)[:, None]
+        if not in_gradient:
+            return logits * nan_B1, hidden
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: gradient * nan_B1.to(gradient.dtype))
         return logits, hidden
 
     monkeypatch.setattr(pruning.recovery.lesson, "outputs_of", broken)
     bad = [index for index in range(100) if rows.sequences[index].ids[1] == 5]
     assert 0 < len(bad) < 100
-    with pytest.raises(RecoveryError, match=r"not finite in rows [\d, ]+; take them out") as refusal:
+    with pytest.raises(RecoveryError, match=rf"{what} is not finite in rows [\d, ]+; take them out") as refusal:
         run()
     named = {int(word) - 1 for word in str(refusal.value).split("rows ")[1].split(";")[0].split(", ")}
     assert named and named <= set(bad)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_a_want_of_memory_while_a_checkpoint_is_written_leaves_the_one_before(
+    run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real, written = pruning.recovery.checkpoint.save_file, 0
+
+    def save(tensors, path):  # type: ignore[no-untyped-def]
+        nonlocal written
+        written += 1
+        real(tensors, path)
+        if written == 2:
+            raise error
+
+    monkeypatch.setattr(pruning.recovery.checkpoint, "save_file", save)
+    with pytest.raises(type(error)):
+        run()
+    assert Checkpoints(tmp_path, "run").newest()[0].step == 2
+    assert [path.name for path in (tmp_path / "recovering" / "run").iterdir()] == ["00000002"]
 
 
 def test_a_diverging_run_is_refused_with_what_helps(run: Train) -> None:

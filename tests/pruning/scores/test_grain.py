@@ -33,13 +33,13 @@ def test_units_are_moving_averages_of_the_size_of_summed_products(base: BaseMode
 
 
 def test_a_head_scores_the_mean_of_its_units_times_the_tanh_of_the_share_that_is_left(base: BaseModel) -> None:
-    shape = base.shape  # 2 layers, 4 heads of 8 units each, so that 32 of 64 VO units are left
+    # 2 layers, 4 heads of 8 units each, of which 32 VO units are left
     vo_LW = torch.zeros(2, 32)
     vo_LW[0, :8] = 5.0  # head 0 keeps all its units, head 1 a half, the others of the layer none
     vo_LW[0, 8:12] = 4.0
     vo_LW[1, :20] = 3.0
     qk_LW = torch.ones(2, 32)
-    heads_LN = regularised_heads(shape, qk_LW, vo_LW)
+    heads_LN = torch.stack(regularised_heads(base.shape.head_dim, list(qk_LW), list(vo_LW), 32))
     assert float(heads_LN[0, 0]) == pytest.approx(3.0 * math.tanh(1 / 0.3), rel=1e-5)
     assert float(heads_LN[0, 1]) == pytest.approx(1.5 * math.tanh(0.5 / 0.3), rel=1e-5)
     assert heads_LN[0, 2:].tolist() == [0.0, 0.0]

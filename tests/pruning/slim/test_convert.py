@@ -9,7 +9,16 @@ from pruning.cost import HeadDims
 from pruning.encoder import PRUNABLE_SLOTS, BaseModel
 from pruning.errors import StoreError
 from pruning.masks.structures import StructureMask
-from pruning.slim.convert import build_slim, dense_mask, layer_heads, layer_widths, slim_layers, zeroed_layers
+from pruning.slim.convert import (
+    build_slim,
+    dense_mask,
+    layer_heads,
+    layer_widths,
+    put_together,
+    slim_layers,
+    told_apart,
+    zeroed_layers,
+)
 from pruning.slim.packed import PackedBatch
 from tests.pruning.parts import dense_model, logits_of, mask_of, masking, sequences_of, with_units
 
@@ -146,6 +155,16 @@ def test_a_built_model_is_frozen_and_in_eval_mode(base: BaseModel) -> None:
 def test_the_widths_are_read_from_the_tensors(base: BaseModel, heads: list[int], neurons: list[int]) -> None:
     mask = mask_of(base.shape, [range(kept) for kept in heads], [range(kept) for kept in neurons])
     assert layer_widths(slim_layers(base, mask), base.shape) == (heads, neurons)
+
+
+def test_what_was_told_apart_is_put_together(base: BaseModel) -> None:
+    whole = slim_layers(base, mask_of(base.shape, [[0, 3], [1]], [range(5), range(9)]))
+    matrices = {name: tensor for name, tensor in whole.items() if tensor.ndim == 2}
+    parts = {name: part for held, rows in matrices.items() for name, part in told_apart(held, rows).items()}
+    assert parts.keys() == base.prunable_weights().keys()
+    together = put_together(parts)
+    assert together.keys() == matrices.keys()
+    assert all(torch.equal(together[name], tensor) for name, tensor in matrices.items())
 
 
 def test_a_missing_tensor_is_refused_by_name(base: BaseModel) -> None:
