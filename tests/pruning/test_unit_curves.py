@@ -1,5 +1,6 @@
 """The path from all of a layer's attention to nothing, and the masks that follow it."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -41,8 +42,16 @@ def head_orders(bench: Workbench) -> list[Tensor]:
 
 
 @pytest.fixture(scope="module")
-def all_curves(base: BaseModel, train: LabelledSet, judged: LabelledSet, calibrated_root: Path) -> Sequence[Curve]:
-    return Workbench(base, train, judged, calibrated_root).curves(Fisher(), structures=Structures.UNITS)
+def all_curves(
+    base: BaseModel,
+    train: LabelledSet,
+    judged: LabelledSet,
+    calibrated_root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Sequence[Curve]:
+    root = tmp_path_factory.mktemp("curves") / "store"
+    shutil.copytree(calibrated_root, root)
+    return Workbench(base, train, judged, root).curves(Fisher(), structures=Structures.UNITS)
 
 
 def test_the_path_leads_from_all_to_nothing_by_a_head_or_a_step_of_units_at_a_time(bench: Workbench) -> None:
