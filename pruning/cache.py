@@ -6,7 +6,7 @@ key.json                 the key in full, and the files' checksums
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -45,21 +45,11 @@ class CalibrationCache:
         Raises:
             CacheError: the folder cannot be written.
         """
-        tensors = {
-            "head_gradients_MLN": torch.stack(captured.head_gradients_LN),
-            "neuron_gradients_MLF": torch.stack(captured.neuron_gradients_LF),
-            "tokens_L": torch.tensor([captured.tokens[layer] for layer in sorted(captured.tokens)]),
-        }
-        for (layer, site), gram in captured.grams.items():
-            tensors[f"gram.{layer}.{site.value}"] = gram
-            total = captured.output_gradient_squares[layer, site]
-            tensors[f"sensitivity.{layer}.{site.value}"] = (total / captured.tokens[layer]).float()
-        means = {f"mean.{name}": total.contiguous() for name, total in captured.weight_means.items()}
-        squares = {f"square.{name}": total.contiguous() for name, total in captured.weight_squares.items()}
+        tensors, weights = _of_structures(captured), _of_weights(captured)
         try:
             with new_folder(self.folder / key.digest, KEY) as aside:
                 save_file(tensors, aside / GRADIENTS)
-                save_file(means | squares, aside / WEIGHT_GRADIENTS)
+                save_file(weights, aside / WEIGHT_GRADIENTS)
                 checksums = {name: sha256_of(aside / name) for name in (GRADIENTS, WEIGHT_GRADIENTS)}
                 write_json(aside / KEY, {"key": asdict(key), "sha256": checksums})
         except (OSError, SafetensorError) as error:
@@ -83,14 +73,10 @@ class CalibrationCache:
             )
         remedy = f"delete {folder} and prepare again"
         tensors = read_checked(folder / GRADIENTS, checksums[GRADIENTS], remedy)
-        return Calibration(
-            key=key,
-            head_gradients_MLN=tensors["head_gradients_MLN"],
-            neuron_gradients_MLF=tensors["neuron_gradients_MLF"],
-            grams=_per_site("gram", tensors),
-            sensitivity=_per_site("sensitivity", tensors),
-            tokens_L=tensors["tokens_L"],
-            load_weight_gradients=partial(read_checked, folder / WEIGHT_GRADIENTS, checksums[WEIGHT_GRADIENTS], remedy),
+        return _calibration(
+            key,
+            tensors,
+            partial(read_checked, folder / WEIGHT_GRADIENTS, checksums[WEIGHT_GRADIENTS], remedy),
         )
 
     def _absent(self, key: CalibrationKey) -> str:
@@ -104,6 +90,46 @@ class CalibrationCache:
             return message
         nearest = min((key.differences(other) for other in others), key=len)
         return f"{message} (the nearest one there has {'; '.join(nearest)})"
+
+
+def unkept_calibration(key: CalibrationKey, captured: Captured) -> Calibration:
+    """Return the calibration that a pass makes without a cache: everything stays in memory."""
+    return _calibration(key, _of_structures(captured), partial(_of_weights, captured))
+
+
+def _calibration(
+    key: CalibrationKey, tensors: Mapping[str, Tensor], load_weight_gradients: Callable[[], Mapping[str, Tensor]]
+) -> Calibration:
+    return Calibration(
+        key=key,
+        head_gradients_MLN=tensors["head_gradients_MLN"],
+        neuron_gradients_MLF=tensors["neuron_gradients_MLF"],
+        grams=_per_site("gram", tensors),
+        sensitivity=_per_site("sensitivity", tensors),
+        tokens_L=tensors["tokens_L"],
+        load_weight_gradients=load_weight_gradients,
+    )
+
+
+def _of_structures(captured: Captured) -> dict[str, Tensor]:
+    """Return mask gradients, Gram matrices and sensitivities by the names that they are stored under."""
+    tensors = {
+        "head_gradients_MLN": torch.stack(captured.head_gradients_LN),
+        "neuron_gradients_MLF": torch.stack(captured.neuron_gradients_LF),
+        "tokens_L": torch.tensor([captured.tokens[layer] for layer in sorted(captured.tokens)]),
+    }
+    for (layer, site), gram in captured.grams.items():
+        tensors[f"gram.{layer}.{site.value}"] = gram
+        total = captured.output_gradient_squares[layer, site]
+        tensors[f"sensitivity.{layer}.{site.value}"] = (total / captured.tokens[layer]).float()
+    return tensors
+
+
+def _of_weights(captured: Captured) -> dict[str, Tensor]:
+    """Return weight gradients by the names that they are stored under."""
+    means = {f"mean.{name}": total.contiguous() for name, total in captured.weight_means.items()}
+    squares = {f"square.{name}": total.contiguous() for name, total in captured.weight_squares.items()}
+    return means | squares
 
 
 def _record(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

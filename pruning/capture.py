@@ -13,8 +13,11 @@ from torch import Tensor
 
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.errors import CacheError
+from pruning.errors import CacheError, DataError
 from pruning.gates import GATED, Gates
+from pruning.heads import Head
+from pruning.memory import capture_bytes, require_memory
+from pruning.prediction import Breath, no_breath
 from pruning.slim.bert import Site, SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers, told_apart
 from pruning.slim.packed import PackedBatch
@@ -71,15 +74,22 @@ class Capturing:
         total += gradient_RD.double().square().sum()
 
 
-def capture(base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: Progress) -> Captured:
+def capture(
+    base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: Progress, breath: Breath = no_breath
+) -> Captured:
     """Return what one pass over ``rows`` collects.
 
     The loss of a batch is that of the rows' task, summed over them, so that a row's gradient does not depend on who
-    shares its batch.
+    shares its batch. ``breath`` is called after every batch.
 
     Raises:
-        CacheError: a gradient is not finite; the row range and layer are named.
+        DataError: a row has no label of the model's; it is named.
+        HostMemoryError: the pass would not fit into the memory of this machine.
+        CacheError: a gradient or a sum of them is not finite; the layer is named, and of a gradient the rows.
     """
+    require_labels(rows, base.shape.labels, "label it")
+    lengths = [len(sequence.ids) for sequence in rows.sequences]
+    require_memory(capture_bytes(base.shape, lengths, BATCH_ROWS), "the calibration pass", max(lengths))
     model = build_slim(base, slim_layers(base, dense_mask(base.shape)))
     captured, task = Captured(), TASKS[rows.head]
     trained = _require_weight_gradients(model)
@@ -88,19 +98,20 @@ def capture(base: BaseModel, rows: LabelledSet, *, micro_batch: int, progress: P
         gates = Gates(base.shape, stop - start)
         sequences = rows.sequences[start:stop]
         outputs = model(PackedBatch.from_sequences(sequences), Capturing(captured, gates).tap)
-        lengths = [len(sequence.ids) for sequence in sequences]
-        task.loss(outputs, rows.labels[start:stop], lengths).backward()
+        task.loss(outputs, rows.labels[start:stop], lengths[start:stop]).backward()
         heads_mLN, neurons_mLF = gates.take_gradients(micro_batch)
-        _check_finite(heads_mLN, neurons_mLF, start, stop)
+        _check_finite(heads_mLN, neurons_mLF, range(start, stop), micro_batch)
         captured.head_gradients_LN += list(heads_mLN)
         captured.neuron_gradients_LF += list(neurons_mLF)
         _add_weight_gradients(captured, trained)
         progress(stop, len(rows))
+        breath()
     num_batches = -(-len(rows) // BATCH_ROWS)
     for total in captured.weight_means.values():
         total /= len(rows)
     for total in captured.weight_squares.values():
         total /= num_batches
+    _check_sums(captured)
     return captured
 
 
@@ -123,10 +134,47 @@ def _add_weight_gradients(captured: Captured, trained: Mapping[str, Tensor]) -> 
         parameter.grad = None
 
 
-def _check_finite(heads_mLN: Tensor, neurons_mLF: Tensor, start: int, stop: int) -> None:
-    bad_L = ~(torch.isfinite(heads_mLN).all(2).all(0) & torch.isfinite(neurons_mLF).all(2).all(0))
-    if bad_L.any():
-        raise CacheError(
-            f"the gradient of calibration rows {start} to {stop - 1} is not finite in layer {int(bad_L.nonzero()[0])}; "
-            "check these rows and the checkpoint"
+def require_labels(rows: LabelledSet, num_labels: int, remedy: str) -> None:
+    """Refuse texts of which one has no label of the model's; tags and answers may be left out, and then teach nothing.
+
+    Args:
+        rows: of any task.
+        num_labels: labels are numbered below it.
+        remedy: how the message ends.
+
+    Raises:
+        DataError: the first such row is named.
+    """
+    if rows.head is not Head.LABEL:
+        return
+    if rows.labels.shape != (len(rows),):
+        raise DataError(f"{len(rows)} rows have {rows.labels.numel()} labels; give every row one, or {remedy}")
+    missing = ((rows.labels < 0) | (rows.labels >= num_labels)).nonzero().flatten().tolist()
+    if missing:
+        raise DataError(
+            f"calibration row {missing[0]} has no label of this model ({int(rows.labels[missing[0]])}, not 0 to "
+            f"{num_labels - 1}); {remedy}"
         )
+
+
+def _check_finite(heads_mLN: Tensor, neurons_mLF: Tensor, batch: range, micro_batch: int) -> None:
+    """Refuse what is not finite; of several micro-batches, and of several layers, the first is named."""
+    bad_mL = ~(torch.isfinite(heads_mLN).all(2) & torch.isfinite(neurons_mLF).all(2))
+    if bad_mL.any():
+        number, layer = (int(place) for place in bad_mL.nonzero()[0])
+        rows = batch[number * micro_batch : (number + 1) * micro_batch]
+        named = f"row {rows[0]}" if len(rows) == 1 else f"rows {rows[0]} to {rows[-1]}"
+        raise CacheError(
+            f"the gradient of calibration {named} is not finite in layer {layer}; check these rows and the checkpoint"
+        )
+
+
+def _check_sums(captured: Captured) -> None:
+    """Refuse sums that left the range of float32, though every term was in it; the first is named."""
+    sums: dict[str, Tensor] = {f"layers.{layer} {site}": gram for (layer, site), gram in captured.grams.items()}
+    for name, total in (sums | captured.weight_means | captured.weight_squares).items():
+        if not torch.isfinite(total).all():
+            raise CacheError(
+                f"what the calibration rows sum up to at {name} is not finite; check the checkpoint, whose values are "
+                "too large there to be squared in float32"
+            )

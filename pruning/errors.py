@@ -6,6 +6,7 @@ PruningError (ValueError)
 ├── ModelError         a model directory that cannot be loaded
 ├── CacheError         calibration that is missing, stale or damaged
 ├── DeviceMemoryError  a variant, or a step of a training, that does not fit into the memory of a device
+├── HostMemoryError    work that does not fit into the memory of this machine
 ├── PrecisionError     numbers that this machine, device or model cannot be computed in
 ├── RecoveryError      training that was not done, or cannot go on
 └── StoreError         a variant that cannot be written or read
@@ -43,6 +44,10 @@ class RecoveryError(PruningError):
 
 class DeviceMemoryError(PruningError):
     """A variant, or a step of a training, that does not fit into the memory of a device."""
+
+
+class HostMemoryError(PruningError):
+    """Work that does not fit into the memory of this machine."""
 
 
 class StoreError(PruningError):

@@ -130,6 +130,7 @@ def frontier_rows(
             "recover": manifest.spec.as_dict()["recover"],
             "scope": manifest.spec.as_dict().get("scope"),
             "structures": manifest.spec.structures.value if manifest.spec.pattern is Pattern.STRUCTURED else None,
+            "rounds": manifest.spec.rounds,
             "precision": manifest.spec.precision.value,
             "metric": metric.name,
             "metric_value": metric.value,

@@ -14,47 +14,23 @@ from torch import Tensor
 
 from pruning.capture import Progress
 from pruning.cost import Cost, structured_cost
-from pruning.curves import CURVES_VERSION
+from pruning.cutting import carried_out, less_zeros
 from pruning.encoder import BaseModel
-from pruning.errors import RecoveryError
 from pruning.evaluation import evaluate
-from pruning.files import digest_of
-from pruning.masks.structures import FILL_VERSION, Curve, StructureMask, is_coarse, structure_mask
-from pruning.masks.weights import WeightMask, less_zeros, mask_sparsity, two_four_mask, unstructured_mask
-from pruning.prediction import Breath, judged_logits, no_breath
-from pruning.quantization import MATRICES, QUANTIZATION_VERSION, quantize
-from pruning.reconstruction import RECONSTRUCTION_VERSION, reconstruct, solved_keys
-from pruning.recovered import RecoveredCut
-from pruning.scores import scorer_named
-from pruning.sequential import SEQUENTIAL_VERSION, recover_sequentially
-from pruning.slim.convert import (
-    DTYPES,
-    build_slim,
-    dense_mask,
-    head_dims,
-    held_bytes,
-    in_dtype,
-    layer_widths,
-    slim_layers,
-    zeroed_layers,
-)
+from pruning.identity import identify, recovered_cut
+from pruning.prediction import Breath, judged_logits, no_breath, predict_logits
+from pruning.probes import probes
+from pruning.quantization import MATRICES, quantize
+from pruning.rounds import mask_in_rounds
+from pruning.slim.bert import SlimBert
+from pruning.slim.convert import DTYPES, build_slim, dense_mask, head_dims, held_bytes, in_dtype, layer_widths
 from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope, Structures
+from pruning.spec import Pattern, Precision, PruneSpec, Recover
 from pruning.timing import Speed, items_per_second, median_latency
-from pruning.unit_curves import UNIT_CURVES_VERSION
-from pruning.unit_pass import UNIT_PASS_VERSION
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
-Ranking = Sequence[Curve] | Mapping[str, Tensor]
-"""Cost curves along a scorer's order of structures, or its scores of single weights by tensor name."""
-Mask = StructureMask | WeightMask
-
-RECOVERY_VERSIONS: dict[Recover | None, int] = {
-    Recover.RECONSTRUCT: RECONSTRUCTION_VERSION,
-    Recover.SEQUENTIAL: SEQUENTIAL_VERSION,
-}
 MATRIX_WEIGHTS = tuple(f"{matrix}.weight" for matrix in MATRICES)
 
 Step = Callable[[str], None]
@@ -70,6 +46,8 @@ def build_variant(
 
     Raises:
         SpecError: no scorer of that name, or a sparsity that leaves nothing.
+        DataError: too few calibration tokens to recover on.
+        HostMemoryError: a pass over the rows would not fit into the memory of this machine.
         CacheError: the calibration is missing, of another key, or damaged.
         RecoveryError: it is to be distilled, and was not trained.
         PrecisionError: this machine, or this model, has no such precision.
@@ -105,9 +83,18 @@ def build_variant(
         evaluation=evaluation,
         speed=speed,
         build_seconds=seconds,
+        probe_logits=_probe_logits(bench.base, model),
     )
     step("write")
     return bench.store.put(layers, manifest)
+
+
+def _probe_logits(base: BaseModel, model: SlimBert) -> list[list[float]]:
+    """Return the answers by which whoever loads the variant can tell that it is the same."""
+    if not base.shape.head.pooled:
+        return []
+    answers: list[list[float]] = predict_logits(model, probes(base.max_length, base.shape.vocabulary)).tolist()
+    return answers
 
 
 def cut(
@@ -122,7 +109,7 @@ def cut(
     and for the first cut by a scorer with a pass of its own over the rows, which ``progress`` counts.
 
     Raises:
-        SpecError, CacheError, RecoveryError, StoreError: as ``build_variant``.
+        SpecError, DataError, HostMemoryError, CacheError, RecoveryError, StoreError: as ``build_variant``.
         PrecisionError: this machine, or this model, has no such precision.
     """
     if spec.precision is Precision.INT8:
@@ -156,61 +143,7 @@ def _cut_in_float32(
         return carried_out(bench, dense_mask(bench.base.shape), replace(spec, recover=Recover.NONE))
     if spec.recover is Recover.DISTILL:
         return _as_trained(bench, spec)
-    ranking = ranking_of(bench, spec, progress, breath)
-    return carried_out(bench, mask_of(bench, ranking, spec), spec, breath)
-
-
-def ranking_of(
-    bench: Workbench, spec: PruneSpec, progress: Progress = lambda done, total: None, breath: Breath = no_breath
-) -> Ranking:
-    """Return what every mask of the spec's scorer and pattern is chosen by, whatever the sparsity.
-
-    Raises:
-        SpecError: no scorer of that name.
-        CacheError: as ``build_variant``.
-    """
-    scorer = scorer_named(spec.scorer)
-    if spec.pattern is Pattern.STRUCTURED:
-        return bench.curves(scorer, progress, breath, structures=spec.structures)
-    return bench.weight_scores(scorer, progress, breath)
-
-
-def mask_of(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Mask:
-    """Return the mask of ``spec`` by the ranking of its scorer and pattern.
-
-    Raises:
-        SpecError: a sparsity that leaves nothing, or inputs that are no multiple of four for 2:4.
-    """
-    if not isinstance(ranking, Mapping):
-        return structure_mask(ranking, bench.base.shape, spec.sparsity)
-    if spec.pattern is Pattern.TWO_FOUR:
-        return two_four_mask(ranking)
-    return unstructured_mask(ranking, spec.sparsity, spec.scope or scorer_named(spec.scorer).scope)
-
-
-def carried_out(
-    bench: Workbench, mask: Mask, spec: PruneSpec, breath: Breath = no_breath
-) -> tuple[dict[str, Tensor], Cost, float]:
-    """Return (encoder layers in float32, cost, achieved sparsity) of a mask, recovered as ``spec`` says.
-
-    Of recoveries, distillation is not done here: it takes minutes, and ``pruning.recovery`` does it.
-    """
-    base, shape = bench.base, bench.base.shape
-    if not isinstance(mask, StructureMask):
-        dense = structured_cost(shape, [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers)
-        return zeroed_layers(base, mask), less_zeros(dense, mask), mask_sparsity(mask)
-    cost = structured_cost(shape, mask.head_counts, mask.neuron_counts, mask.head_dims(shape))
-    return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
-
-
-def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: Breath) -> dict[str, Tensor]:
-    """Return the layers that a structured mask leaves, their matrices as the spec's recovery has them."""
-    if spec.recover is Recover.NONE:
-        return slim_layers(bench.base, mask)
-    keys = {} if mask.units is None else solved_keys(bench.base, mask, bench.unit_statistics())
-    if spec.recover is Recover.SEQUENTIAL:
-        return recover_sequentially(bench.base, mask, bench.train.sequences, breath, keys)
-    return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask) | keys)
+    return carried_out(bench, mask_in_rounds(bench, spec, progress, breath), spec, breath)
 
 
 def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
@@ -220,75 +153,6 @@ def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], C
     if spec.pattern is not Pattern.STRUCTURED:
         cost = less_zeros(cost, {name: layers[name] != 0 for name in layers if name.endswith(MATRIX_WEIGHTS)})
     return layers, cost, 1.0 - cost.prunable_parameters / shape.prunable_weights
-
-
-def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
-    """Return what training made of a cut: by the recipe that was asked for last.
-
-    Raises:
-        RecoveryError: it was not trained; the command that does so is named.
-        StoreError: what is there is damaged.
-    """
-    scorer_named(spec.scorer)
-    found = bench.recovered.chosen(cut_id(bench, spec))
-    if found is None:
-        way = f"--scorer {spec.scorer} --pattern {spec.pattern}" + (f" --scope {spec.scope}" if spec.scope else "")
-        way += "" if spec.structures is Structures.HEADS else f" --structures {spec.structures}"
-        raise RecoveryError(
-            f"no recovered cut of sparsity {spec.sparsity:g} ({spec.pattern}, {spec.scorer}) in "
-            f"{bench.recovered.folder}; it takes minutes of training: run 'sparsedial recover MODEL --sparsity "
-            f"{spec.sparsity:g} {way} --rows ROWS' first, with this store"
-        )
-    return found
-
-
-def cut_id(bench: Workbench, spec: PruneSpec) -> str:
-    """Return the id of the cut that distillation of ``spec`` begins with, whoever judges it."""
-    start = spec.before_training()
-    return digest_of({"base": bench.base.digest, "sparsity": spec.sparsity, **_cut_identity(bench, start)})[:16]
-
-
-def identify(bench: Workbench, spec: PruneSpec) -> str:
-    """Return the variant id of ``spec``: a digest of all that its weights and its evaluation depend on."""
-    identity: dict[str, object] = {
-        "base": bench.base.digest,
-        "evaluation": bench.evaluation.digest,
-        "sparsity": spec.sparsity,
-    }
-    if spec.precision is not Precision.FLOAT32:
-        identity["precision"] = spec.precision
-    if spec.precision is Precision.INT8:
-        identity |= {"quantization_version": QUANTIZATION_VERSION, "calibration": bench.key.digest}
-    if spec.sparsity > 0.0:
-        identity |= _cut_identity(bench, spec)
-        if spec.recover is Recover.DISTILL:
-            identity["recovered"] = recovered_cut(bench, spec).digest
-    return digest_of(identity)[:16]
-
-
-def _cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
-    """Return all that the weights of a cut depend on beside base model, sparsity and precision."""
-    scorer = scorer_named(spec.scorer)
-    identity: dict[str, object] = {
-        "pattern": spec.pattern,
-        "scorer": spec.scorer,
-        "recover": spec.recover,
-        "calibration": bench.key.digest,
-        "scorer_version": scorer.version,
-        "curves_version": CURVES_VERSION,
-        "reconstruction_version": RECOVERY_VERSIONS.get(spec.recover),
-    }
-    coarse = is_coarse(bench.base.shape) or spec.structures is Structures.SUBLAYERS
-    if spec.pattern is Pattern.STRUCTURED and coarse:
-        identity["fill_version"] = FILL_VERSION
-    if spec.structures is not Structures.HEADS:
-        identity["structures"] = spec.structures
-    if spec.structures is Structures.UNITS:
-        identity["unit_versions"] = [UNIT_PASS_VERSION, UNIT_CURVES_VERSION]
-    scope = spec.scope or scorer.scope
-    if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:
-        identity["scope"] = scope
-    return identity
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pruning.calibration import Calibration
 from pruning.encoder import BaseModel
+from pruning.errors import DataError
 from pruning.masks.structures import StructureMask
 from pruning.slim.bert import Site
 from pruning.unit_pass import UnitStatistics
@@ -78,6 +79,24 @@ def least_squares(weight_DW: Tensor, gram_WW: Tensor, kept: Tensor, ridge: float
     gram_KK.diagonal().add_(strength)
     target_DK = weight_DW @ gram_WW[:, kept] + strength * weight_DW[:, kept]
     return torch.cholesky_solve(target_DK.T, torch.linalg.cholesky(gram_KK)).T.contiguous()
+
+
+def require_tokens(tokens: int, inputs: int) -> None:
+    """Refuse to solve a matrix of ``inputs`` on fewer tokens: they say too little of how its inputs go together.
+
+    The ridge keeps every solution finite, but it does not make it a good one. Cut to 60 %, the embedded model lost 13
+    points on held-out rows of SST-2 by what was solved on 834 tokens for 1,536 inputs, at least 10 with any ridge from
+    0.001 to 1, and gained 2 by 3,507. Of the last layer below a pooled head, which sees one token of each row, no more
+    is asked: solving it or not made no such difference.
+
+    Raises:
+        DataError: there are fewer tokens than inputs.
+    """
+    if tokens < inputs:
+        raise DataError(
+            f"{tokens} calibration tokens are too few to solve for {inputs} inputs: a cut recovered on them is worse "
+            f"than the cut alone; give rows of at least {inputs} tokens in all with --train, or use recover='none'"
+        )
 
 
 def damping(gram_WW: Tensor, ridge: float = RIDGE) -> Tensor:

@@ -1,4 +1,8 @@
-"""What scorers' own passes left behind, on disk: made once per calibration, scorer and version.
+"""What passes over the rows left behind, on disk: made once per calibration, scorer and version.
+
+Beside the sums of streamed scorers these are the scores of the rounds of a cut (``pruning.rounds``), under the key of
+the cut model's calibration, and the Gram matrices of inputs (``pruning.input_grams``), under a scorer's name of their
+own.
 
 <root>/scores/<digest of the key>/sums.safetensors   the sums
 key.json   the key in full, and the file's checksum

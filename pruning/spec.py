@@ -12,7 +12,12 @@ E = TypeVar("E", bound=StrEnum)
 TWO_FOUR_SPARSITY = 0.5
 """The share of weights that the 2:4 pattern removes: it has no other."""
 
-KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope", "structures")
+STRUCTURES_ALONE = frozenset({"obs"})
+"""Scorers that rank whole heads and neurons, and have no score for a single weight."""
+
+KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope", "structures", "rounds")
+
+MOST_ROUNDS = 16
 
 
 class Pattern(StrEnum):
@@ -53,7 +58,7 @@ class Recover(StrEnum):
 
     NONE = "none"
     RECONSTRUCT = "reconstruct"
-    """Least squares on the cached Gram matrices; no gradients, no data."""
+    """Least squares on the cached Gram matrices; no gradients, no labels."""
     SEQUENTIAL = "sequential"
     """Least squares matrix by matrix on the cut model's own inputs: a pass over the calibration rows for every cut."""
     DISTILL = "distill"
@@ -85,8 +90,9 @@ class PruneSpec:
     """One cut of one model. A value that cannot be valid cannot be built.
 
     Raises:
-        SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name, an unknown pattern,
-            recovery, precision, scope or structures, or two that exclude each other.
+        SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name or does not go with the
+            pattern, an unknown pattern, recovery, precision, scope or structures, rounds that are no number from 1 to
+            ``MOST_ROUNDS``, or two that exclude each other.
     """
 
     sparsity: float
@@ -101,6 +107,8 @@ class PruneSpec:
     """Among which single weights scores are compared; ``None`` means the scorer's usual one. Unstructured alone."""
     structures: Structures = Structures.HEADS
     """What goes; others than heads and neurons for the structured pattern alone."""
+    rounds: int = 1
+    """The model is scored anew whenever another ``1 / rounds`` of its weights has gone; with 1 it never is."""
 
     def __post_init__(self) -> None:
         """Check and normalise."""
@@ -115,17 +123,14 @@ class PruneSpec:
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
         usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
         recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
-        if self.pattern is not Pattern.STRUCTURED and recover in (Recover.RECONSTRUCT, Recover.SEQUENTIAL):
-            raise SpecError(
-                f"recover={recover.value!r} works on whole heads and neurons; "
-                f"with pattern={self.pattern.value!r} use recover='none'"
-            )
         object.__setattr__(self, "recover", recover)
         object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))
         if self.scope is not None:
             object.__setattr__(self, "scope", _member(Scope, self.scope, "scope"))
         usual_structures = Structures.HEADS if self.structures is None else self.structures
         object.__setattr__(self, "structures", _member(Structures, usual_structures, "structures"))
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or not 1 <= self.rounds <= MOST_ROUNDS:
+            raise SpecError(f"rounds must be a whole number from 1 to {MOST_ROUNDS}; got {self.rounds!r}")
         self._check_pattern()
 
     def _check_pattern(self) -> None:
@@ -144,6 +149,21 @@ class PruneSpec:
                 f"pattern='2:4' keeps exactly two of every four weights; got sparsity={self.sparsity}: use "
                 f"{TWO_FOUR_SPARSITY}, or 0 for the dense model, or pattern='unstructured'"
             )
+        if self.pattern is Pattern.TWO_FOUR and self.rounds > 1:
+            raise SpecError(
+                f"pattern='2:4' removes all that it removes at once, and rounds={self.rounds} needs steps; leave it "
+                "out, or use pattern='unstructured'"
+            )
+        if self.structures is not Structures.HEADS and self.rounds > 1:
+            raise SpecError(
+                f"rounds={self.rounds} scores whole heads and neurons anew, and structures={self.structures.value!r} "
+                f"go at once; leave one of the two out, or use structures={Structures.HEADS.value!r}"
+            )
+        if self.scorer in STRUCTURES_ALONE and self.pattern is not Pattern.STRUCTURED and self.sparsity > 0.0:
+            raise SpecError(
+                f"scorer {self.scorer!r} ranks whole heads and neurons; with pattern={self.pattern.value!r} use "
+                "'fisher' or another scorer"
+            )
 
     def before_training(self) -> Self:
         """Return the cut that distillation begins with: the best that its pattern has without training, in float32."""
@@ -151,7 +171,7 @@ class PruneSpec:
         return replace(self, recover=best, precision=Precision.FLOAT32)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON and digests; scope and structures only where they are not the usual ones."""
+        """Return plain values, for JSON and digests; scope, structures and rounds only where they are not the usual."""
         assert self.recover is not None  # set by __post_init__
         values: dict[str, Any] = {
             "sparsity": self.sparsity,
@@ -164,7 +184,7 @@ class PruneSpec:
             values["scope"] = self.scope.value
         if self.structures is not Structures.HEADS:
             values["structures"] = self.structures.value
-        return values
+        return values if self.rounds == 1 else values | {"rounds": self.rounds}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -202,6 +222,8 @@ def way_of(cut: Mapping[str, Any]) -> str:
         parts.append(cut["scope"])
     if cut.get("structures") not in (None, Structures.HEADS):
         parts.append(cut["structures"])
+    if cut.get("rounds", 1) > 1:
+        parts.append(f"{cut['rounds']} rounds")
     return ", ".join(parts if cut["precision"] == Precision.FLOAT32 else [*parts, cut["precision"]])
 
 

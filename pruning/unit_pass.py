@@ -28,6 +28,7 @@ from pruning.capture import BATCH_ROWS, Progress
 from pruning.cost import Shape
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
+from pruning.memory import require_memory, unit_pass_bytes
 from pruning.prediction import Breath, no_breath
 from pruning.slim.attention import Heads
 from pruning.slim.bert import Site
@@ -74,14 +75,21 @@ def unit_pass(
     progress: Progress = lambda done, total: None,
     breath: Breath = no_breath,
 ) -> UnitStatistics:
-    """Return the statistics of all units over ``rows``, by the loss of their task; ``breath`` follows every batch."""
+    """Return the statistics of all units over ``rows``, by the loss of their task; ``breath`` follows every batch.
+
+    Raises:
+        HostMemoryError: the pass would not fit into the memory of this machine.
+    """
+    row_lengths = [len(sequence.ids) for sequence in rows.sequences]
+    needed = unit_pass_bytes(base.shape, row_lengths, BATCH_ROWS, micro_batch=micro_batch, queries=EFFECT_QUERIES)
+    require_memory(needed, "the pass for units inside heads", max(row_lengths))
     model = build_slim(base, slim_layers(base, dense_mask(base.shape)))
     gradients_mLW: list[Tensor] = []
     sums, task = _Sums(base), TASKS[rows.head]
     every = -(-len(rows) // EFFECT_ROWS)
     for start in range(0, len(rows), BATCH_ROWS):
         sequences = rows.sequences[start : start + BATCH_ROWS]
-        lengths = [len(sequence.ids) for sequence in sequences]
+        lengths = row_lengths[start : start + BATCH_ROWS]
         batch = PackedBatch.from_sequences(sequences)
         gates = [torch.ones(len(sequences), 2 * base.shape.hidden, requires_grad=True) for _ in model.layers]
         measured = range(-start % every, len(sequences), every)

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,6 +51,8 @@ class Manifest:
     """Measured while it was built; ``frontier`` measures all levels side by side."""
     build_seconds: dict[str, float]
     """Seconds that each step of the build took."""
+    probe_logits: list[list[float]] = field(default_factory=list)
+    """Its answers to ``pruning.probes`` when it was built; none of heads that answer token by token."""
     weights_sha256: str = ""
     """Filled in by the store."""
 

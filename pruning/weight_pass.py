@@ -16,13 +16,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pruning.capture import BATCH_ROWS, Progress
+from pruning.capture import BATCH_ROWS, Progress, require_labels
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.errors import CacheError, DataError
+from pruning.errors import CacheError
 from pruning.files import digest_of
 from pruning.gates import Gates
-from pruning.heads import Head
+from pruning.memory import require_memory, weight_pass_bytes
 from pruning.prediction import Breath, no_breath
 from pruning.slim.packed import PackedBatch
 from pruning.tasks import TASKS, Task
@@ -30,6 +30,7 @@ from pruning.tokenization import Encoded
 from pruning.watched import Noise, Sightings, WatchedBert
 
 ORDER_SEED = 0
+UNLABELLED = "label it, or take a scorer that needs none, such as wanda or fisher_label_free"
 
 
 class Loss(StrEnum):
@@ -94,10 +95,14 @@ def weight_pass(
 
     Raises:
         DataError: the loss needs labels, and a row has none; the row is named.
+        HostMemoryError: the pass would not fit into the memory of this machine.
         CacheError: a gradient is not finite; the rows and the layer are named.
     """
-    if plan.loss is Loss.LABELS and rows.head is Head.LABEL:
-        _require_labels(rows, base.shape.labels)
+    if plan.loss is Loss.LABELS:
+        require_labels(rows, base.shape.labels, UNLABELLED)
+    lengths = [len(sequence.ids) for sequence in rows.sequences]
+    needed = weight_pass_bytes(base.shape, lengths, batch_rows, differentiated=plan.loss is not Loss.NOTHING)
+    require_memory(needed, "this scorer's pass over the rows", max(lengths))
     model = WatchedBert(base)
     starts = range(0, len(rows), batch_rows)
     order = torch.randperm(len(starts), generator=torch.Generator().manual_seed(ORDER_SEED)).tolist()
@@ -166,20 +171,6 @@ def _without_gradients(base: BaseModel, sightings: Sightings, num_rows: int) -> 
 def seed_of(sequences: Sequence[Encoded]) -> int:
     """Return the seed of a batch's noise and signs: it follows from its tokens alone."""
     return int(digest_of([[list(sequence.ids), list(sequence.type_ids)] for sequence in sequences])[:15], 16)
-
-
-def _require_labels(rows: LabelledSet, num_labels: int) -> None:
-    if rows.labels.shape != (len(rows),):
-        raise DataError(
-            f"{len(rows)} rows have {rows.labels.numel()} labels; give every row one, or take a scorer "
-            "that needs none, such as wanda or fisher_label_free"
-        )
-    missing = ((rows.labels < 0) | (rows.labels >= num_labels)).nonzero().flatten().tolist()
-    if missing:
-        raise DataError(
-            f"calibration row {missing[0]} has no label of this model ({int(rows.labels[missing[0]])}, not 0 to "
-            f"{num_labels - 1}); label it, or take a scorer that needs none, such as wanda or fisher_label_free"
-        )
 
 
 def _check_finite(reading: Reading, start: int) -> None:

@@ -20,6 +20,7 @@ from pruning.data import LabelledSet, calibration_sample
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError, StoreError
 from pruning.files import digest_of, new_folder, sha256_of, write_json
+from pruning.input_grams import INPUT_GRAMS_VERSION, input_grams
 from pruning.masks.structures import CostCurve, Curve, Kind
 from pruning.material import Material
 from pruning.prediction import Breath, no_breath, predict_logits
@@ -206,6 +207,13 @@ class Workbench:
             return weight_pass(self.base, self.train, scorer.plan, accumulator, progress=progress, breath=breath)
 
         return replace(self.calibration, load_sums=partial(ScoreCache(self.root).get_or_make, key, make))
+
+    def input_grams(
+        self, progress: Progress = lambda done, total: None, breath: Breath = no_breath
+    ) -> Mapping[str, Tensor]:
+        """Return the Gram matrices that the calibration has not: from disk, or by a pass over its rows now."""
+        key = ScoreKey(calibration=self.key.digest, scorer="input_grams", scorer_version=INPUT_GRAMS_VERSION)
+        return ScoreCache(self.root).get_or_make(key, lambda: input_grams(self.base, self.train, progress, breath))
 
     def _score_key(self, scorer: Streamed) -> ScoreKey:
         return ScoreKey(calibration=self.key.digest, scorer=scorer.name, scorer_version=scorer.version)

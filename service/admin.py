@@ -66,7 +66,7 @@ def build_admin_api(
     *,
     frontier: FrontierRows,
     scorers: Collection[str],
-    usual: Mapping[str, str] = MappingProxyType({}),
+    usual: Mapping[str, Any] = MappingProxyType({}),
 ) -> FastAPI:
     """Return the admin application. It finds its own prefix in the request's ``root_path``, as a mount sets it.
 
@@ -75,8 +75,9 @@ def build_admin_api(
         admin_token: what a client must send as ``Authorization: Bearer``; never empty.
         frontier: rows of ``GET /frontier``; may read files, is called in a thread.
         scorers: names that a change may ask for.
-        usual: what a change is taken to ask for where it does not say: the scorer, pattern, precision and recovery of
-            the ladder; the recovery belongs to the pattern, and one that names another pattern says its own.
+        usual: what a change is taken to ask for where it does not say: the scorer, pattern, precision, recovery and
+            rounds of the ladder; the last two belong to the pattern, and one that names another pattern says its own,
+            as one that names other structures does its rounds.
     """
     if not admin_token:
         raise ValueError("the admin token must not be empty")
@@ -100,7 +101,7 @@ def _committed_headers(controller: Callable[[], VariantController]) -> dict[str,
 
 
 def _change_routes(
-    controller: Callable[[], VariantController], scorers: Collection[str], usual: Mapping[str, str]
+    controller: Callable[[], VariantController], scorers: Collection[str], usual: Mapping[str, Any]
 ) -> APIRouter:
     router = APIRouter(tags=["change"])
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from pruning.errors import SpecError
-from pruning.spec import Pattern, Precision, PruneSpec, Recover, Structures
+from pruning.spec import MOST_ROUNDS, Pattern, Precision, PruneSpec, Recover, Structures
 from pruning.spec import Scope as WeightScope
 from service.errors import BadRequest, Invalid
 from service.problems import shown
@@ -14,7 +14,7 @@ CANARY = "canary"
 """The one member of a change that is none of its spec: how it is tried."""
 
 
-def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, str]) -> PruneSpec:
+def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, Any]) -> PruneSpec:
     """Return the spec that a ``PUT /sparsity`` body asks for, the ``usual`` one where it says nothing.
 
     Raises:
@@ -25,7 +25,9 @@ def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, str]) ->
     if "sparsity" not in body:
         raise Invalid('"sparsity" is missing: a number in [0, 1), the share of encoder weights to remove.')
     if body.get("pattern", usual.get("pattern")) != usual.get("pattern"):
-        usual = {name: value for name, value in usual.items() if name != "recover"}
+        usual = {name: value for name, value in usual.items() if name not in ("recover", "rounds")}
+    if body.get("structures") not in (None, Structures.HEADS.value):
+        usual = {name: value for name, value in usual.items() if name != "rounds"}
     try:
         spec = PruneSpec.from_dict({**usual, **body})
     except SpecError as error:
@@ -70,7 +72,7 @@ def expected_generation(if_match: str | None) -> int | None:
     return int(found[1])
 
 
-def change_schema(scorers: Collection[str], usual: Mapping[str, str]) -> dict[str, Any]:
+def change_schema(scorers: Collection[str], usual: Mapping[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI words for the body, which ``read_json`` reads in place of FastAPI."""
     taken = PruneSpec.from_dict({"sparsity": 0.0, **usual}).as_dict()
     properties = {
@@ -80,6 +82,7 @@ def change_schema(scorers: Collection[str], usual: Mapping[str, str]) -> dict[st
         "recover": {"enum": [recover.value for recover in Recover]},
         "scope": {"enum": [scope.value for scope in WeightScope]},
         "structures": {"enum": [structures.value for structures in Structures], "default": Structures.HEADS.value},
+        "rounds": {"type": "integer", "minimum": 1, "maximum": MOST_ROUNDS, "default": usual.get("rounds", 1)},
         "precision": {"enum": [precision.value for precision in Precision], "default": taken["precision"]},
         CANARY: {"anyOf": [{"const": False}, {"type": "number", "minimum": 0, "maximum": 1}]},
     }

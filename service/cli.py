@@ -27,6 +27,7 @@ from service.options import (
     PrecisionOption,
     PrecisionsOption,
     RecoverOption,
+    RoundsOption,
     ScopeOption,
     Scorer,
     Sparsity,
@@ -76,6 +77,7 @@ def prepare(
     scorer: Scorer = "fisher",
     pattern: PatternOption = "structured",
     recover: RecoverOption = None,
+    rounds: RoundsOption = 1,
     precision: PrecisionsOption = "float32",
     as_json: AsJson = False,
 ) -> None:
@@ -96,7 +98,7 @@ def prepare(
         from service.store_commands import Place, prepare_model
 
         place = Place(model=model, train=train, evaluation=eval, store=store)
-        folder, rows, choice = prepare_model(place, settings.levels, scorer, pattern, precisions, recover)
+        folder, rows, choice = prepare_model(place, settings.levels, scorer, pattern, precisions, recover, rounds)
         _show(rows, as_json, folder, {"precision": choice.as_dict()} if choice else {})
         if choice:
             say(choice.words())
@@ -114,6 +116,7 @@ def prune(
     recover: RecoverOption = None,
     scope: ScopeOption = None,
     structures: StructuresOption = None,
+    rounds: RoundsOption = 1,
     precision: PrecisionOption = "float32",
     as_json: AsJson = False,
 ) -> None:
@@ -131,7 +134,7 @@ def prune(
             "scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope,
             "structures": structures,
         }  # fmt: skip
-        spec = PruneSpec.from_dict({"sparsity": number_of(sparsity), **wish})
+        spec = PruneSpec.from_dict({"sparsity": number_of(sparsity), "rounds": rounds, **wish})
         from service.store_commands import Place, prune_model
 
         folder, rows = prune_model(Place(model=model, train=train, evaluation=eval, store=store), spec)
@@ -191,6 +194,9 @@ def serve(
         Recover | None,
         typer.Option(help="Recovery of the ladder; sequential is better, and slower. [default: the usual one]"),
     ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of the ladder's cuts, for deep levels; minutes each. [default: 1]")
+    ] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Token budget of a batch. [default: 4096]")] = None,
     ingress: Annotated[
         Ingress | None, typer.Option(help="haproxy (fast) or proxy (Ray Serve's default). [default: haproxy]")
@@ -214,7 +220,7 @@ def serve(
         settings = settings_of(
             model=model, host=host, port=port, replicas=replicas, store=store, sparsity=sparsity, device=device,
             engine=engine, train=train, eval=eval, levels=levels, precision=precision,
-            recover=recover,
+            recover=recover, rounds=rounds,
             max_batch_tokens=max_batch_tokens, ingress=ingress, address=address,
         )  # fmt: skip
         from service.launcher import launch

@@ -69,6 +69,7 @@ class Control:
                 "scorer": settings.scorer,
                 "pattern": settings.pattern,
                 "precision": settings.precision[0].value,
+                "rounds": settings.rounds,
                 **({"recover": settings.recover.value} if settings.recover else {}),
             },
         )

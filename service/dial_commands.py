@@ -32,6 +32,7 @@ def dial(
     recover: RecoverOption = None,
     scope: ScopeOption = None,
     structures: StructuresOption = None,
+    rounds: Annotated[int | None, typer.Option(help="Score anew whenever another 1/N of the weights has gone.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -48,10 +49,8 @@ def dial(
       sparsedial dial 0 --url http://10.0.0.7:8000 --token "$(cat admin.token)"
     """
     with refusals(as_json=as_json):
-        wish = {
-            "scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope,
-            "structures": structures,
-        }  # fmt: skip
+        wish: dict[str, str | int | None] = {"scorer": scorer, "pattern": pattern, "recover": recover}
+        wish |= {"precision": precision, "scope": scope, "structures": structures, "rounds": rounds}
         change = {"sparsity": number_of(sparsity), **{name: value for name, value in wish.items() if value is not None}}
         PruneSpec.from_dict(change)  # refused here in the same words, and NaN could not even be sent
         _change(lambda client: client.dial(change, wait), url, token, as_json)

@@ -7,14 +7,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pruning.probes import probes
 from pruning.slim.packed import TokenSequence
-from pruning.tokenization import Encoded
 from pruning.variants import Manifest
 from service.schedule import Lane
 
 DEFAULT_BATCH_TOKENS = 4096
-WARM_UP_LENGTHS = (4, 16, 128)
-"""Lengths of the fixed sequences that are run before a variant may answer."""
 
 
 class NonFiniteLogits(RuntimeError):
@@ -148,12 +146,7 @@ def _chunks(order: Sequence[int], sequences: Sequence[TokenSequence], fits: Fits
 
 def run_probes(predict: Predict, max_length: int, vocabulary: int) -> None:
     """Have fixed sequences answered, alone and together; raises what ``predict`` raises."""
-    probes = [probe(min(length, max_length), vocabulary) for length in WARM_UP_LENGTHS]
-    for one in probes:
+    fixed = probes(max_length, vocabulary)
+    for one in fixed:
         predict([one])
-    predict(probes)
-
-
-def probe(length: int, vocabulary: int) -> Encoded:
-    """Return a fixed sequence of token ids spread over the vocabulary."""
-    return Encoded([(7919 * position) % vocabulary for position in range(length)], [0] * length)
+    predict(fixed)

@@ -15,13 +15,15 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from pruning.probes import probe
 from pruning.slim.packed import TokenSequence
 from pruning.spec import Precision
 from pruning.variants import VariantStore
-from service.engine import Engine, Reading, probe
+from service.engine import Engine, Reading
 from service.engine_errors import EngineError
 from service.settings import EngineName, Settings
 from service.torch_engine import SharedBase, TorchEngine
+from service.verification import verify
 
 if TYPE_CHECKING:
     from service.openvino_engine import OpenVinoEngine
@@ -75,8 +77,14 @@ class EngineLoader:
             StoreError: no such variant, one of another model, or (ChecksumError) one that was altered.
             PrecisionError: one that this engine, device or processor does not compute.
             EngineError: OpenVINO does not compile it, and the settings ask for no other engine.
+            AnswersChanged: it does not answer as it did when it was built.
             NonFiniteLogits: it answers with a NaN or an infinity.
         """
+        engine = self._chosen(variant_id)
+        verify(engine, self._shared.base.shape.vocabulary)
+        return engine
+
+    def _chosen(self, variant_id: str) -> Engine:
         if self._settings.engine is EngineName.OPENVINO:
             return self._openvino(variant_id, self._threads)
         if self._may_choose:

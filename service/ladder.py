@@ -50,18 +50,25 @@ def specs_of(settings: Settings) -> list[PruneSpec]:
     return [
         spec
         for precision in settings.precision
-        for spec in ladder_specs(levels, settings.scorer, settings.pattern, settings.recover, precision)
+        for spec in ladder_specs(
+            levels, settings.scorer, settings.pattern, settings.recover, precision, settings.rounds
+        )
     ]
 
 
 def ladder_specs(
-    levels: Sequence[float], scorer: str, pattern: str, recover: str | None = None, precision: str = "float32"
+    levels: Sequence[float],
+    scorer: str,
+    pattern: str,
+    recover: str | None = None,
+    precision: str = "float32",
+    rounds: int = 1,
 ) -> list[PruneSpec]:
     """Return one spec per level, dense first.
 
     Raises:
-        SpecError: an unknown scorer, pattern, precision or recovery, or a level outside [0, 1); no model is scored
-            before.
+        SpecError: an unknown scorer, pattern, precision or recovery, wrong rounds, or a level outside [0, 1); no model
+            is scored before.
     """
     return [
         PruneSpec(
@@ -70,6 +77,7 @@ def ladder_specs(
             pattern=pattern,  # type: ignore[arg-type]
             recover=recover,  # type: ignore[arg-type]
             precision=precision,  # type: ignore[arg-type]
+            rounds=rounds,
         )
         for level in sorted({0.0, *levels})
     ]

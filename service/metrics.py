@@ -75,6 +75,8 @@ class ReplicaMetrics:
         )
         self.shadow_kl = self._counter("shadow_kl_nats", "Sum of KL(dense || variant) over them.", "sparsity")
         self.shadow_dropped = self._counter("shadow_dropped", "Samples that were not compared.", "reason")
+        for reason in ("busy", "failed"):
+            self.shadow_dropped.labels(reason)
         self.peer_failures = self._counter("metrics_peer_failures", "Peers' pages missing from a merged page.")
         self._variant_labels: tuple[str, ...] | None = None
         self._gauge("build_info", "The running program.", "version").labels(version).set(1)

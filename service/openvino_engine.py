@@ -14,11 +14,12 @@ from torch import Tensor
 
 from pruning.encoder import BaseModel
 from pruning.errors import PrecisionError
+from pruning.probes import probe
 from pruning.slim.linear import rounded_rows
 from pruning.slim.packed import TokenSequence, positions_of
 from pruning.spec import Precision
 from pruning.variants import Manifest, VariantStore
-from service.engine import DEFAULT_BATCH_TOKENS, Predict, Reading, predict_in_chunks, probe, run_probes
+from service.engine import DEFAULT_BATCH_TOKENS, Predict, Reading, predict_in_chunks, run_probes
 from service.engine_errors import EngineError
 from service.openvino_graph import BIAS, EMBEDDED, NOTHING, build_graph
 from service.schedule import Lane

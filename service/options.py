@@ -80,6 +80,14 @@ RecoverOption = Annotated[
         "Default: reconstruct if structured, none if unstructured.",
     ),
 ]
+RoundsOption = Annotated[
+    int,
+    typer.Option(
+        "--rounds",
+        help="Score anew whenever another 1/N of the weights has gone: for deep cuts, minutes each.",
+        envvar="SPARSEDIAL_ROUNDS",
+    ),
+]
 PrecisionOption = Annotated[
     str,
     typer.Option(

@@ -12,6 +12,7 @@ from service.options import (
     Eval,
     Model,
     PatternOption,
+    RoundsOption,
     ScopeOption,
     Scorer,
     Store,
@@ -53,6 +54,7 @@ def recover(
     pattern: PatternOption = "structured",
     scope: ScopeOption = None,
     structures: StructuresOption = None,
+    rounds: RoundsOption = 1,
     batch_rows: Annotated[int, typer.Option(help="Rows of one step.")] = USUAL.batch_rows,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = USUAL.learning_rate,
     temperature: Annotated[float, typer.Option(help="Softens the dense model's answers.")] = USUAL.temperature,
@@ -99,8 +101,8 @@ def recover(
     --resume goes on.
 
     With --workers several processes train what one would, by Ray Train (pip install 'sparsedial[train]'). They read
-    model, rows and store by themselves: on several nodes these must lie under the same paths, on a shared file system.
-    For example:
+    model, rows and store by themselves: on several nodes these must lie under the same paths, on a file system that
+    they share. Example:
 
     \b
       sparsedial recover --sparsity 0.8 --minutes 10
@@ -116,10 +118,8 @@ def recover(
             hidden_weight=hidden_weight, label_weight=label_weight, gradual=gradual, gradual_from=gradual_from,
             criterion=criterion_named(criterion), cut_every=cut_every, patience=patience, seed=seed,
         )  # fmt: skip
-        wish = {
-            "sparsity": sparsity, "scorer": scorer, "pattern": pattern, "scope": scope, "structures": structures,
-            "recover": Recover.DISTILL,
-        }  # fmt: skip
+        wish = {"sparsity": sparsity, "scorer": scorer, "pattern": pattern, "scope": scope, "rounds": rounds}
+        wish |= {"structures": structures, "recover": Recover.DISTILL}
         spec = PruneSpec.from_dict(wish)
         from service.recovering import recover_model
         from service.store_commands import Place

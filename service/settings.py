@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pruning.errors import SpecError
-from pruning.spec import Precision, Recover, precisions_of
+from pruning.spec import MOST_ROUNDS, Precision, Recover, precisions_of
 
 ENV_PREFIX = "SPARSEDIAL_"
 DEFAULT_LEVELS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     """Sparsity pattern of the ladder: ``structured`` (smaller matrices), ``unstructured`` or ``2:4`` (zeros)."""
     recover: Recover | None = None
     """Recovery of the ladder: ``sequential`` keeps more accuracy, in seconds a cut. Default: the usual one."""
+    rounds: int = Field(default=1, ge=1, le=MOST_ROUNDS)
+    """The ladder's cuts score anew whenever another Nth of the weights has gone: for deep levels; minutes each."""
     precision: Annotated[tuple[Precision, ...], NoDecode] = (Precision.FLOAT32,)
     """Numbers of the ladder, the usual ones first: ``float32``, ``bfloat16``, ``int8`` (CPUs), ``float16`` (GPUs)."""
     accuracy_floor: float | None = Field(default=None, ge=0.0, le=1.0)

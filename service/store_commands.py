@@ -55,19 +55,21 @@ def prepare_model(
     pattern: str,
     precisions: Sequence[Precision] | None,
     recover: str | None,
+    rounds: int,
 ) -> tuple[Path, Rows, Choice | None]:
     """Make whatever is missing of a ladder in each precision; return (store, its rows, how the precision was chosen).
 
     Without ``precisions`` one is chosen by measurement.
 
     Raises:
-        PruningError: an unknown scorer, pattern, precision or recovery, or a model, rows or store that cannot be used.
+        PruningError: an unknown scorer, pattern, precision or recovery, wrong rounds, or a model, rows or store that
+            cannot be used.
     """
-    ladder_specs(levels, scorer, pattern, recover)  # refused before the model is read
+    ladder_specs(levels, scorer, pattern, recover, rounds=rounds)  # refused before the model is read
     bench = place.open()
     choice = choose_precision(bench) if precisions is None else None
     several = [choice.precision] if choice else precisions or ()
-    specs = [spec for one in several for spec in ladder_specs(levels, scorer, pattern, recover, one)]
+    specs = [spec for one in several for spec in ladder_specs(levels, scorer, pattern, recover, one, rounds)]
     manifests = prepare_ladder(bench, specs)
     return bench.root, rows_of_variants(bench, [manifest.variant_id for manifest in manifests]), choice
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pruning.errors import DeviceMemoryError, PrecisionError
+from pruning.probes import probe
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import DTYPES, build_slim, shared_slots
 from pruning.slim.graphs import GraphedBert
@@ -15,7 +16,7 @@ from pruning.slim.packed import PackedBatch, TokenSequence
 from pruning.slim.spans import computes_spans
 from pruning.spec import Precision
 from pruning.variants import Manifest, VariantStore
-from service.engine import DEFAULT_BATCH_TOKENS, Reading, predict_in_chunks, probe, run_probes
+from service.engine import DEFAULT_BATCH_TOKENS, Reading, predict_in_chunks, run_probes
 from service.schedule import Lane
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import ray
 import ray.train.torch
 
 from pruning.errors import RecoveryError
-from pruning.pipeline import cut_id
+from pruning.identity import cut_id
 from pruning.recovery.crew import Gang
 from pruning.recovery.distillation import train_cut
 from pruning.recovery.training import Progress, Report

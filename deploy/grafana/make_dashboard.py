@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.grafana.panels import DATASOURCE, placed
-from deploy.grafana.rows import dial_panels, ladder_panel, now_panels, stage_panels, swap_panels
+from deploy.grafana.rows import dial_panels, ladder_panel, now_panels, quality_panels, stage_panels, swap_panels
 
 OUTPUT = Path(__file__).parent / "dashboards" / "sparsedial.json"
 
@@ -67,6 +67,7 @@ def dashboard() -> dict[str, Any]:
             [
                 ("Now", 4, 6, now_panels()),
                 ("The dial", 7, 1, dial_panels()),
+                ("Quality on live traffic", 7, 2, quality_panels()),
                 ("Where the time goes", 7, 2, stage_panels()),
                 ("Ladder", 8, 1, [ladder_panel()]),
                 ("Swaps", 7, 3, swap_panels()),

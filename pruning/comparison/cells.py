@@ -12,7 +12,7 @@ from pruning.comparison.kept import Part
 from pruning.errors import StoreError
 from pruning.evaluation import Evaluation
 from pruning.files import digest_of, write_json
-from pruning.pipeline import identify
+from pruning.identity import identify
 from pruning.spec import PruneSpec
 from pruning.workbench import Workbench
 

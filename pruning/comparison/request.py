@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from pruning.errors import DataError, SpecError
-from pruning.scores import SCORERS, STRUCTURES_ALONE, scorer_named
-from pruning.spec import Pattern, PruneSpec, Recover, Structures
+from pruning.scores import SCORERS, scorer_named
+from pruning.spec import STRUCTURES_ALONE, Pattern, PruneSpec, Recover, Structures
 from pruning.workbench import CALIBRATION_ROWS
 
 USUAL_SCORERS = ("fisher", "taylor", "magnitude", "wanda", "random")

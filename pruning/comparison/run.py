@@ -16,9 +16,9 @@ from pruning.comparison.cells import Cell, CellStore, Worth, cell_name
 from pruning.comparison.kept import kept_by
 from pruning.comparison.request import Comparison, draw_size
 from pruning.comparison.work import Ledger, Watch, calibration_work, cut_work, scoring_work, unit_work, work_of
+from pruning.cutting import Ranking, carried_out, mask_of, ranking_of
 from pruning.evaluation import evaluate
 from pruning.material import Material
-from pruning.pipeline import Ranking, carried_out, mask_of, ranking_of
 from pruning.prediction import judged_logits
 from pruning.scores import Streamed, scorer_named
 from pruning.slim.convert import build_slim

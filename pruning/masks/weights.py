@@ -4,12 +4,10 @@ Letters: I inputs and O outputs of a linear layer, R rows of a matrix.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pruning.cost import Cost
 from pruning.errors import SpecError
 from pruning.spec import Scope
 
@@ -75,9 +73,3 @@ def mask_sparsity(mask: WeightMask) -> float:
     """Return the share of weights that are gone."""
     total = sum(part.numel() for part in mask.values())
     return 1.0 - sum(int(part.sum()) for part in mask.values()) / total
-
-
-def less_zeros(dense: Cost, mask: WeightMask) -> Cost:
-    """Return the cost of a masked model: fewer non-zero parameters than the dense one, the same work and memory."""
-    zeros = sum(int((~part).sum()) for part in mask.values())
-    return replace(dense, parameters=dense.parameters - zeros, prunable_parameters=dense.prunable_parameters - zeros)

@@ -9,9 +9,10 @@ import torch
 
 from pruning.data import LabelledSet
 from pruning.errors import DataError, SpecError
+from pruning.identity import cut_id
 from pruning.masks.structures import structure_mask
 from pruning.out_of_memory import memory_for
-from pruning.pipeline import build_variant, cut, cut_id
+from pruning.pipeline import build_variant, cut
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
 from pruning.recovery.crew import SOLO, Crew, of_worker_0
@@ -149,9 +150,11 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
     """Return what cuts the dense model to ``spec`` while it trains.
 
     Raises:
-        SpecError: the pattern is 2:4, which nothing leads to bit by bit, units inside heads go, or the criterion is not
-            the pattern's.
+        SpecError: the pattern is 2:4, which nothing leads to bit by bit, units inside heads go, the criterion is not
+            the pattern's, or the cut would have rounds, and it is the training that goes on in steps.
     """
+    if spec.rounds > 1:
+        raise SpecError(f"a gradual cut is chosen while training, without rounds={spec.rounds}: use 1, or gradual=0")
     if spec.pattern is Pattern.TWO_FOUR:
         raise SpecError("pattern='2:4' is cut at once: use gradual=0, or pattern='unstructured'")
     if spec.pattern is Pattern.UNSTRUCTURED:

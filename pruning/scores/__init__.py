@@ -45,9 +45,6 @@ SCORERS: dict[str, Scorer] = {
     )
 }
 
-STRUCTURES_ALONE = frozenset({Obs.name})
-"""Scorers that rank whole heads and neurons, and refuse to score single weights."""
-
 
 def scorer_named(name: str) -> Scorer:
     """Return a scorer by name.
@@ -62,7 +59,6 @@ def scorer_named(name: str) -> Scorer:
 
 __all__ = [
     "SCORERS",
-    "STRUCTURES_ALONE",
     "CamCut",
     "CamCutShift",
     "Fisher",

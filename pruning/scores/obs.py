@@ -63,9 +63,7 @@ class Obs:
         Raises:
             SpecError: always.
         """
-        raise SpecError(
-            "scorer 'obs' ranks whole heads and neurons; with pattern='unstructured' use 'fisher' or another scorer"
-        )
+        raise SpecError("scorer 'obs' ranks whole heads and neurons; for single weights use 'fisher' or another scorer")
 
 
 def _scores_of(base: BaseModel, calibration: Calibration, slot: str, site: Site, dims_each: int) -> Tensor:

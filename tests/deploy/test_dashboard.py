@@ -51,6 +51,8 @@ def test_no_variable_is_left_after_substitution() -> None:
             {"accuracy_ratio", "accuracy_low_ratio", "accuracy_high_ratio", "accuracy_floor_ratio"},
         ),
         ("Sparsity and generation", {"requested_sparsity_ratio", "achieved_sparsity_ratio", "generation"}),
+        ("Agreement on live traffic", {"online_agreement_ratio", "online_accuracy_ratio"}),
+        ("Flips by label", {"shadow_label_texts_total"}),
         ("Stages, p99", {"stage_duration_seconds_bucket"}),
         ("Ladder", {"level_accuracy_ratio", "level_latency_seconds", "level_items_per_second"}),
         ("Swaps by outcome", {"swaps_total"}),

@@ -98,6 +98,7 @@ def spoil(folder: Path) -> None:
     )
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["manifest_sha256"]
+    manifest["probe_logits"] = []  # a variant that says how it answers would not even be loaded
     manifest["weights_sha256"] = sha256_of(folder / "weights.safetensors")
     write_json(folder / "manifest.json", manifest | {"manifest_sha256": digest_of(manifest)})
 

@@ -79,6 +79,15 @@ class Operator:
         for _ in range(count):
             answer = self._client.post("/predict", json={"inputs": "The food was good."})
             assert answer.status_code == 200, answer.text
+            truth = {"request_id": answer.headers["x-request-id"], "label": answer.json()[0]["label"]}
+            assert self._client.post("/v1/feedback", json=truth).status_code == 200
+
+    def shadow(self, fraction: float) -> float:
+        """Have this share of the requests answered by the dense model too; return the share before."""
+        before: float = self._client.get("/admin/policy").json()["shadow_fraction"]
+        answer = self._client.put("/admin/policy", json={"shadow_fraction": fraction})
+        assert answer.status_code == 200, answer.text
+        return before
 
 
 @contextmanager
@@ -145,6 +154,7 @@ def test_prometheus_sees_every_replica_and_every_panel_has_data(prometheus: Prom
     until(lambda: up() == dict.fromkeys(expected, "1"))
     assert up() == dict.fromkeys(expected, "1")
 
+    shadowed = operator.shadow(1.0)
     lowest, second, *_ = operator.levels()
     new_level = round((lowest + second) / 2, 3)
     waiting = {query.expr: query.panel for query in queries()}
@@ -158,6 +168,7 @@ def test_prometheus_sees_every_replica_and_every_panel_has_data(prometheus: Prom
         if not waiting or time.monotonic() > deadline:
             break
         time.sleep(1)
+    operator.shadow(shadowed)
     assert waiting == {}
 
     until(lambda: set(prometheus.rule_health().values()) == {"ok"})

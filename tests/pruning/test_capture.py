@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertForSequenceClassification
 
+from pruning import capture as module
+from pruning import memory
 from pruning.architectures.bert import LAYER_SLOTS
 from pruning.capture import BATCH_ROWS, Captured, capture
 from pruning.data import LabelledSet
 from pruning.encoder import PRUNABLE_SLOTS, BaseModel
-from pruning.errors import CacheError
+from pruning.errors import CacheError, DataError, HostMemoryError
 from pruning.gates import GATED
+from pruning.memory import capture_bytes
 from pruning.slim.bert import Site
 from pruning.slim.packed import PackedBatch
 from tests.pruning.parts import dense_model, reference_model
@@ -219,8 +222,10 @@ def test_a_gradient_that_is_not_finite_is_refused_naming_the_rows(base: BaseMode
     odd = replace(last, ids=[1, *last.ids[1:]])
     rows = replace(train, sequences=(*train.sequences[:-1], odd))
     bad = spoiled(base, "embeddings.word.weight", lambda table: table[1].fill_(float("nan")))
-    with pytest.raises(CacheError, match="rows 32 to 39 is not finite in layer 0"):
+    with pytest.raises(CacheError, match="calibration row 39 is not finite in layer 0"):
         captured_of(bad, rows)
+    with pytest.raises(CacheError, match="calibration rows 36 to 39 is not finite in layer 0"):
+        captured_of(bad, rows, micro_batch=4)
 
 
 def test_a_gradient_that_is_not_finite_is_refused_naming_the_layer(base: BaseModel, few: LabelledSet) -> None:
@@ -234,6 +239,42 @@ def test_a_gradient_that_is_not_finite_is_refused_naming_the_layer(base: BaseMod
     both = replace(few, sequences=few.sequences * 2, labels=torch.tensor([0] * len(few) + [1] * len(few)))
     with pytest.raises(CacheError, match="not finite in layer 1; check these rows and the checkpoint"):
         captured_of(bad, both)
+
+
+def test_a_sum_that_leaves_the_range_of_float32_is_refused_naming_where(base: BaseModel, few: LabelledSet) -> None:
+    # A neuron that nobody reads: its mask gradients are zero, but its square is too large.
+    bad = spoiled(replace(base, activation="relu"), "layers.1.ffn_in.bias", lambda bias: bias[3].fill_(2.0**80))
+    bad = spoiled(bad, "layers.1.ffn_out.weight", lambda weight: weight[:, 3].fill_(0.0))
+    with pytest.raises(CacheError, match=r"sum up to at layers\.1 ffn is not finite; check the checkpoint"):
+        captured_of(bad, few)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.empty(0), "9 rows have 0 labels; give every row one"),
+        (torch.tensor([0, 1, 0, 2, 1, 0, 1, 0, 1]), r"row 3 has no label of this model \(2, not 0 to 1\); label it"),
+        (torch.tensor([-100, 1, 0, 1, 1, 0, 1, 0, 1]), r"row 0 has no label of this model \(-100, not 0 to 1\)"),
+    ],
+)
+def test_rows_without_a_label_of_the_model_are_refused_by_name(
+    base: BaseModel, few: LabelledSet, labels: Tensor, words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        captured_of(base, replace(few, labels=labels))
+
+
+def test_a_pass_that_would_not_fit_is_refused_before_it_begins(
+    base: BaseModel, few: LabelledSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [len(sequence.ids) for sequence in few.sequences]
+    needed = capture_bytes(base.shape, lengths, BATCH_ROWS)
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed)
+    captured_of(base, few)
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    monkeypatch.setattr(module, "build_slim", None)  # nothing is begun
+    with pytest.raises(HostMemoryError, match=f"the calibration pass needs about {needed} bytes .* {max(lengths)} tok"):
+        captured_of(base, few)
 
 
 def test_sensitivity_is_the_mean_squared_gradient_at_a_sublayers_output(base: BaseModel, few: LabelledSet) -> None:

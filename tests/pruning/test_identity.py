@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-import pruning.pipeline
-from pruning.pipeline import identify
+import pruning.identity
+from pruning.identity import identify
 from pruning.scores import Fisher
 from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
 from pruning.workbench import Workbench
@@ -17,12 +17,18 @@ SPECS = [
     PruneSpec(sparsity=0.5, recover=Recover.NONE),
     PruneSpec(sparsity=0.5, recover=Recover.SEQUENTIAL),
     PruneSpec(sparsity=0.5, scorer="obs"),
+    PruneSpec(sparsity=0.5, rounds=4),
+    PruneSpec(sparsity=0.5, rounds=8),
+    PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, rounds=4),
     PruneSpec(sparsity=0.5, scorer="taylor"),
     PruneSpec(sparsity=0.5, scorer="magnitude"),
     PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED),
     PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, scope=Scope.LAYERWISE),
     PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, scope=Scope.ROW),
     PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR),
+    PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, recover=Recover.RECONSTRUCT),
+    PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, recover=Recover.SEQUENTIAL),
+    PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR, recover=Recover.RECONSTRUCT),
     PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, scorer="wanda"),
     PruneSpec(sparsity=0.6),
     PruneSpec(sparsity=0.0, precision=Precision.BFLOAT16),
@@ -91,9 +97,9 @@ def test_another_way_to_fill_makes_another_variant_of_coarse_encoders_alone(
 ) -> None:
     specs = [PruneSpec(sparsity=0.0), PruneSpec(sparsity=0.5, pattern=Pattern.UNSTRUCTURED), PruneSpec(sparsity=0.5)]
     before = [identify(bench, spec) for spec in specs]
-    monkeypatch.setattr(pruning.pipeline, "FILL_VERSION", 9)
+    monkeypatch.setattr(pruning.identity, "FILL_VERSION", 9)
     assert [identify(bench, spec) == old for spec, old in zip(specs, before, strict=True)] == [True, True, False]
-    monkeypatch.setattr(pruning.pipeline, "is_coarse", lambda shape: False)
+    monkeypatch.setattr(pruning.identity, "is_coarse", lambda shape: False)
     fine = identify(bench, specs[-1])
-    monkeypatch.setattr(pruning.pipeline, "FILL_VERSION", 10)
+    monkeypatch.setattr(pruning.identity, "FILL_VERSION", 10)
     assert identify(bench, specs[-1]) == fine

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import pruning.cutting
 import pruning.pipeline
 import pruning.prediction
 import pruning.scores
@@ -19,9 +20,10 @@ import pruning.slim.quantized
 import pruning.workbench
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.errors import CacheError, ChecksumError, PrecisionError, SpecError, StoreError
+from pruning.errors import CacheError, ChecksumError, DataError, PrecisionError, SpecError, StoreError
+from pruning.identity import identify
 from pruning.masks.structures import ROUND_TO
-from pruning.pipeline import build_variant, cut, identify
+from pruning.pipeline import MATRIX_WEIGHTS, build_variant, cut
 from pruning.prediction import predict_logits
 from pruning.quantization import quantize
 from pruning.slim.convert import build_slim
@@ -42,6 +44,8 @@ SPECS = [
     PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED),
     PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, scope=Scope.ROW),
     PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR, scorer="wanda"),
+    PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED, recover=Recover.RECONSTRUCT),
+    PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR, recover=Recover.SEQUENTIAL),
     PruneSpec(sparsity=0.5, scorer="platon"),
     PruneSpec(sparsity=0.6),
 ]
@@ -215,6 +219,20 @@ def test_an_unstructured_variant_has_exactly_the_zeros_asked_for(
     assert manifest.cost.prunable_parameters == total - zeros
 
 
+@pytest.mark.parametrize("recover", [Recover.RECONSTRUCT, Recover.SEQUENTIAL])
+@pytest.mark.parametrize("pattern", [UNSTRUCTURED, Pattern.TWO_FOUR])
+def test_recovery_moves_the_weights_that_are_kept_and_leaves_the_zeros_zero(
+    bench: Workbench, pattern: Pattern, recover: Recover
+) -> None:
+    spec = PruneSpec(sparsity=0.5, pattern=pattern)
+    plain, _, _ = cut(bench, spec)
+    solved, cost, achieved = cut(bench, replace(spec, recover=recover))
+    for name, tensor in plain.items():
+        if name.endswith(MATRIX_WEIGHTS):
+            assert torch.equal(solved[name] == 0, tensor == 0) and not torch.equal(solved[name], tensor)
+    assert (cost, achieved) == cut(bench, spec)[1:]
+
+
 def test_an_unstructured_variant_claims_no_saved_work_or_memory(bench: Workbench) -> None:
     dense = build_variant(bench, PruneSpec(sparsity=0.0)).cost
     sparse = build_variant(bench, PruneSpec(sparsity=0.5, pattern=UNSTRUCTURED)).cost
@@ -274,6 +292,22 @@ def test_a_cut_without_calibration_is_refused(
         build_variant(Workbench(base, train, judged, tmp_path), PruneSpec(sparsity=0.5))
 
 
+@pytest.mark.parametrize("recover", [Recover.RECONSTRUCT, Recover.SEQUENTIAL])
+@pytest.mark.parametrize("pattern", [Pattern.STRUCTURED, UNSTRUCTURED])
+def test_too_few_tokens_to_recover_on_are_refused_with_the_remedy(
+    bench: Workbench, pattern: Pattern, recover: Recover
+) -> None:
+    few = bench.train.subset(range(6))  # the shortest
+    tokens = sum(len(sequence.ids) for sequence in few.sequences)
+    assert tokens < bench.base.shape.ffn
+    poor = Workbench(bench.base, few, bench.evaluation, bench.root)
+    poor.calibrate()
+    spec = PruneSpec(sparsity=0.5, pattern=pattern, recover=recover)
+    with pytest.raises(DataError, match=f"{tokens} calibration tokens are too few .* 64 inputs.* use recover='none'"):
+        cut(poor, spec)
+    cut(poor, replace(spec, recover=Recover.NONE))
+
+
 def test_a_full_disk_loses_the_variant_and_nothing_else(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -294,11 +328,12 @@ def test_altered_weights_are_never_served(bench: Workbench) -> None:
         bench.store.load(manifest.variant_id)
 
 
-def test_reconstruction_brings_the_output_closer_to_the_dense_one(bench: Workbench) -> None:
+@pytest.mark.parametrize("pattern", Pattern)
+def test_each_recovery_brings_the_output_closer_to_the_dense_one(bench: Workbench, pattern: Pattern) -> None:
     dense = logits_of(dense_model(bench.base), bench.train.sequences)
     distance: dict[Recover, float] = {}
     for recover in (Recover.NONE, Recover.RECONSTRUCT, Recover.SEQUENTIAL):
-        layers, _, _ = cut(bench, PruneSpec(sparsity=0.5, recover=recover))
+        layers, _, _ = cut(bench, PruneSpec(sparsity=0.5, pattern=pattern, recover=recover))
         logits = logits_of(build_slim(bench.base, layers), bench.train.sequences)
         distance[recover] = float((logits - dense).square().mean())
     assert distance[Recover.SEQUENTIAL] < distance[Recover.RECONSTRUCT] < distance[Recover.NONE]
@@ -381,7 +416,7 @@ def test_int8_is_refused_where_the_processor_multiplies_no_integers(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning.slim.quantized, "multiplies_integers", lambda: False)
-    monkeypatch.setattr(pruning.pipeline, "structure_mask", None)  # no cut is begun
+    monkeypatch.setattr(pruning.cutting, "structure_mask", None)  # no cut is begun
     with pytest.raises(PrecisionError, match="needs an x86-64 processor with VNNI"):
         build_variant(bench, PruneSpec(sparsity=0.3, precision=Precision.INT8))
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pruning.encoder import BaseModel
-from pruning.reconstruction import least_squares, output_error, reconstruct
+from pruning.errors import DataError
+from pruning.reconstruction import RIDGE, damping, least_squares, output_error, reconstruct, require_tokens
 from pruning.slim.bert import Site
 from pruning.slim.convert import dense_mask
 from pruning.workbench import Workbench
@@ -100,6 +101,20 @@ def test_inputs_that_were_never_active_leave_the_cut_as_it_is() -> None:
     weight, _ = problem(0)
     gram, kept = torch.zeros(WIDTH, WIDTH, dtype=torch.float64), torch.tensor([0, 3, 5])
     assert torch.equal(least_squares(weight, gram, kept), weight[:, kept])
+
+
+def test_as_many_tokens_as_inputs_are_enough_and_fewer_are_not() -> None:
+    require_tokens(64, 64)
+    with pytest.raises(DataError, match=r"63 calibration tokens .* 64 inputs.* rows of at least 64 tokens"):
+        require_tokens(63, 64)
+
+
+@given(seed=seeds, tokens=st.integers(min_value=1, max_value=2 * WIDTH))
+def test_the_ridge_bounds_the_condition_number_however_few_the_tokens(seed: int, tokens: int) -> None:
+    _, inputs = problem(seed, tokens=tokens)
+    gram = inputs.T @ inputs
+    values = torch.linalg.eigvalsh(gram + damping(gram) * torch.eye(WIDTH, dtype=torch.float64))
+    assert values[-1] / values[0] <= WIDTH / RIDGE + 1 + 1e-6
 
 
 def test_solving_changes_neither_the_weight_nor_the_gram() -> None:

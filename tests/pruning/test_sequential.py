@@ -5,13 +5,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruning import sequential
+from pruning import memory, sequential
 from pruning.encoder import BaseModel
+from pruning.errors import HostMemoryError
 from pruning.masks.structures import StructureMask
+from pruning.masks.weights import unstructured_mask
+from pruning.memory import sequential_bytes
 from pruning.reconstruction import RIDGE
 from pruning.sequential import recover_sequentially
 from pruning.slim.bert import Site
-from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.slim.convert import build_slim, dense_mask, slim_layers, zeroed_layers
 from pruning.slim.packed import PackedBatch
 from pruning.tokenization import Encoded
 from tests.pruning.parts import mask_of, sequences_of
@@ -57,10 +60,10 @@ def affine(layers: dict[str, Tensor], name: str, inputs_RI: Tensor) -> Tensor:
     return inputs_RI @ layers[f"{name}.weight"].double().T + layers[f"{name}.bias"].double()
 
 
-def ridge_regression(inputs_RI: Tensor, targets_RO: Tensor, towards_OI: Tensor) -> Tensor:
+def ridge_regression(inputs_RI: Tensor, targets_RO: Tensor, towards_OI: Tensor, strength: Tensor) -> Tensor:
     """Return [weight, bias] by a solver that forms no Gram matrix."""
     width = inputs_RI.shape[1]
-    root = (RIDGE * inputs_RI.square().sum(0).mean()).sqrt()
+    root = strength.sqrt()
     ones, zeros = inputs_RI.new_ones(len(inputs_RI), 1), inputs_RI.new_zeros(width, 1)
     design = torch.cat([torch.cat([inputs_RI, ones], 1), torch.cat([root * torch.eye(width).double(), zeros], 1)])
     return torch.linalg.lstsq(design, torch.cat([targets_RO, root * towards_OI.T])).solution.T
@@ -80,7 +83,8 @@ def test_every_matrix_is_the_ridge_regression_of_its_target_on_what_the_cut_mode
             targets = dense[norm] - (here[norm] - affine(below, name, here[name]))
         else:
             targets = affine(cut, name, dense[name])
-        expected = ridge_regression(here[name], targets, cut[f"{name}.weight"].double())
+        strength = RIDGE * here[name].square().sum(0).mean()
+        expected = ridge_regression(here[name], targets, cut[f"{name}.weight"].double(), strength)
         got = torch.cat([solved[f"{name}.weight"], solved[f"{name}.bias"][:, None]], 1).double()
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
         below |= {f"{name}.{part}": solved[f"{name}.{part}"] for part in ("weight", "bias")}
@@ -103,6 +107,35 @@ def test_an_empty_sublayer_adds_the_mean_of_what_its_sums_lack(base: BaseModel, 
     given = seen(base, solved, rows)
     for name in ("layers.0.attention_norm", "layers.1.ffn_norm"):
         torch.testing.assert_close(given[name].mean(0), wanted[name].mean(0), rtol=0, atol=1e-5)
+
+
+def test_of_single_weights_every_row_is_the_ridge_regression_over_those_that_it_kept(
+    base: BaseModel, rows: list[Encoded]
+) -> None:
+    scores = {name: weight.abs() for name, weight in base.prunable_weights().items()}
+    mask = unstructured_mask(scores, 0.6)
+    solved, cut = recover_sequentially(base, mask, rows), zeroed_layers(base, mask)
+    whole = slim_layers(base, dense_mask(base.shape))
+    dense = seen(base, whole, rows)
+    below = dict(cut)
+    for name in MATRICES:
+        layer, slot = name.rsplit(".", 1)
+        here = seen(base, below, rows)
+        if slot in NORM_AFTER:
+            norm = f"{layer}.{NORM_AFTER[slot]}"
+            targets = dense[norm] - (here[norm] - affine(below, name, here[name]))
+        else:
+            targets = affine(whole, name, dense[name])
+        weight_OI = solved[f"{name}.weight"]
+        assert torch.equal(weight_OI == 0, cut[f"{name}.weight"] == 0)
+        strength = RIDGE * here[name].square().sum(0).mean()
+        for row in range(0, len(weight_OI), 5):
+            kept = weight_OI[row].nonzero().flatten()
+            towards = cut[f"{name}.weight"][row, kept].double()
+            expected = ridge_regression(here[name][:, kept], targets[:, row, None], towards[None], strength)[0]
+            got = torch.cat([weight_OI[row, kept], solved[f"{name}.bias"][row, None]]).double()
+            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+        below |= {f"{name}.{part}": solved[f"{name}.{part}"] for part in ("weight", "bias")}
 
 
 def test_norms_stay_as_they_were(base: BaseModel, rows: list[Encoded], half: StructureMask) -> None:
@@ -138,3 +171,12 @@ def test_the_base_model_is_left_as_it_was(base: BaseModel, rows: list[Encoded], 
     before = {name: tensor.clone() for name, tensor in base.tensors.items()}
     recover_sequentially(base, half, rows)
     assert all(torch.equal(base.tensors[name], tensor) for name, tensor in before.items())
+
+
+def test_rows_that_would_not_fit_are_refused_before_anything_is_solved(
+    base: BaseModel, rows: list[Encoded], half: StructureMask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = sequential_bytes(base.shape, [len(row.ids) for row in rows], sequential.BATCH_SEQUENCES)
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    with pytest.raises(HostMemoryError, match=f"sequential recovery needs about {needed} bytes"):
+        recover_sequentially(base, half, rows)

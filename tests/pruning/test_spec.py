@@ -8,15 +8,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.errors import SpecError
-from pruning.spec import TWO_FOUR_SPARSITY, Pattern, Precision, PruneSpec, Recover, Scope, Structures, way_of
+from pruning.spec import (
+    MOST_ROUNDS,
+    TWO_FOUR_SPARSITY,
+    Pattern,
+    Precision,
+    PruneSpec,
+    Recover,
+    Scope,
+    Structures,
+    way_of,
+)
 
 any_sparsity = st.floats(min_value=0, max_value=1, exclude_max=True)
 common = {
     "scorer": st.sampled_from(["fisher", "taylor", "magnitude"]),
-    "recover": st.sampled_from([None, Recover.NONE]),
+    "recover": st.sampled_from([None, *Recover]),
     "precision": st.sampled_from(Precision),
 }
 specs = st.one_of(
+    st.builds(
+        PruneSpec,
+        sparsity=any_sparsity,
+        pattern=st.just(Pattern.STRUCTURED),
+        rounds=st.integers(1, MOST_ROUNDS),
+        **common,
+    ),
     st.builds(
         PruneSpec,
         sparsity=any_sparsity,
@@ -84,11 +101,14 @@ def test_an_unknown_choice_is_refused_naming_the_known_ones(field: str) -> None:
         PruneSpec(sparsity=0.5, **choices)
 
 
-@pytest.mark.parametrize("recover", [Recover.RECONSTRUCT, Recover.SEQUENTIAL])
-def test_reconstruction_of_single_weights_is_refused_with_the_remedy(recover: Recover) -> None:
-    for pattern in (Pattern.UNSTRUCTURED, Pattern.TWO_FOUR):
-        with pytest.raises(SpecError, match=f"recover='{recover}' .* with pattern='{pattern}' use recover='none'"):
-            PruneSpec(sparsity=0.5, pattern=pattern, recover=recover)
+@pytest.mark.parametrize("pattern", [Pattern.UNSTRUCTURED, Pattern.TWO_FOUR])
+def test_a_scorer_of_structures_alone_is_refused_for_single_weights_but_not_for_the_dense_model(
+    pattern: Pattern,
+) -> None:
+    with pytest.raises(SpecError, match=f"'obs' ranks whole heads and neurons; with pattern='{pattern}' use 'fisher'"):
+        PruneSpec(sparsity=0.5, pattern=pattern, scorer="obs")
+    assert PruneSpec(sparsity=0.0, pattern=pattern, scorer="obs").scorer == "obs"
+    assert PruneSpec(sparsity=0.5, scorer="obs").scorer == "obs"
 
 
 @pytest.mark.parametrize("sparsity", [0.1, 0.49, 0.51, 0.9])
@@ -124,6 +144,32 @@ def test_structures_are_told_only_where_they_are_not_heads_and_neurons() -> None
         "fisher, structured, reconstruct",
         "fisher, structured, reconstruct, heads+units+neurons",
     )
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 17, 2.0, 4.5, True, "4", None, [4]])
+def test_rounds_are_a_whole_number_of_at_least_one(rounds: Any) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"rounds must be a whole number from 1 to 16; got {rounds!r}")):
+        PruneSpec(sparsity=0.5, rounds=rounds)
+
+
+def test_rounds_are_refused_where_all_goes_at_once() -> None:
+    with pytest.raises(SpecError, match=r"removes all that it removes at once, and rounds=4 .* leave it out"):
+        PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR, rounds=4)
+
+
+@pytest.mark.parametrize("structures", [Structures.UNITS, Structures.SUBLAYERS])
+def test_rounds_are_refused_where_other_structures_than_heads_and_neurons_go(structures: Structures) -> None:
+    words = f"rounds=4 .* structures={structures.value!r} go at once".replace("+", r"\+")
+    with pytest.raises(SpecError, match=words):
+        PruneSpec(sparsity=0.5, structures=structures, rounds=4)
+
+
+def test_rounds_are_told_only_where_there_are_several() -> None:
+    plain = PruneSpec(sparsity=0.5)
+    four = PruneSpec.from_dict(plain.as_dict() | {"rounds": 4})
+    assert "rounds" not in plain.as_dict()
+    assert four.as_dict() == plain.as_dict() | {"rounds": 4}
+    assert way_of(four.as_dict()) == "fisher, structured, reconstruct, 4 rounds"
 
 
 @pytest.mark.parametrize(

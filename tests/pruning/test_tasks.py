@@ -18,19 +18,20 @@ from pruning.evaluation import evaluate
 from pruning.frontier import frontier_rows, measure_side_by_side
 from pruning.heads import Head
 from pruning.pipeline import build_variant, cut
-from pruning.prediction import Breath, judged_logits, predict_logits
+from pruning.prediction import judged_logits, predict_logits
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
 from pruning.scores import SCORERS
 from pruning.slim.bert import Site
 from pruning.slim.convert import build_slim, dense_mask
 from pruning.slim.quantized import multiplies_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import STRUCTURES_ALONE, Pattern, Precision, PruneSpec, Recover
 from pruning.tasks import TASKS
 from pruning.workbench import Workbench
 from tests.pruning.parts import dense_model, logits_of, sequences_of
 from tests.pruning.zoo import library_model, library_outputs, write_model, write_task_rows
 
+UNTRAINED = (Recover.RECONSTRUCT, Recover.SEQUENTIAL, Recover.NONE)
 METRICS = {Head.LABEL: "accuracy", Head.SCORE: "pearson", Head.TAGS: "entity_f1", Head.SPAN: "f1"}
 Open = Callable[[str, Head], Workbench]
 
@@ -58,14 +59,12 @@ def test_every_scorer_cuts_a_model_of_every_task(opened: Open, scorer: str, head
     dense = build_variant(bench, PruneSpec(sparsity=0.0))
     assert dense.evaluation.metric.name == METRICS[head]
     assert dense.evaluation.agreement == 1.0
-    specs = [
-        PruneSpec(sparsity=0.5, scorer=scorer),
-        PruneSpec(sparsity=0.5, scorer=scorer, recover=Recover.SEQUENTIAL),
-        PruneSpec(sparsity=0.5, scorer=scorer, recover=Recover.NONE),
-        PruneSpec(sparsity=0.5, scorer=scorer, pattern=Pattern.UNSTRUCTURED),
-    ]
-    if scorer == "obs":  # ranks structures alone
-        specs.pop()
+    specs = [PruneSpec(sparsity=0.5, scorer=scorer, recover=recover) for recover in UNTRAINED]
+    if scorer not in STRUCTURES_ALONE:
+        specs += [
+            PruneSpec(sparsity=0.5, scorer=scorer, pattern=Pattern.UNSTRUCTURED),
+            PruneSpec(sparsity=0.5, scorer=scorer, pattern=Pattern.UNSTRUCTURED, recover=Recover.RECONSTRUCT),
+        ]
     for spec in specs:
         manifest = build_variant(bench, spec)
         assert manifest.evaluation.rows == 30
@@ -212,16 +211,16 @@ def test_sequential_recovery_solves_the_last_layer_on_the_rows_that_the_head_rea
     opened: Open, monkeypatch: pytest.MonkeyPatch, head: Head
 ) -> None:
     bench = opened("bert", head)
-    solve, rows_of = sequential._solved, dict[str, int]()
+    solve, rows_of = sequential._Solver.solved, dict[str, int]()
 
     def counting(
-        name: str, layers: dict[str, Tensor], pairs: Iterable[tuple[Tensor, Tensor]], breath: Breath
+        solver: sequential._Solver, name: str, layers: dict[str, Tensor], pairs: Iterable[tuple[Tensor, Tensor]]
     ) -> dict[str, Tensor]:
         kept = list(pairs)
         rows_of[name] = sum(len(inputs_RI) for inputs_RI, _ in kept)
-        return solve(name, layers, kept, breath)
+        return solve(solver, name, layers, kept)
 
-    monkeypatch.setattr(sequential, "_solved", counting)
+    monkeypatch.setattr(sequential._Solver, "solved", counting)
     sequential.recover_sequentially(bench.base, dense_mask(bench.base.shape), bench.train.sequences)
     lengths = [len(sequence.ids) for sequence in bench.train.sequences]
     read = len(lengths) if head in (Head.LABEL, Head.SCORE) else sum(lengths)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruning import memory
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
+from pruning.errors import HostMemoryError
 from pruning.heads import Head
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.slim.packed import PackedBatch
@@ -106,3 +108,11 @@ def test_the_pass_is_taken_once_and_kept(bench: Workbench, monkeypatch: pytest.M
     monkeypatch.setattr("pruning.workbench.unit_pass", lambda *_, **__: pytest.fail("taken again"))
     again = Workbench(bench.base, bench.train, bench.evaluation, bench.root).unit_statistics()
     assert all(torch.equal(again.as_tensors()[name], tensor) for name, tensor in first.as_tensors().items())
+
+
+def test_a_pass_that_would_not_fit_is_refused(
+    base: BaseModel, train: LabelledSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+    with pytest.raises(HostMemoryError, match="the pass for units inside heads needs about"):
+        unit_pass(base, train, micro_batch=4)

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import pruning.pipeline
+import pruning.identity
 import pruning.workbench
 from pruning.cost import HeadDims
+from pruning.cutting import carried_out, mask_of, ranking_of
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError, SpecError
+from pruning.identity import identify
 from pruning.masks.structures import structure_mask
-from pruning.pipeline import build_variant, carried_out, cut, identify, mask_of, ranking_of
+from pruning.pipeline import build_variant, cut
 from pruning.prediction import predict_logits
 from pruning.reconstruction import solved_keys
 from pruning.scores import SCORERS, Fisher
@@ -123,7 +125,7 @@ def test_what_goes_is_part_of_a_variants_identity_only_where_it_is_not_the_usual
 ) -> None:
     before = {kind: identify(bench, PruneSpec(sparsity=0.5, structures=kind)) for kind in Structures}
     assert len(set(before.values())) == 3
-    monkeypatch.setattr(pruning.pipeline, "UNIT_PASS_VERSION", 99)
+    monkeypatch.setattr(pruning.identity, "UNIT_PASS_VERSION", 99)
     after = {kind: identify(bench, PruneSpec(sparsity=0.5, structures=kind)) for kind in Structures}
     assert {kind for kind in Structures if after[kind] != before[kind]} == {UNITS}
     assert len({identify(bench, PruneSpec(sparsity=0.0, structures=kind)) for kind in Structures}) == 1

@@ -5,10 +5,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pruning import memory
 from pruning.capture import capture
 from pruning.data import LabelledSet
 from pruning.encoder import PRUNABLE_SLOTS, BaseModel
-from pruning.errors import CacheError, DataError
+from pruning.errors import CacheError, DataError, HostMemoryError
+from pruning.memory import weight_pass_bytes
 from pruning.watched import Noise
 from pruning.weight_pass import Loss, Plan, Reading, seed_of, weight_pass
 from tests.pruning.library import computed_tokens, gradients_of, hooked, logits_of_row, summed_loss
@@ -269,3 +271,16 @@ def test_every_prunable_slot_is_watched(base: BaseModel, few: LabelledSet) -> No
     seen = only(readings_of(base, few)).sightings
     slots = {name.split(".")[2] for name in seen.output_means if name.startswith("layers.")}
     assert slots == set(PRUNABLE_SLOTS)
+
+
+@pytest.mark.parametrize("loss", [Loss.NOTHING, Loss.LABELS])
+def test_a_pass_that_would_not_fit_is_refused_before_it_begins(
+    base: BaseModel, few: LabelledSet, monkeypatch: pytest.MonkeyPatch, loss: Loss
+) -> None:
+    lengths = [len(sequence.ids) for sequence in few.sequences]
+    needed = weight_pass_bytes(base.shape, lengths, 8, differentiated=loss is Loss.LABELS)
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed)
+    readings_of(base, few, Plan(loss=loss))
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    with pytest.raises(HostMemoryError, match=f"this scorer's pass over the rows needs about {needed} bytes"):
+        readings_of(base, few, Plan(loss=loss))

@@ -197,7 +197,12 @@ async def test_a_rollback_takes_back_the_change_that_runs_and_says_so(admin: Adm
         (b'{"sparsity": 0.5, "pattern": null}', ["None", "structured, unstructured, 2:4"]),
         (b'{"sparsity": 0.5, "recover": "magic"}', ["'magic'", "none, reconstruct"]),
         (b'{"sparsity": 0.5, "precision": "int3"}', ["'int3'", "float32, float16, bfloat16, int8"]),
-        (b'{"sparsity": 0.5, "pattern": "unstructured", "recover": "reconstruct"}', ["unstructured", "none"]),
+        (b'{"sparsity": 0.5, "pattern": "unstructured", "scorer": "obs"}', ["'obs'", "unstructured", "'fisher'"]),
+        (b'{"sparsity": 0.5, "pattern": "2:4", "scorer": "obs"}', ["'obs'", "2:4", "'fisher'"]),
+        (b'{"sparsity": 0.5, "rounds": 0}', ["rounds", "1 to 16", "0"]),
+        (b'{"sparsity": 0.5, "rounds": 4.5}', ["rounds", "1 to 16", "4.5"]),
+        (b'{"sparsity": 0.5, "pattern": "2:4", "rounds": 4}', ["rounds=4", "2:4", "leave it out"]),
+        (b'{"sparsity": 0.5, "structures": "sublayers", "rounds": 4}', ["rounds=4", "sublayers", "leave one"]),
         (b"0.5", ["object", "0.5"]),
         (b"null", ["object"]),
         (b"[]", ["object"]),
@@ -379,6 +384,19 @@ def test_the_ladders_recovery_is_the_usual_one_of_its_own_pattern_alone() -> Non
     assert parse_spec({"sparsity": 0.5, "pattern": "structured"}, ("fisher",), usual).recover is Recover.SEQUENTIAL
     assert parse_spec({"sparsity": 0.5, "recover": "none"}, ("fisher",), usual).recover is Recover.NONE
     assert parse_spec({"sparsity": 0.5, "pattern": "unstructured"}, ("fisher",), usual).recover is Recover.NONE
+
+
+def test_the_ladders_rounds_are_the_usual_ones_of_its_own_pattern_alone() -> None:
+    usual = {"scorer": "fisher", "pattern": "structured", "precision": "float32", "rounds": 4}
+    assert parse_spec({"sparsity": 0.5}, ("fisher",), usual).rounds == 4
+    assert parse_spec({"sparsity": 0.5, "rounds": 1}, ("fisher",), usual).rounds == 1
+    assert parse_spec({"sparsity": 0.5, "pattern": "2:4"}, ("fisher",), usual).rounds == 1
+
+
+def test_the_ladders_rounds_are_the_usual_ones_of_whole_heads_and_neurons_alone() -> None:
+    usual = {"scorer": "fisher", "pattern": "structured", "precision": "float32", "rounds": 4}
+    assert parse_spec({"sparsity": 0.5, "structures": "heads+neurons"}, ("fisher",), usual).rounds == 4
+    assert parse_spec({"sparsity": 0.5, "structures": "sublayers"}, ("fisher",), usual).rounds == 1
 
 
 async def test_the_policy_is_read_changed_in_part_and_told_to_replicas(admin: Admin) -> None:

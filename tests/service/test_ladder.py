@@ -30,7 +30,7 @@ def test_dense_is_on_every_ladder() -> None:
         (([0.5], "psychic", "structured", None), "unknown scorer 'psychic'; known: cam_cut, .*fisher, .*wanda"),
         (([0.5], "fisher", "plaid", None), "unknown pattern 'plaid'; known: structured, unstructured, 2:4"),
         (([0.5], "fisher", "structured", "magic"), "unknown recover 'magic'; known: none, reconstruct"),
-        (([0.5], "fisher", "unstructured", "reconstruct"), "recover='none'"),
+        (([0.5], "obs", "unstructured", None), "'obs' ranks whole heads and neurons; .* use 'fisher'"),
         (([1.0], "fisher", "structured", None), r"\[0, 1\)"),
         (([float("nan")], "fisher", "structured", None), "nan"),
     ],
@@ -115,6 +115,7 @@ def test_a_service_keeps_every_usual_level_and_of_other_precisions_what_nothing_
 
 
 def test_the_ladder_of_a_service_recovers_as_it_is_told() -> None:
+    assert {spec.rounds for spec in specs_of(Settings(levels=(0.0, 0.3), rounds=4))} == {4}
     settings = Settings(levels=(0.0, 0.3), recover=Recover.SEQUENTIAL)
     assert [spec.recover for spec in specs_of(settings)] == [Recover.SEQUENTIAL] * 2
     assert [spec.recover for spec in specs_of(Settings(levels=(0.0,)))] == [Recover.RECONSTRUCT]

@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "pattern": ("unstructured", "unstructured"),
     "precision": ("int8, bfloat16", (Precision.INT8, Precision.BFLOAT16)),
     "recover": ("sequential", Recover.SEQUENTIAL),
+    "rounds": ("4", 4),
     "accuracy_floor": ("0.9", 0.9),
     "max_batch_tokens": ("8", 8),
     "max_batch_ms": ("7.5", 7.5),

@@ -56,7 +56,6 @@ def test_heads_and_neurons_are_ranked_by_every_scorer() -> None:
         ({"levels": (0.5, 1.0)}, "sparsity must lie in .*; got 1.0"),
         ({"levels": (float("nan"),)}, "sparsity must lie in .*; got nan"),
         ({"pattern": "2:4", "levels": (0.5, 0.7)}, "2:4.* got sparsity=0.7: use 0.5"),
-        ({"pattern": "unstructured", "recovers": ("reconstruct",)}, "with pattern='unstructured' use recover='none'"),
         ({"pattern": "blocks"}, "unknown pattern 'blocks'; known: structured"),
         ({"recovers": ("magic",)}, "unknown recover 'magic'; known: none, reconstruct"),
         ({"recovers": ("none", "distill")}, "recover='distill' trains .* use none, reconstruct or sequential"),

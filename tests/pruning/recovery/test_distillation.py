@@ -12,7 +12,8 @@ import pruning.recovery.distillation
 from pruning.data import LabelledSet
 from pruning.errors import CacheError, DeviceMemoryError, RecoveryError, SpecError
 from pruning.frontier import frontier_rows
-from pruning.pipeline import build_variant, cut, cut_id, identify
+from pruning.identity import cut_id, identify
+from pruning.pipeline import build_variant, cut
 from pruning.prediction import predict_logits
 from pruning.recovered import LAYERS
 from pruning.recovery.distillation import checkpoints_of, recover

@@ -77,3 +77,5 @@ def test_what_cannot_go_bit_by_bit_is_refused(bench: Workbench, rows: LabelledSe
         recover(bench, replace(HALF, structures=Structures.UNITS), rows, GRADUAL)
     with pytest.raises(SpecError, match="pattern='2:4' is cut at once: use gradual=0"):
         recover(bench, PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR), rows, GRADUAL)
+    with pytest.raises(SpecError, match="without rounds=4: use 1, or gradual=0"):
+        recover(bench, PruneSpec(sparsity=0.5, rounds=4), rows, GRADUAL)

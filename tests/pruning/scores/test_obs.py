@@ -51,5 +51,5 @@ def test_neither_labels_nor_gradients_enter(base: BaseModel) -> None:
 
 
 def test_single_weights_are_refused_with_the_remedy(base: BaseModel) -> None:
-    with pytest.raises(SpecError, match=r"'obs' ranks whole heads and neurons; with pattern='unstructured' use"):
+    with pytest.raises(SpecError, match="'obs' ranks whole heads and neurons; for single weights use 'fisher'"):
         Obs().weights(base, random_calibration(base))

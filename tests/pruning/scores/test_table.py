@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pruning.errors import SpecError
-from pruning.scores import SCORERS, STRUCTURES_ALONE, scorer_named
+from pruning.scores import SCORERS, scorer_named
+from pruning.spec import STRUCTURES_ALONE
 from pruning.workbench import Workbench
 
 

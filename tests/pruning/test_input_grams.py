@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from pruning import memory
+from pruning.data import LabelledSet
+from pruning.encoder import BaseModel
+from pruning.errors import HostMemoryError
+from pruning.input_grams import gram_of, input_grams
+from pruning.workbench import Workbench
+from tests.pruning.library import computed_tokens, hooked, summed_loss
+from tests.pruning.parts import reference_model
+
+
+@pytest.fixture(scope="module")
+def few(train: LabelledSet) -> LabelledSet:
+    """Six rows of different lengths."""
+    return train.subset(range(0, 36, 6))
+
+
+def test_every_prunable_weight_has_the_gram_matrix_of_the_inputs_that_the_library_gives_it(
+    base: BaseModel, few: LabelledSet, bench: Workbench
+) -> None:
+    bench = Workbench(base, few, bench.evaluation, bench.root)
+    bench.calibrate()
+    model = reference_model(base)
+    inputs: dict[str, list[torch.Tensor]] = {}
+
+    def note(name: str, inputs_TI: torch.Tensor, outputs_TO: torch.Tensor) -> None:
+        inputs.setdefault(name, []).append(inputs_TI[computed_tokens(name, base.shape.num_layers)])
+
+    with torch.no_grad(), hooked(model, note):
+        summed_loss(model, few)
+    grams = bench.input_grams()
+    for name in base.prunable_weights():
+        rows_RI = torch.cat(inputs[name]).double()
+        expected = rows_RI.T @ rows_RI
+        gram = gram_of(name, bench.calibration, grams)
+        torch.testing.assert_close(gram.double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_the_pass_is_taken_once_and_then_read(bench: Workbench) -> None:
+    seen: list[tuple[int, int]] = []
+    first = bench.input_grams(lambda done, total: seen.append((done, total)))
+    assert seen == [(32, 40), (40, 40)]
+    second = bench.input_grams(lambda done, total: seen.append((done, total)))
+    assert len(seen) == 2
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_there_is_a_breath_after_every_batch(base: BaseModel, train: LabelledSet) -> None:
+    breaths: list[None] = []
+    input_grams(base, train, breath=lambda: breaths.append(None))
+    assert len(breaths) == 2
+
+
+def test_a_pass_that_would_not_fit_is_refused(
+    base: BaseModel, few: LabelledSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+    with pytest.raises(HostMemoryError, match="the pass for input Gram matrices needs about"):
+        input_grams(base, few)
