@@ -70,6 +70,14 @@ class AdminClient:
         state = await self._call("GET", "/admin/sparsity")
         return {member: state[member] for member in SPEC if member in state}
 
+    async def policy(self) -> dict[str, Any]:
+        """Return what the service may do by itself, as ``GET /admin/policy`` has it."""
+        return await self._call("GET", "/admin/policy")
+
+    async def set_policy(self, **members: Any) -> None:
+        """Change these members of the policy; the others stay."""
+        await self._call("PUT", "/admin/policy", members)
+
     async def ladder(self) -> list[float]:
         """Return the ladder's sparsities, ascending, less those under the accuracy floor, as ``GET /metrics`` has them.
 

@@ -10,8 +10,9 @@ from loadtests.open_loop import Arrivals
 from loadtests.options import LoadOptions
 from loadtests.result import Result
 from loadtests.running import exit_code_of
-from loadtests.scenarios import compare, overload, steady, swap_under_load
+from loadtests.scenarios import compare, overload, spike, steady, swap_under_load
 from loadtests.scenarios.overload import OverloadOptions
+from loadtests.scenarios.spike import SpikeOptions
 from loadtests.scenarios.swap_under_load import SwapOptions
 from loadtests.target import DEFAULT_ROUTE, checked_target
 from loadtests.texts import load_texts, request_bodies
@@ -20,11 +21,13 @@ CONNECTIONS = 128
 OVERLOAD_CONNECTIONS = 4096
 """More than requests can wait in a queue: otherwise they would wait in the generator, and none be refused."""
 DEFAULT_URL = "http://127.0.0.1:8000"
+OVERLOADS = ("overload", "spike")
 EPILOG = """\
 examples:
   python -m loadtests swap_under_load --swaps 200 --rate auto --admin-token-file STORE/admin.token --out results
   python -m loadtests steady --rate 150 --seconds 60
   python -m loadtests overload --factor 2 --seconds 60 --out results
+  python -m loadtests spike --factor 2 --target-ms 500 --admin-token-file STORE/admin.token --out results
   python -m loadtests compare --url http://127.0.0.1:8000 --other-url http://127.0.0.1:8001 --rounds 5
 
 exit codes: 0 every law held; 1 a law was broken (a failed request, a generation that went back, a swap that did not
@@ -53,7 +56,25 @@ async def _run(options: argparse.Namespace) -> Result:
             options.other_url, route=options.route, api_key=options.api_key, allow_remote=options.allow_remote
         )
         return await compare.run(load, other, seconds=options.seconds, rounds=options.rounds, clients=options.clients)
-    swapping = SwapOptions(
+    async with AdminClient(load.target.url, _admin_token(options)) as admin:
+        if options.scenario == "spike":
+            return await spike.run(load, admin, _spike_options(options))
+        return await swap_under_load.run(load, admin, _swap_options(options))
+
+
+def _spike_options(options: argparse.Namespace) -> SpikeOptions:
+    return SpikeOptions(
+        factor=options.factor,
+        seconds=options.seconds,
+        calm_s=options.calm,
+        recovery_s=options.recovery,
+        target_ms=options.target_ms,
+        sparse=options.sparse,
+    )
+
+
+def _swap_options(options: argparse.Namespace) -> SwapOptions:
+    return SwapOptions(
         swaps=options.swaps,
         steady_s=options.steady,
         pause_s=options.pause,
@@ -61,8 +82,6 @@ async def _run(options: argparse.Namespace) -> Result:
         max_sparsity=options.max_sparsity,
         max_seconds=options.max_seconds,
     )
-    async with AdminClient(load.target.url, _admin_token(options)) as admin:
-        return await swap_under_load.run(load, admin, swapping)
 
 
 def _load_options(options: argparse.Namespace) -> LoadOptions:
@@ -75,7 +94,7 @@ def _load_options(options: argparse.Namespace) -> LoadOptions:
         share=options.share,
         arrivals=options.arrivals,
         seed=options.seed,
-        connections=options.connections or (OVERLOAD_CONNECTIONS if options.scenario == "overload" else CONNECTIONS),
+        connections=options.connections or (CONNECTIONS if options.scenario not in OVERLOADS else OVERLOAD_CONNECTIONS),
         timeout_s=options.timeout,
         probe_s=options.probe,
     )
@@ -101,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--arrivals", type=Arrivals, choices=list(Arrivals), default=Arrivals.POISSON, help="spacing (%(default)s)")
     add("--seed", type=int, default=0, help="seed of arrivals, text order and swap plan (%(default)s)")
     add("--texts", type=Path, metavar="FILE", help="one text per line; default: sentences of our own")
-    most = f"most keep-alive connections ({CONNECTIONS}; overload: {OVERLOAD_CONNECTIONS})"
+    most = f"most keep-alive connections ({CONNECTIONS}; overload, spike: {OVERLOAD_CONNECTIONS})"
     add("--connections", type=int, default=None, help=most)
     add("--timeout", type=float, default=10.0, metavar="S", help="a request fails after it (%(default)s s)")
     add("--api-key", default=os.environ.get("SPARSEDIAL_API_KEY"), help="inference key (SPARSEDIAL_API_KEY)")
@@ -123,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     over.add_argument("--seconds", type=float, default=60.0, help="length of the overload (%(default)s s)")
     over.add_argument("--calm", type=float, default=15.0, metavar="S", help="time at --share before it (%(default)s s)")
     over.add_argument("--recovery", type=float, default=15.0, metavar="S", help="the same after it (%(default)s s)")
+    _add_spike(scenarios, common)
     two = scenarios.add_parser("compare", parents=[common], help="the same load against two URLs in turn")
     two.add_argument("--other-url", required=True, help="the second service, b in the report")
     two.add_argument("--rounds", type=int, default=5, help="paired readings (%(default)s)")
@@ -141,14 +161,37 @@ def _add_swap_under_load(
         description="Hold a steady load, then swap under it: half of the swaps go to ladder levels, half to new ones.",
     )
     add = parser.add_argument
-    add("--admin-token", help="bearer token of /admin (SPARSEDIAL_ADMIN_TOKEN)")
-    add("--admin-token-file", type=Path, metavar="FILE", help="file that holds the token")
+    _add_admin_token(parser)
     add("--swaps", type=int, default=200, help="how many (%(default)s)")
     add("--steady", type=float, default=30.0, metavar="S", help="length of the steady phase (%(default)s s)")
     add("--pause", type=float, default=0.5, metavar="S", help="quiet time after each swap (%(default)s s)")
     add("--start", type=float, default=0.0, help="level of the probe and of the steady phase (%(default)s)")
     add("--max-sparsity", type=float, default=0.99, help="leave out levels above it (%(default)s)")
     add("--max-seconds", type=float, default=3600.0, metavar="S", help="the load ends after it (%(default)s s)")
+
+
+def _add_spike(
+    scenarios: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    parser = scenarios.add_parser(
+        "spike",
+        parents=[common],
+        help="a step of load against fixed dense, a fixed sparse level and the governor",
+        description="Send calm, spike and calm to dense, to a sparse level, and to the governor with a target.",
+    )
+    add = parser.add_argument
+    _add_admin_token(parser)
+    add("--factor", type=float, default=2.0, help="rate of the spike, of --rate or the dense capacity (%(default)s)")
+    add("--seconds", type=float, default=60.0, help="length of the spike (%(default)s s)")
+    add("--calm", type=float, default=15.0, metavar="S", help="time at --share before it (%(default)s s)")
+    add("--recovery", type=float, default=75.0, metavar="S", help="the same after it (%(default)s s)")
+    add("--target-ms", type=float, default=500.0, metavar="MS", help="p99 target of the governor (%(default)s ms)")
+    add("--sparse", type=float, metavar="LEVEL", help="the fixed sparse level; default: the sparsest above the floor")
+
+
+def _add_admin_token(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--admin-token", help="bearer token of /admin (SPARSEDIAL_ADMIN_TOKEN)")
+    parser.add_argument("--admin-token-file", type=Path, metavar="FILE", help="file that holds the token")
 
 
 def _rate(text: str) -> float | None:

@@ -52,18 +52,24 @@ class Load:
 
 
 async def run_open_loop(
-    pool: LanePool, bodies: Sequence[bytes], load: Load, *, stop: asyncio.Event | None = None
+    pool: LanePool,
+    bodies: Sequence[bytes],
+    load: Load,
+    *,
+    start_s: float | None = None,
+    stop: asyncio.Event | None = None,
 ) -> list[Reply]:
     """Send the load and return every reply in order of intended time, once the last is there.
 
-    Bodies are taken in turn. ``stop`` ends the load early; requests already due are still answered.
+    Bodies are taken in turn. The load begins at ``start_s`` of the pool's clock, by default now. ``stop`` ends it
+    early; requests already due are still answered.
     """
     replies: list[Reply] = []
 
     async def send(index: int, intended_s: float) -> None:
         replies.append(await pool.send(index, intended_s, bodies[index % len(bodies)]))
 
-    start_s = pool.clock.now()
+    start_s = pool.clock.now() if start_s is None else start_s
     async with asyncio.TaskGroup() as requests:
         for index, offset_s in zip(itertools.count(), load.times_s(), strict=False):
             # Even when late, give way to the requests in flight.

@@ -26,9 +26,9 @@ class LoadOptions:
     probe_s: float = 3.0
     """Length of one reading of the capacity probe."""
 
-    def pool(self, target: Target | None = None) -> LanePool:
+    def pool(self, target: Target | None = None, *, read_labels: bool = False) -> LanePool:
         """Return a new pool to the target, or to another one."""
-        return LanePool(target or self.target, size=self.connections, timeout_s=self.timeout_s)
+        return LanePool(target or self.target, size=self.connections, timeout_s=self.timeout_s, read_labels=read_labels)
 
     def load(self, rate: float, duration_s: float) -> Load:
         """Return the load of these options at ``rate``."""

@@ -36,6 +36,8 @@ class Reply:
     """Milliseconds of each stage in the service, by the name of the header that told them."""
     retry_after: str | None = None
     """The header ``Retry-After``, as it came."""
+    label: str | None = None
+    """The best label of the answer's first text, where the pool was asked to read it."""
 
     @property
     def latency_s(self) -> float:

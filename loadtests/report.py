@@ -1,4 +1,4 @@
-"""Results as Markdown for people, JSON for programs and JSON Lines for whoever wants to look again."""
+"""Results as Markdown and pictures for people, JSON for programs, JSON Lines for whoever wants to look again."""
 
 import json
 import math
@@ -80,6 +80,8 @@ def write(result: Result, folder: Path, *, taken_at: datetime | None = None) -> 
     with (folder / f"{stem}.json").open("x", encoding="utf-8") as figures:
         json.dump(as_json(result, taken_at=taken_at), figures, indent=2)
         figures.write("\n")
+    if result.draw is not None:
+        result.draw(folder / f"{stem}.png")
     report = folder / f"{stem}.md"
     with report.open("x", encoding="utf-8") as page:
         page.write(markdown(result, taken_at=taken_at))

@@ -1,6 +1,8 @@
 """What a scenario hands back, in the words that the report prints."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from loadtests.laws import Goal, Law
@@ -34,6 +36,8 @@ class Result:
     """Figures beyond the phases, for JSON."""
     replies: dict[str, list[Reply]] = field(default_factory=dict)
     """Every reply, by the name of the file it goes to."""
+    draw: Callable[[Path], None] | None = None
+    """Draws the result into a PNG file; None where there is nothing to draw."""
 
     @property
     def held(self) -> bool:

@@ -42,7 +42,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
     """
     tensors: dict[str, Tensor] = {}
     digest = hashlib.sha256()
-    for file in _weight_files(path):
+    for file in weight_files(path):
         try:
             with safe_open(file, framework="pt") as stored:
                 for name in sorted(stored.keys()):
@@ -70,7 +70,12 @@ def tokenizer_digest(path: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _weight_files(path: Path) -> list[Path]:
+def weight_files(path: Path) -> list[Path]:
+    """Return the safetensors files of a model directory.
+
+    Raises:
+        ModelError: there is none.
+    """
     files = sorted(path.glob("*.safetensors"))
     if files:
         return files

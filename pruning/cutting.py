@@ -10,14 +10,15 @@ from pruning.capture import Progress
 from pruning.compensation import compensated_weights
 from pruning.cost import Cost, structured_cost
 from pruning.input_grams import gram_of as input_gram
-from pruning.masks.structures import Curve, StructureMask, structure_mask
+from pruning.masks.even import even_mask
+from pruning.masks.structures import CostCurve, Curve, StructureMask, structure_mask
 from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, no_breath
 from pruning.reconstruction import reconstruct, require_tokens, solved_keys
 from pruning.scores import scorer_named
 from pruning.sequential import recover_sequentially
 from pruning.slim.convert import dense_mask, slim_layers, zeroed_layers
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.spec import Pattern, PruneSpec, Recover, Scope
 from pruning.workbench import Workbench
 
 Ranking = Sequence[Curve] | Mapping[str, Tensor]
@@ -48,6 +49,9 @@ def mask_of(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Mask:
         SpecError: a sparsity that leaves nothing, or inputs that are no multiple of four for 2:4.
     """
     if not isinstance(ranking, Mapping):
+        if spec.scope is Scope.LAYERWISE:
+            curves = [curve for curve in ranking if isinstance(curve, CostCurve)]  # by no other structures, all are
+            return even_mask(curves, bench.base.shape, spec.sparsity)
         return structure_mask(ranking, bench.base.shape, spec.sparsity)
     if spec.pattern is Pattern.TWO_FOUR:
         return two_four_mask(ranking)

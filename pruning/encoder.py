@@ -4,10 +4,11 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoConfig
 
@@ -17,9 +18,7 @@ from pruning.cost import Shape
 from pruning.errors import ModelError
 from pruning.files import digest_of
 from pruning.heads import Head
-
-PRUNABLE_SLOTS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
-"""Linear layers of an encoder layer whose weights may go."""
+from pruning.tensor_sizes import PRUNABLE_SLOTS, tensor_sizes
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 USUAL_NORM_EPS = 1e-12
@@ -93,18 +92,57 @@ def load_base_model(path: Path) -> BaseModel:
         ModelError: not a directory, an architecture or a head that is not known, no safetensors weights, or tensors
             that do not fit.
     """
+    read = _read(path)
+    return _assembled(read, _head(read))
+
+
+def load_encoder(path: Path) -> BaseModel:
+    """Return the encoder stored in a directory, whatever head is on it, or none, under one that gives every token 0.
+
+    Such a head has every layer computed for every token, the last one too.
+
+    Raises:
+        ModelError: as ``load_base_model``, but for the head.
+    """
+    read = _read(path)
+    inner, stored = f"{read.architecture.prefix}.", read.stored
+    if not any(name.startswith(inner) for name in stored):  # saved without a head
+        stored = {inner + name: tensor for name, tensor in stored.items()}
+    labels, hidden = len(read.settings["id2label"]), read.settings[read.architecture.sizes["hidden"]]
+    (classifier,) = read.architecture.head_modules(Head.TAGS).values()
+    zeros = {f"{classifier}.weight": torch.zeros(labels, hidden), f"{classifier}.bias": torch.zeros(labels)}
+    return _assembled(replace(read, stored={**stored, **zeros}), Head.TAGS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a model directory holds."""
+
+    path: Path
+    given: dict[str, Any]
+    """Settings of its file."""
+    settings: dict[str, Any]
+    """The same, completed."""
+    architecture: Architecture
+    stored: Mapping[str, Tensor]
+    """Tensors by stored name."""
+    weights_digest: str
+
+
+def _read(path: Path) -> _Read:
     given = read_settings(path)
     kind = given.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ModelError(f"{path} holds a {kind!r} model; this version knows {', '.join(ARCHITECTURES)}; give one")
     architecture = ARCHITECTURES[kind]
     _check_settings(path / CONFIG, given, architecture)
-    settings = _completed(path, architecture)
-    stored, weights_digest = read_tensors(path)
-    head = _head(path, given, settings, stored, architecture)
+    return _Read(path, given, _completed(path, architecture), architecture, *read_tensors(path))
+
+
+def _assembled(read: _Read, head: Head) -> BaseModel:
+    path, settings, architecture = read.path, read.settings, read.architecture
     first_position = _first_position(path / CONFIG, settings) if architecture.positions_follow_padding else 0
     shape = _shape(settings, head, architecture, first_position)
-    tensors = _by_slot(stored, shape, architecture, first_position, path)
     names = settings["id2label"]
     return BaseModel(
         name=path.name,
@@ -113,8 +151,8 @@ def load_base_model(path: Path) -> BaseModel:
         activation=settings[architecture.activation],
         norm_eps=settings[architecture.norm_eps] if architecture.norm_eps else USUAL_NORM_EPS,
         labels=SPAN_LABELS if head is Head.SPAN else tuple(str(names[index]) for index in range(shape.labels)),
-        tensors=tensors,
-        weights_digest=weights_digest,
+        tensors=_by_slot(read.stored, shape, architecture, first_position, path),
+        weights_digest=read.weights_digest,
         tokenizer_digest=tokenizer_digest(path),
         head_activation=architecture.head_activation,
     )
@@ -166,24 +204,19 @@ def _completed(path: Path, architecture: Architecture) -> dict[str, Any]:
     return settings
 
 
-def _head(
-    path: Path,
-    given: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    stored: Mapping[str, Tensor],
-    architecture: Architecture,
-) -> Head:
+def _head(read: _Read) -> Head:
     """Return the head that ``architectures`` of the config names; where it names none, the one whose tensors are there.
 
     Older checkpoints of token heads hold a pooler too, so that the config is asked first.
     """
-    named = given.get("architectures") or []
+    path, settings = read.path, read.settings
+    named = read.given.get("architectures") or []
     kinds = [kind for ending, kind in CLASSES.items() if named and str(named[0]).endswith(ending)]
     if not named:
         kinds = [
             kind
             for kind in (Head.SPAN, Head.LABEL, Head.TAGS)
-            if all(f"{module}.weight" in stored for module in architecture.head_modules(kind).values())
+            if all(f"{module}.weight" in read.stored for module in read.architecture.head_modules(kind).values())
         ]
     if not kinds:
         what = f"is a {named[0]}, which has" if named else "has"
@@ -193,7 +226,7 @@ def _head(
         )
     head = Head.SCORE if kinds[0] is Head.LABEL and len(settings["id2label"]) == 1 else kinds[0]
     if head in PROBLEMS:
-        _require(path / CONFIG, given, "problem_type", PROBLEMS[head])
+        _require(path / CONFIG, read.given, "problem_type", PROBLEMS[head])
     if head is Head.TAGS and len(settings["id2label"]) < 2:
         raise ModelError(f"{path} has one label for all tokens, and nothing to tell apart; give a model with more")
     return head
@@ -234,7 +267,7 @@ def _by_slot(
 
     Of positions, those before a sequence's first are left out: no token has them.
     """
-    sizes = _tensor_sizes(shape, first_position)
+    sizes = tensor_sizes(shape, first_position)
     modules = dict(architecture.modules(shape.head, shape.num_layers))
     sources = {name: ".".join((modules[slot], part)) for name in sizes for slot, _, part in [name.rpartition(".")]}
     missing = sorted(source for source in sources.values() if source not in stored)
@@ -265,29 +298,3 @@ def _by_slot(
             )
     positions = "embeddings.position.weight"
     return tensors | {positions: tensors[positions][first_position:].contiguous()}
-
-
-def _tensor_sizes(shape: Shape, first_position: int) -> dict[str, tuple[int, ...]]:
-    """Return the size of every tensor of a model by slot name, of positions all that are stored."""
-    D, F, E = shape.hidden, shape.ffn, shape.embedding_width
-    sizes: dict[str, tuple[int, ...]] = {
-        "embeddings.word.weight": (shape.vocabulary, E),
-        "embeddings.position.weight": (first_position + shape.positions, E),
-    }
-    if shape.token_types:
-        sizes["embeddings.token_type.weight"] = (shape.token_types, E)
-    for part in ("weight", "bias"):
-        sizes[f"embeddings.norm.{part}"] = (E,)
-    matrices = {"classifier": (shape.labels, D)}
-    if shape.embedding is not None:
-        matrices["embeddings.project"] = (D, E)
-    if shape.head.pooled:
-        matrices["pooler"] = (D, D)
-    for layer in range(shape.num_layers):
-        for slot in PRUNABLE_SLOTS:
-            matrices[f"layers.{layer}.{slot}"] = {"ffn_in": (F, D), "ffn_out": (D, F)}.get(slot, (D, D))
-        for norm in ("attention_norm", "ffn_norm"):
-            sizes |= {f"layers.{layer}.{norm}.{part}": (D,) for part in ("weight", "bias")}
-    for slot, (outputs, inputs) in matrices.items():
-        sizes |= {f"{slot}.weight": (outputs, inputs), f"{slot}.bias": (outputs,)}
-    return sizes

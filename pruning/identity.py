@@ -4,13 +4,15 @@ from pruning.compensation import COMPENSATION_VERSION
 from pruning.curves import CURVES_VERSION
 from pruning.errors import RecoveryError
 from pruning.files import digest_of
+from pruning.imported import IMPORTED_VERSION
+from pruning.masks.even import EVEN_VERSION
 from pruning.masks.structures import FILL_VERSION, is_coarse
 from pruning.quantization import QUANTIZATION_VERSION
 from pruning.reconstruction import RECONSTRUCTION_VERSION
 from pruning.recovered import RecoveredCut
-from pruning.scores import scorer_named
+from pruning.scores import choice_named, scorer_named
 from pruning.sequential import SEQUENTIAL_VERSION
-from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope, Structures
+from pruning.spec import IMPORTED, Pattern, Precision, PruneSpec, Recover, Scope, Structures
 from pruning.unit_curves import UNIT_CURVES_VERSION
 from pruning.unit_pass import UNIT_PASS_VERSION
 from pruning.workbench import Workbench
@@ -36,7 +38,7 @@ def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
         RecoveryError: it was not trained; the command that does so is named.
         StoreError: what is there is damaged.
     """
-    scorer_named(spec.scorer)
+    choice_named(spec.scorer)
     found = bench.recovered.chosen(cut_id(bench, spec))
     if found is None:
         way = f"--scorer {spec.scorer} --pattern {spec.pattern}" + (f" --scope {spec.scope}" if spec.scope else "")
@@ -80,6 +82,8 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
 
 def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
     """Return all that the weights of a cut depend on beside base model, sparsity and precision."""
+    if spec.scorer == IMPORTED:
+        return {"pattern": spec.pattern, "imported_version": IMPORTED_VERSION, "recover": spec.recover}
     scorer = scorer_named(spec.scorer)
     versions = RECOVERY_VERSIONS if spec.pattern is Pattern.STRUCTURED else WEIGHT_RECOVERY_VERSIONS
     identity: dict[str, object] = {
@@ -92,7 +96,9 @@ def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
         "reconstruction_version": versions.get(spec.recover),
     }
     coarse = is_coarse(bench.base.shape) or spec.structures is Structures.SUBLAYERS
-    if spec.pattern is Pattern.STRUCTURED and coarse:
+    if spec.pattern is Pattern.STRUCTURED and spec.scope is not None:
+        identity |= {"scope": spec.scope, "even_version": EVEN_VERSION}
+    elif spec.pattern is Pattern.STRUCTURED and coarse:
         identity["fill_version"] = FILL_VERSION
     if spec.structures is not Structures.HEADS:
         identity["structures"] = spec.structures

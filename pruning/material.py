@@ -30,14 +30,24 @@ class Material:
             DataError: the rows cannot be used, or are for another head than the model's.
         """
         base = load_base_model(model)
-        tokenizer = TextTokenizer.load(model)
-        if tokenizer.largest_id() >= base.shape.vocabulary:
-            raise ModelError(
-                f"the tokenizer of {model} gives ids up to {tokenizer.largest_id()}, the model has vocab_size "
-                f"{base.shape.vocabulary} and so knows ids up to {base.shape.vocabulary - 1}; "
-                "put the tokenizer.json there that the model was trained with"
-            )
+        tokenizer = tokenizer_of(base)
         task = TASKS[base.shape.head]
         longest = min(task.max_tokens, base.max_length)
         rows, judged = (task.load(path, base.labels, tokenizer, longest) for path in (train, evaluation))
         return cls(base, rows, judged)
+
+
+def tokenizer_of(base: BaseModel) -> TextTokenizer:
+    """Return the tokenizer of a model.
+
+    Raises:
+        ModelError: there is none, or it is of a larger vocabulary.
+    """
+    tokenizer = TextTokenizer.load(base.path)
+    if tokenizer.largest_id() >= base.shape.vocabulary:
+        raise ModelError(
+            f"the tokenizer of {base.path} gives ids up to {tokenizer.largest_id()}, the model has vocab_size "
+            f"{base.shape.vocabulary} and so knows ids up to {base.shape.vocabulary - 1}; "
+            "put the tokenizer.json there that the model was trained with"
+        )
+    return tokenizer

@@ -18,15 +18,16 @@ from pruning.cutting import carried_out, less_zeros
 from pruning.encoder import BaseModel
 from pruning.evaluation import evaluate
 from pruning.identity import identify, recovered_cut
+from pruning.imported import imported_layers
 from pruning.prediction import Breath, judged_logits, no_breath, predict_logits
 from pruning.probes import probes
-from pruning.quantization import MATRICES, quantize
+from pruning.quantization import MATRICES, quantize, without_ranges
 from pruning.rounds import mask_in_rounds
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import DTYPES, build_slim, dense_mask, head_dims, held_bytes, in_dtype, layer_widths
 from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import IMPORTED, Precision, PruneSpec, Recover
 from pruning.timing import Speed, items_per_second, median_latency
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
@@ -126,14 +127,15 @@ def in_precision(
     rows: Sequence[TokenSequence],
     breath: Breath = no_breath,
 ) -> dict[str, Tensor]:
-    """Return float32 ``layers`` cut from ``base`` in ``precision``; int8 takes its ranges from ``rows``.
+    """Return float32 ``layers`` cut from ``base`` in ``precision``; int8 reads its ranges off ``rows``, if it has none.
 
     Raises:
         PrecisionError: this machine, or this model, has no such precision.
     """
     if precision is Precision.INT8:
         return quantize(base, layers, rows, breath)
-    return in_dtype(layers, DTYPES[precision])
+    plain, _ = without_ranges(layers)
+    return in_dtype(plain, DTYPES[precision])
 
 
 def _cut_in_float32(
@@ -143,14 +145,21 @@ def _cut_in_float32(
         return carried_out(bench, dense_mask(bench.base.shape), replace(spec, recover=Recover.NONE))
     if spec.recover is Recover.DISTILL:
         return _as_trained(bench, spec)
+    if spec.scorer == IMPORTED:
+        return _as_counted(bench, spec, imported_layers(bench.base, spec))
     return carried_out(bench, mask_in_rounds(bench, spec, progress, breath), spec, breath)
 
 
 def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], Cost, float]:
     """Return the layers that training left of a cut. Weights that were zeroed one by one are zeros still."""
-    shape, layers = bench.base.shape, bench.recovered.load(recovered_cut(bench, spec))
+    return _as_counted(bench, spec, bench.recovered.load(recovered_cut(bench, spec)))
+
+
+def _as_counted(bench: Workbench, spec: PruneSpec, layers: dict[str, Tensor]) -> tuple[dict[str, Tensor], Cost, float]:
+    """Return layers with their cost and the sparsity that they have."""
+    shape = bench.base.shape
     cost = structured_cost(shape, *layer_widths(layers, shape), head_dims(layers, shape))
-    if spec.pattern is not Pattern.STRUCTURED:
+    if spec.zeros_stay:
         cost = less_zeros(cost, {name: layers[name] != 0 for name in layers if name.endswith(MATRIX_WEIGHTS)})
     return layers, cost, 1.0 - cost.prunable_parameters / shape.prunable_weights
 

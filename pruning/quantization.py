@@ -30,6 +30,8 @@ SMALLEST = 1e-8
 """Smallest step: a matrix or a row of zeros has one too."""
 MATRICES = ("qkv", "attention_output", "ffn_in", "ffn_out")
 """What is quantized of a layer."""
+ENDS = ("input_low", "input_high")
+"""Parts of a matrix, beside weight and bias, under which layers that were trained for integers keep its range."""
 
 
 @dataclass(slots=True)
@@ -52,23 +54,23 @@ def quantize(
 
     Args:
         base: the model that they were cut from.
-        layers: from ``slim_layers``.
-        sequences: calibration rows; the first ``RANGE_ROWS`` are run through the cut.
+        layers: from ``slim_layers``; with the ranges that they were trained with, or without.
+        sequences: calibration rows; where there are no ranges, the first ``RANGE_ROWS`` are run through the cut.
         breath: called after every batch of them.
 
     Raises:
         PrecisionError: this machine does not multiply integers, or an input of a matrix is not finite.
     """
     require_integers()
-    quantized = dict(layers)
-    for name, seen in _input_ranges(base, layers, sequences[:RANGE_ROWS], breath).items():
+    plain, ranges = without_ranges(layers)
+    quantized = dict(plain)
+    for name, seen in (ranges or input_ranges(base, plain, sequences, breath)).items():
         if not (torch.isfinite(seen.low_K).all() and torch.isfinite(seen.high_K).all()):
             raise PrecisionError(
                 f"inputs of {name} are not finite on the calibration rows, and have no range as integers; "
                 "use 'float32', or check the checkpoint"
             )
-        smooth = not name.endswith("ffn_out")
-        parts = quantized_matrix(layers[f"{name}.weight"], seen, smooth=smooth)
+        parts = quantized_matrix(plain[f"{name}.weight"], seen, smooth=smoothed(name))
         quantized |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
     return quantized
 
@@ -103,10 +105,33 @@ def _ends(low_K: Tensor, high_K: Tensor) -> tuple[Tensor, Tensor]:
     return (low_K.amin(), high_K.amax()) if len(low_K) else (torch.tensor(0.0), torch.tensor(0.0))
 
 
-def _input_ranges(
-    base: BaseModel, layers: Mapping[str, Tensor], sequences: Sequence[TokenSequence], breath: Breath
+def smoothed(matrix: str) -> bool:
+    """Tell whether differences between a matrix's inputs may move to its weights, by its name."""
+    return not matrix.endswith("ffn_out")
+
+
+def with_ranges(layers: Mapping[str, Tensor], ranges: Mapping[str, Range]) -> dict[str, Tensor]:
+    """Return ``layers`` that keep the ranges of their matrices' inputs."""
+    ends = {
+        f"{name}.{end}": values
+        for name, seen in ranges.items()
+        for end, values in zip(ENDS, (seen.low_K, seen.high_K), strict=True)
+    }
+    return {**layers, **ends}
+
+
+def without_ranges(layers: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Range]]:
+    """Return (layers alone, the ranges that they keep: by name of the matrix, or none)."""
+    low, high = ENDS
+    names = [name.removesuffix(f".{low}") for name in layers if name.endswith(f".{low}")]
+    ranges = {name: Range(layers[f"{name}.{low}"], layers[f"{name}.{high}"]) for name in names}
+    return {name: tensor for name, tensor in layers.items() if not name.endswith(ENDS)}, ranges
+
+
+def input_ranges(
+    base: BaseModel, layers: Mapping[str, Tensor], sequences: Sequence[TokenSequence], breath: Breath = no_breath
 ) -> dict[str, Range]:
-    """Return the ranges of every matrix's inputs over ``sequences``; of one that is never reached, all zero."""
+    """Return the ranges of every matrix's inputs over the first ``RANGE_ROWS``; of one that is never reached, zero."""
     model = build_slim(base, layers)
     ranges: dict[str, Range] = {}
     for index in range(len(model.layers)):
@@ -117,5 +142,5 @@ def _input_ranges(
             columns = matrix.weight.shape[1]
             seen = ranges[name] = Range(torch.zeros(columns), torch.zeros(columns))
             matrix.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.include(inputs[0]))
-    predict_logits(model, sequences, breath=breath)
+    predict_logits(model, sequences[:RANGE_ROWS], breath=breath)
     return ranges

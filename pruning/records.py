@@ -1,7 +1,9 @@
 """The records of a file of rows, format by format, each with where it stands."""
 
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,19 +13,19 @@ import pyarrow.parquet
 
 from pruning.errors import DataError
 
-FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
+FORMATS = (".jsonl", ".jsonl.gz", ".csv", ".tsv", ".parquet")
 
 Record = tuple[str, Mapping[str, Any]]
 """(file and line, for messages; fields)."""
 
 
 def read_records(path: Path) -> list[Record]:
-    """Return the records of a JSON Lines, CSV, TSV or Parquet file; its suffix says the format.
+    """Return the records of a JSON Lines (also gzipped), CSV, TSV or Parquet file; its suffix says the format.
 
     Raises:
         DataError: no such file, an unknown format, no rows, or a line that is no record (it is named).
     """
-    if path.suffix not in FORMATS:
+    if not path.name.endswith(FORMATS):
         raise DataError(f"{path}: unknown format {path.suffix!r}; give one of {', '.join(FORMATS)}")
     try:
         records = [(f"{path}, line {line}", fields) for line, fields in _records(path)]
@@ -31,7 +33,7 @@ def read_records(path: Path) -> list[Record]:
         raise DataError(f"no file of labelled rows at {path}; give the path of one") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}; save it as UTF-8") from None
-    except (OSError, csv.Error, pyarrow.ArrowInvalid) as error:
+    except (OSError, EOFError, zlib.error, csv.Error, pyarrow.ArrowInvalid) as error:
         raise DataError(
             f"{path} cannot be read as {path.suffix}: {error}; save it again in the format of its name"
         ) from None
@@ -54,8 +56,9 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if path.suffix == ".parquet":
         yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
         return
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        if path.suffix == ".jsonl":
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, mode="rt", encoding="utf-8-sig", newline="") as stream:
+        if path.name.endswith((".jsonl", ".jsonl.gz")):
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     yield number, _json_object(line, f"{path}, line {number}")

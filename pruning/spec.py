@@ -12,6 +12,9 @@ E = TypeVar("E", bound=StrEnum)
 TWO_FOUR_SPARSITY = 0.5
 """The share of weights that the 2:4 pattern removes: it has no other."""
 
+IMPORTED = "imported"
+"""Named in place of a scorer: nothing is scored, for the checkpoint came with the zeros of its cut."""
+
 STRUCTURES_ALONE = frozenset({"obs"})
 """Scorers that rank whole heads and neurons, and have no score for a single weight."""
 
@@ -43,14 +46,20 @@ class Structures(StrEnum):
 
 
 class Scope(StrEnum):
-    """Among which single weights scores are compared."""
+    """Among what scores are compared: single weights, or, layerwise alone, heads and neurons."""
 
     GLOBAL = "global"
     """All prunable weights: a tensor keeps more or less than its share."""
     LAYERWISE = "layerwise"
-    """Those of one tensor, each of which keeps the same share."""
+    """Weights of one tensor, each of which keeps the same share; heads and neurons of one layer, each of which keeps
+    the same numbers."""
     ROW = "row"
     """Those of one output of one tensor, each of which keeps the same share of its inputs."""
+
+
+SCOPES = {Pattern.STRUCTURED: (Scope.LAYERWISE,), Pattern.UNSTRUCTURED: tuple(Scope), Pattern.TWO_FOUR: ()}
+"""The scopes that go with each pattern. Without one, unstructured cuts have their scorer's, and structured ones take
+more from a layer where it costs less."""
 
 
 class Recover(StrEnum):
@@ -99,12 +108,12 @@ class PruneSpec:
     """Share of prunable encoder weights removed, in [0, 1)."""
     pattern: Pattern = Pattern.STRUCTURED
     scorer: str = "fisher"
-    """Name of an importance scorer: a row of ``pruning.scores.SCORERS``."""
+    """Name of an importance scorer, a row of ``pruning.scores.SCORERS``; or ``imported``."""
     recover: Recover | None = None
-    """``None`` means the pattern's usual one: reconstruct for structured, none for unstructured."""
+    """``None`` means the usual one: reconstruct for structured cuts, none for unstructured and imported ones."""
     precision: Precision = Precision.FLOAT32
     scope: Scope | None = None
-    """Among which single weights scores are compared; ``None`` means the scorer's usual one. Unstructured alone."""
+    """Among what scores are compared, one of ``SCOPES[pattern]``; ``None`` means the usual one."""
     structures: Structures = Structures.HEADS
     """What goes; others than heads and neurons for the structured pattern alone."""
     rounds: int = 1
@@ -121,8 +130,13 @@ class PruneSpec:
             raise SpecError(f"scorer must be a name, such as 'fisher'; got {self.scorer!r}")
         object.__setattr__(self, "sparsity", abs(float(number)))  # -0.0 would have a digest of its own
         object.__setattr__(self, "pattern", _member(Pattern, self.pattern, "pattern"))
-        usual = Recover.RECONSTRUCT if self.pattern is Pattern.STRUCTURED else Recover.NONE
+        usual = Recover.NONE if self.zeros_stay else Recover.RECONSTRUCT
         recover = usual if self.recover is None else _member(Recover, self.recover, "recover")
+        if self.scorer == IMPORTED and recover in (Recover.RECONSTRUCT, Recover.SEQUENTIAL):
+            raise SpecError(
+                f"recover={recover.value!r} makes up for a cut, and with scorer={IMPORTED!r} the checkpoint came with "
+                "its own; use recover='none' or 'distill'"
+            )
         object.__setattr__(self, "recover", recover)
         object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))
         if self.scope is not None:
@@ -134,15 +148,24 @@ class PruneSpec:
         self._check_pattern()
 
     def _check_pattern(self) -> None:
-        if self.scope is not None and self.pattern is not Pattern.UNSTRUCTURED:
+        if self.scope is not None and self.scope not in SCOPES[self.pattern]:
+            others = [f"scope={scope.value!r}" for scope in SCOPES[self.pattern]]
+            ways = ", or ".join(["leave it out", *others, f"pattern={Pattern.UNSTRUCTURED.value!r}"])
+            raise SpecError(f"scope={self.scope.value!r} does not go with pattern={self.pattern.value!r}: {ways}")
+        if self.scope is not None and self.scorer == IMPORTED:
             raise SpecError(
-                f"scope={self.scope.value!r} says which single weights compete; with pattern={self.pattern.value!r} "
-                "leave it out, or use pattern='unstructured'"
+                f"with scorer={IMPORTED!r} no weights compete; got scope={self.scope.value!r}: leave it out"
             )
         if self.structures is not Structures.HEADS and self.pattern is not Pattern.STRUCTURED:
             raise SpecError(
                 f"structures={self.structures.value!r} says what goes as a whole; with pattern={self.pattern.value!r} "
                 "leave it out, or use pattern='structured'"
+            )
+        if self.structures is not Structures.HEADS and (self.scope is not None or self.scorer == IMPORTED):
+            other = f"scorer={IMPORTED!r}" if self.scope is None else f"scope={self.scope.value!r}"
+            raise SpecError(
+                f"{other} goes with whole heads and neurons; got structures={self.structures.value!r}: leave one of "
+                f"the two out, or use structures={Structures.HEADS.value!r}"
             )
         if self.pattern is Pattern.TWO_FOUR and self.sparsity not in (0.0, TWO_FOUR_SPARSITY):
             raise SpecError(
@@ -165,9 +188,14 @@ class PruneSpec:
                 "'fisher' or another scorer"
             )
 
+    @property
+    def zeros_stay(self) -> bool:
+        """Whether zeros among the weights that are left belong to the cut, and training leaves them zeros."""
+        return self.pattern is not Pattern.STRUCTURED or self.scorer == IMPORTED
+
     def before_training(self) -> Self:
         """Return the cut that distillation begins with: the best that its pattern has without training, in float32."""
-        best = Recover.SEQUENTIAL if self.pattern is Pattern.STRUCTURED else Recover.NONE
+        best = Recover.NONE if self.zeros_stay else Recover.SEQUENTIAL
         return replace(self, recover=best, precision=Precision.FLOAT32)
 
     def as_dict(self) -> dict[str, Any]:

@@ -116,6 +116,14 @@ class TextTokenizer:
         first = indices[0] if indices else len(whole)
         return Aligned(Encoded(whole.ids, whole.type_ids, truncated), first, right.offsets)
 
+    def pieces(self, text: str, *, max_length: int) -> list[Encoded]:
+        """Return all of ``text`` in sequences of at most ``max_length`` tokens, special ones around each."""
+        room = max_length - self._tokenizer.num_special_tokens_to_add(False)
+        whole = self._tokenizer.encode(text, add_special_tokens=False)
+        whole.truncate(room)
+        encodings = [self._tokenizer.post_process(part) for part in (whole, *whole.overflowing)]
+        return [Encoded(encoding.ids, encoding.type_ids) for encoding in encodings]
+
     def _encode(self, texts: Sequence[Text]) -> list[Encoding]:
         if len(texts) == 1:
             text = texts[0]

@@ -58,8 +58,12 @@ def fine_tune(
     length_of: Callable[[R], int],
     loss_of: Callable[[list[R]], Tensor],
     seed: int,
+    after_step: Callable[[int, int], None] = lambda step, steps: None,
 ) -> None:
-    """Fine-tune in place with AdamW, linear warm-up and decay; leave the running mean of the weights."""
+    """Fine-tune in place with AdamW, linear warm-up and decay; leave the running mean of the weights.
+
+    ``after_step`` gets the number of steps taken and of all steps, and may change the weights.
+    """
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(_groups(model, recipe), betas=(0.9, 0.98), eps=1e-6)
     steps = math.ceil(len(rows) / recipe.batch_size) * recipe.epochs
@@ -80,6 +84,7 @@ def fine_tune(
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
+            after_step(step, steps)
             if step >= steps * 2 // 3:
                 mean.update_parameters(model)
             if step % 100 == 0:

@@ -9,7 +9,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 REFUSED, BAD_INPUT, NO_SERVICE = 1, 2, 3
 """Exit codes of what went wrong; 0 is done."""
 
-_UNFINISHED = ("building", "preparing")
+_UNFINISHED = ("building", "preparing", "trying")
 _AGAIN_S = 0.5
 """Pause before a change is asked for again whose connection was cut."""
 
@@ -44,6 +44,14 @@ class AdminClient:
     def status(self) -> dict[str, Any]:
         """Return the state of the dial."""
         return self._call("GET", "/admin/sparsity", "generation")
+
+    def policy(self, members: dict[str, Any]) -> dict[str, Any]:
+        """Set some members of the policy, if any are given; return all of it.
+
+        Raises:
+            AdminError: a member that cannot be valid, or a service that cannot be asked.
+        """
+        return self._call("PUT" if members else "GET", "/admin/policy", "mode", body=members or None)
 
     def dial(self, change: dict[str, Any], wait_s: float) -> dict[str, Any]:
         """Ask for a change; return its operation, committed unless ``wait_s`` is 0.

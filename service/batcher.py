@@ -11,8 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 from service.deadlines import Deadline
 from service.drain_rate import DrainRate
@@ -20,53 +19,12 @@ from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
 from service.gathering import Gathering
 from service.lanes import Lanes
 from service.level_paces import LevelPaces
+from service.load_meter import LoadMeter
+from service.queued import Answered, Item, S, T
 from service.schedule import Lane, Schedule
 from service.token_queue import TokenQueue
 
 logger = logging.getLogger(__name__)
-
-
-class Tokens(Protocol):
-    """What can be queued: anything with token ids."""
-
-    @property
-    def ids(self) -> Sequence[int]:
-        """Token ids of one sequence."""
-
-
-S = TypeVar("S")
-T = TypeVar("T", bound=Tokens)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered(Generic[S]):
-    """What one request gets back."""
-
-    rows: Any
-    """The slice of the batch's result that belongs to this request, in the order of its sequences."""
-    snapshot: S
-    """What the whole batch ran on."""
-    queue_s: float
-    """Seconds from the request's arrival to the start of its batch."""
-    inference_s: float
-    """Seconds that its batch ran."""
-
-
-@dataclass(slots=True, eq=False)
-class _Item(Generic[S, T]):
-    """One waiting request."""
-
-    sequences: Sequence[T]
-    tokens: int
-    choice: object
-    deadline: Deadline | None
-    future: asyncio.Future[Answered[S]]
-    arrived: float = field(default_factory=time.perf_counter)
-
-    @property
-    def given_up(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.future.done() or (self.deadline is not None and self.deadline.passed)
 
 
 class TokenBatcher(Generic[S, T]):
@@ -87,6 +45,7 @@ class TokenBatcher(Generic[S, T]):
         max_queue_tokens: int,
         max_queue_s: float,
         lanes: Lanes,
+        meter: LoadMeter,
         observe: Callable[[S, Lane, Sequence[T]], None] = lambda snapshot, lane, sequences: None,
     ) -> None:
         """Prepare; nothing runs before ``start``.
@@ -102,6 +61,7 @@ class TokenBatcher(Generic[S, T]):
             max_queue_s: its bound in seconds, at the rate at which it was seen to drain. One batch may always wait, for
                 the rate seen under little load is less than what full batches reach.
             lanes: where batches run.
+            meter: told what comes, what is refused and what runs.
             observe: told what each batch ran on, where, and its sequences.
         """
         self._snapshot = snapshot
@@ -111,9 +71,10 @@ class TokenBatcher(Generic[S, T]):
         self._max_queue_tokens = max_queue_tokens
         self._max_queue_s = max_queue_s
         self._lanes = lanes
+        self._meter = meter
         self._observe = observe
         self._schedule = Schedule(lanes.narrow_lanes)
-        self._queue: TokenQueue[_Item[S, T]] = TokenQueue()
+        self._queue: TokenQueue[Item[S, T]] = TokenQueue()
         self._rate = DrainRate()
         self._paces = LevelPaces(max_batch_s)
         self._gathering = Gathering()
@@ -127,6 +88,11 @@ class TokenBatcher(Generic[S, T]):
     def queue_tokens(self) -> int:
         """Tokens that wait."""
         return self._queue.tokens
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds that they need at the rate at which the queue was seen to drain."""
+        return self._rate.seconds(self._queue.tokens)
 
     @property
     def queue_limit_tokens(self) -> int:
@@ -181,7 +147,7 @@ class TokenBatcher(Generic[S, T]):
                 limit_tokens=self._max_queue_tokens,
             )
         self.check_room(tokens)
-        item = _Item[S, T](sequences, tokens, choice, deadline, asyncio.get_running_loop().create_future())
+        item = Item[S, T](sequences, tokens, choice, deadline, asyncio.get_running_loop().create_future())
         with self._queued(item):
             return await item.future
 
@@ -197,15 +163,17 @@ class TokenBatcher(Generic[S, T]):
         # The wait is that of what stands before it, however large it is itself.
         limit = self.queue_limit_tokens
         if self._queue.tokens >= limit or self._queue.tokens + tokens > self._max_queue_tokens:
+            self._meter.refused()
             raise Overloaded(
                 f"The queue is full: {self._queue.tokens} of {limit} tokens wait. Try again later.",
                 retry_after_s=self._rate.seconds_for(self._queue.tokens),
             )
 
     @contextmanager
-    def _queued(self, item: _Item[S, T]) -> Iterator[None]:
+    def _queued(self, item: Item[S, T]) -> Iterator[None]:
         """Hold ``item`` in the queue until it is taken for a batch or given up."""
         self._gathering.arrived()
+        self._meter.accepted(item.tokens)
         self._queue.add(item)
         self._idle.clear()
         self._work.set()
@@ -226,6 +194,7 @@ class TokenBatcher(Generic[S, T]):
                     if batch := self._form_batch(lane):
                         tokens = sum(item.tokens for item in batch)
                         self._schedule.begin(lane, tokens)
+                        self._meter.began(self._schedule.share(lane))
                         batches.create_task(self._occupy(lane, batch, tokens))
 
     def _waits_for_more(self) -> bool:
@@ -237,18 +206,19 @@ class TokenBatcher(Generic[S, T]):
             asyncio.get_running_loop().call_later(left_s, self._work.set)
         return left_s > 0
 
-    def _form_batch(self, lane: Lane) -> list[_Item[S, T]]:
+    def _form_batch(self, lane: Lane) -> list[Item[S, T]]:
         """Take from the queue what ``lane`` should run next."""
         level = self._level(self._queue.next_choice)
         most = min(self._max_batch_tokens, self._paces.tokens(level, lane))
         return self._queue.take(self._schedule.budget(lane, self._queue.tokens, most))
 
-    async def _occupy(self, lane: Lane, batch: list[_Item[S, T]], tokens: int) -> None:
+    async def _occupy(self, lane: Lane, batch: list[Item[S, T]], tokens: int) -> None:
         """Answer ``batch`` on ``lane``, which is free again afterwards."""
         try:
             await self._answer(batch, lane)
         finally:
             self._schedule.end(lane, tokens)
+            self._meter.ended(self._schedule.share(lane))
             self._work.set()
             self._show_idle()
 
@@ -256,7 +226,7 @@ class TokenBatcher(Generic[S, T]):
         if not self._queue and not self._schedule.running:
             self._idle.set()
 
-    async def _answer(self, batch: list[_Item[S, T]], lane: Lane) -> None:
+    async def _answer(self, batch: list[Item[S, T]], lane: Lane) -> None:
         """Run ``batch``; after an error run its requests one by one, so that only the guilty one fails."""
         try:
             await self._run_together(batch, lane)
@@ -272,7 +242,7 @@ class TokenBatcher(Generic[S, T]):
                 failure.__cause__ = error
                 batch[0].future.set_exception(failure)
 
-    async def _run_together(self, batch: list[_Item[S, T]], lane: Lane) -> None:
+    async def _run_together(self, batch: list[Item[S, T]], lane: Lane) -> None:
         choice = batch[0].choice
         snapshot, level = self._snapshot(choice), self._level(choice)
         sequences = [sequence for item in batch for sequence in item.sequences]
@@ -284,6 +254,7 @@ class TokenBatcher(Generic[S, T]):
             raise RuntimeError(f"the engine gave {len(rows)} rows for {len(sequences)} sequences")
         tokens = sum(item.tokens for item in batch)
         self._rate.record(tokens, started, ended)
+        self._meter.ran(tokens)
         self._paces.record(level, lane, tokens, ended - started)
         self._observe(snapshot, lane, sequences)
         self._gathering.answered(len(batch), ended - started, ended)

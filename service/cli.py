@@ -15,7 +15,8 @@ import typer
 from pruning.spec import PruneSpec, Recover, precisions_of
 from service.bench.command import bench
 from service.compare_command import compare
-from service.dial_commands import dial, rollback, status
+from service.dial_commands import dial, policy, rollback, status
+from service.import_command import import_
 from service.options import (
     AsJson,
     Eval,
@@ -38,6 +39,7 @@ from service.options import (
     refusals,
     settings_of,
 )
+from service.pretrain_command import pretrain
 from service.recover_command import recover
 from service.settings import Device, EngineName, Ingress
 from service.terminal import print_frontier, print_json, say
@@ -228,12 +230,15 @@ def serve(
         raise typer.Exit(launch(settings, as_json=as_json))
 
 
+app.command()(pretrain)
+app.command("import")(import_)
 app.command()(recover)
 app.command()(bench)
 app.command()(compare)
 app.command(cls=NumberCommand)(dial)
 app.command()(rollback)
 app.command()(status)
+app.command()(policy)
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool, store: Path, others: Mapping[str, Any] | None = None) -> None:

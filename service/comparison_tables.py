@@ -16,8 +16,11 @@ def circumstances(report: Report) -> str:
     dense = report["dense"]
     low, high = dense["interval"]
     seeds = f"{report['seeds']} seed" + ("" if report["seeds"] == 1 else "s")
+    pattern = pattern_words(report) if report["scope"] is None else f"{pattern_words(report)}, {report['scope']}"
+    training = report["training"]
+    trained = "" if training is None else f" distill: {training['steps']} steps of {training['batch_rows']} rows;"
     return (
-        f"{pattern_words(report)}; dense {report['metric']} {dense['value']:.1%} ({100 * low:.1f}-{100 * high:.1f}); "
+        f"{pattern};{trained} dense {report['metric']} {dense['value']:.1%} ({100 * low:.1f}-{100 * high:.1f}); "
         f"{seeds} of {report['calibration_rows']} training rows each; mean ± standard deviation over the seeds, "
         f"95 % interval of the {report['evaluation_rows']} evaluation rows"
     )
@@ -71,11 +74,15 @@ def overlap_tables(report: Report) -> Iterator[tuple[str, Table]]:
         for number, (scorer, shared, alone) in enumerate(shares, start=1):
             own = "" if alone is None else f"{alone:.2f}"
             table.add_row(f"{number} {scorer}", *(f"{value:.2f}" for value in shared), own)
-        words = (
-            f"sparsity {overlap['sparsity']:g}: weights that two scorers both keep, of those that either keeps; "
-            f"{overlap['by_chance']:.2f} by chance; last, those of one scorer with different seeds"
-        )
-        yield words, table
+        yield overlap_words(overlap), table
+
+
+def overlap_words(overlap: Mapping[str, Any]) -> str:
+    """Return what the overlaps of a level are."""
+    return (
+        f"sparsity {overlap['sparsity']:g}: weights that two scorers both keep, of those that either keeps; "
+        f"{overlap['by_chance']:.2f} by chance; last, those of one scorer with different seeds"
+    )
 
 
 def _table() -> Table:

@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from pruning.frontier import frontier_rows
-from pruning.scores import SCORERS
+from pruning.scores import CHOICES
 from pruning.variants import VariantStore
 from service.admin import build_admin_api
 from service.answer_headers import IdLeftToServer
@@ -64,7 +64,7 @@ class Control:
             self._in_charge,
             token,
             frontier=lambda: frontier_rows(store, dense.base_digest),
-            scorers=SCORERS,
+            scorers=CHOICES,
             usual={
                 "scorer": settings.scorer,
                 "pattern": settings.pattern,

@@ -6,6 +6,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from service.governor_metrics import GovernorMetrics
 from service.operations import Operation, Phase
 from service.tally import Tally
 
@@ -64,6 +65,7 @@ class ControlMetrics:
             name: Gauge(f"sparsedial_{name}", text, ["sparsity"], registry=self.registry)
             for name, text in _ONLINE_GAUGES.items()
         }
+        self.governor = GovernorMetrics(self.registry)
         for outcome in _OUTCOMES:
             self._swaps.labels(outcome.value)
         for phase in ("build", "prepare", "try", "commit", "total"):

@@ -10,6 +10,7 @@ from service.event_log import EventLog
 from service.evidence import Evidence
 from service.fleet import Fleet
 from service.operations import Choice
+from service.pilot import Pilot
 from service.policy import Policy
 from service.policy_desk import PolicyDesk
 
@@ -24,6 +25,7 @@ class ControlView:
     desk: PolicyDesk
     evidence: Evidence
     log: EventLog
+    pilot: Pilot
 
     def served(self) -> tuple[int, Choice]:
         """Return (generation, variant) as committed, from memory; NotReady while the controller is starting."""
@@ -42,7 +44,7 @@ class ControlView:
         state = self.rollout.state
         manifest = self.store.manifest(state.committed.variant_id)
         seen = self.evidence.total(manifest.variant_id)
-        return status_document(state, manifest, self.desk.policy, self.fleet, seen)
+        return status_document(state, manifest, self.desk.policy, self.fleet, seen, self.pilot.document())
 
     def variants(self) -> list[Manifest]:
         """Return the manifest of every variant in the store."""

@@ -14,26 +14,18 @@ from service.control_view import ControlView
 from service.durable import DurableRollout, EventFor
 from service.errors import NotFound, NotReady
 from service.event_log import EventLog
-from service.events import (
-    Action,
-    Announce,
-    Broken,
-    Built,
-    ChangeRequested,
-    Reply,
-    RollbackRequested,
-    StartBuild,
-)
+from service.events import Action, Announce, Broken, Built, Reply, StartBuild
 from service.fleet import Fleet
 from service.limits import Clock, ControlLimits
-from service.operations import Operation, new_operation_id
-from service.policy import Policy
+from service.operations import Asker, Choice, Operation
+from service.pilot import Pilot
+from service.policy import Mode, Policy
 from service.policy_desk import PolicyDesk
 from service.protocol import Builder, Desired, ReplicaReport
-from service.restart import restarted
 from service.standing import Standing
 from service.state import StateFile, StateUnwritable
 from service.tasks import Tasks
+from service.timed_events import TimedEvents
 from service.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -88,7 +80,17 @@ class VariantController:
             metrics=metrics,
             prepare_timeout_s=limits.prepare_timeout_s,
         )
-        self.view = ControlView(self._rollout, self._fleet, store, desk, self._watch.evidence, self._log)
+        self._events = TimedEvents(limits, desk, self._clock)
+        self._pilot = Pilot(
+            desk=desk,
+            fleet=self._fleet,
+            store=store,
+            ladder=ladder,
+            ask=self._request_level,
+            metrics=metrics.governor,
+            monotonic=self._clock.monotonic,
+        )
+        self.view = ControlView(self._rollout, self._fleet, store, desk, self._watch.evidence, self._log, self._pilot)
         self._told: Desired | None = None
         self._tasks = Tasks()
         self._builds = Builds(builder, self._tasks, self._clock.wall, limits.prepare_timeout_s)
@@ -102,11 +104,7 @@ class VariantController:
             BelowFloor: nothing was ever committed and the initial variant is below the floor.
             pruning.errors.StoreError: nothing was ever committed and the initial variant is not in the store.
         """
-        limits, floor = self._limits, self._desk.policy.accuracy_floor
-        await self._rollout.begin(
-            lambda: self._standing.first_state(self._initial_variant),
-            lambda state: restarted(state, limits, floor, self._clock.wall()),
-        )
+        await self._rollout.begin(lambda: self._standing.first_state(self._initial_variant), self._events.restarted)
         for words in await asyncio.to_thread(self._standing.misgivings, self._rollout.state.committed):
             logger.warning("%s", words)
         self._ticker = self._tasks.spawn(self._keep_time())
@@ -143,39 +141,35 @@ class VariantController:
         It is tried on ``canary_fraction`` of the requests first, by default on the policy's; 0 leaves that out.
 
         Raises:
-            Conflict: another operation runs.
+            Conflict: another operation runs, or the governor turns the dial.
             PreconditionFailed: another generation than the expected one is committed.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
-        now = self._clock.wall()
+        self._pilot.check_resting()
         return await self._request(
-            lambda state: ChangeRequested(
-                operation_id=new_operation_id(),
-                spec=spec,
+            lambda state: self._events.change(
+                spec,
                 committed_stands=self._standing.stands(state.committed),
-                now=now,
-                deadline=now + self._limits.build_timeout_s,
                 expected_generation=expected_generation,
-                canary=self._desk.policy.canary(canary_fraction),
+                canary_fraction=canary_fraction,
             )
         )
 
     async def request_rollback(self, expected_generation: int | None = None) -> Operation:
         """Return the change that ran, taken back; or, where none ran, the one that brings the previous variant back.
 
+        A governor that turned the dial rests from then on, or it would undo that: the mode is ``manual``.
+
         Raises:
             PreconditionFailed: another generation than the expected one is committed.
             Conflict: nothing runs, and there is no previous variant, or it is below the floor.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
-        event = RollbackRequested(
-            operation_id=new_operation_id(),
-            accuracy_floor=self._desk.policy.accuracy_floor,
-            now=self._clock.wall(),
-            deadline=self._clock.wall() + self._limits.prepare_timeout_s,
-            expected_generation=expected_generation,
-        )
-        return await self._request(lambda _: event)
+        event = self._events.rollback(expected_generation)
+        operation = await self._request(lambda _: event)
+        if self._desk.policy.mode is Mode.AUTO:
+            await self.change_policy({"mode": Mode.MANUAL})
+        return operation
 
     def operation(self, operation_id: str) -> Operation:
         """Return a running or remembered operation.
@@ -225,6 +219,7 @@ class VariantController:
         await self._hear_replicas()
         await self._rollout.apply_or_end(lambda state: self._fleet.time_passed(state, self._clock.wall()))
         await self._rollout.flush()
+        await self._pilot.tick(self._rollout.state, self._clock.wall())
 
     async def _keep_time(self) -> None:
         while True:
@@ -251,6 +246,9 @@ class VariantController:
             logger.error("request refused: %s", error)
             raise NotReady(f"Nothing was changed: {error}.", retry_after_s=5) from error
         return next(action.operation for action in actions if isinstance(action, Reply))
+
+    async def _request_level(self, choice: Choice, reason: str) -> Operation:
+        return await self._request(lambda _: self._events.level(choice, Asker.GOVERNOR, reason))
 
     def _act(self, actions: tuple[Action, ...]) -> None:
         for action in actions:

@@ -1,10 +1,12 @@
 """The commands that turn a running service's dial: thin over the admin API, and without torch or Ray."""
 
+import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
+from pruning.errors import PruningError
 from pruning.spec import PruneSpec
 from service.admin_client import DEFAULT_URL, AdminClient
 from service.options import (
@@ -23,6 +25,10 @@ from service.options import (
 )
 from service.running import find_service
 from service.terminal import print_json, spinner
+
+
+class PolicyWordsError(PruningError):
+    """Words that set no member of a policy."""
 
 
 def dial(
@@ -72,7 +78,8 @@ def rollback(url: Url = DEFAULT_URL, token: Token = None, wait: Wait = 60.0, as_
 def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False) -> None:
     """Show what a running service serves now.
 
-    Sparsity, generation, variant, accuracy, replicas, and the change that runs, if one does. Example:
+    Sparsity, generation, variant, accuracy, replicas, in mode auto what the governor is about, and the change that
+    runs, if one does. Example:
 
     \b
       sparsedial status --json
@@ -89,8 +96,49 @@ def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False)
             f"accuracy {state['accuracy']:.1%} ({low:.1%} to {high:.1%}), floor {state['accuracy_floor']:.1%}, "
             f"{len(state['replicas'])} replica{'' if len(state['replicas']) == 1 else 's'}"
         )
+        if state["governor"]:
+            typer.echo(f"the governor turns the dial ({state['governor']['why']}): {state['governor']['reason']}")
         if state["operation"]:
             typer.echo(f"changing: operation {state['operation']['id']} is {state['operation']['phase']}")
+
+
+def policy(
+    members: Annotated[
+        list[str] | None, typer.Argument(metavar="MEMBER=VALUE", help="What to set; without any, show the policy.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a running service may do by itself, or change it.
+
+    What is set outlives a restart. In mode auto the governor turns the dial to hold slo_p99_ms, between min_sparsity
+    and max_sparsity and above accuracy_floor. Example:
+
+    \b
+      sparsedial policy
+      sparsedial policy mode=auto slo_p99_ms=200 max_sparsity=0.7
+      sparsedial policy mode=manual
+    """
+    with refusals(as_json=as_json):
+        held = _client(url, token).policy(dict(_assignment(words) for words in members or []))
+        if as_json:
+            print_json(held)
+            return
+        for name, value in held.items():
+            typer.echo(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+
+
+def _assignment(words: str) -> tuple[str, Any]:
+    """Return the name and the value of ``MEMBER=VALUE``: a number, null, or a word."""
+    name, equals, text = words.partition("=")
+    if not (name and equals):
+        raise PolicyWordsError(f"'{words}' sets nothing; write MEMBER=VALUE, such as slo_p99_ms=200")
+    try:
+        value = json.loads(text, parse_constant=str)
+    except ValueError:
+        value = text
+    return name, value
 
 
 def _change(call: Callable[[AdminClient], dict[str, Any]], url: str, token: str | None, as_json: bool) -> None:

@@ -37,9 +37,14 @@ def operation_document(operation: Operation) -> dict[str, Any]:
 
 
 def status_document(
-    state: RolloutState, committed: Manifest, policy: Policy, replicas: Iterable[ReplicaReport], seen: Tally
+    state: RolloutState,
+    committed: Manifest,
+    policy: Policy,
+    replicas: Iterable[ReplicaReport],
+    seen: Tally,
+    governor: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what ``GET /admin/sparsity`` shows."""
+    """Return what ``GET /admin/sparsity`` shows; ``governor`` is what ``Pilot.document`` says."""
     evaluation = committed.evaluation
     return {
         "generation": state.generation,
@@ -52,6 +57,7 @@ def status_document(
         "online": online_document(seen),
         "accuracy_floor": policy.accuracy_floor,
         "mode": policy.mode.value,
+        "governor": governor,
         "previous_variant": state.previous.variant_id if state.previous else None,
         "operation": operation_document(state.operation) if state.operation else None,
         "replicas": [

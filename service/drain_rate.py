@@ -28,6 +28,10 @@ class DrainRate:
         """Return the tokens that leave the queue in ``seconds``; infinite before anything is measured."""
         return seconds * self._tokens / self._seconds if self._seconds else math.inf
 
+    def seconds(self, tokens: int) -> float:
+        """Return the seconds that ``tokens`` need at the measured rate; 0 before anything is measured."""
+        return tokens * self._seconds / self._tokens if self._tokens else 0.0
+
     def seconds_for(self, tokens: int) -> int:
         """Return the whole seconds, at least one, that ``tokens`` need at the measured rate."""
-        return max(1, math.ceil(tokens * self._seconds / self._tokens)) if self._tokens else 1
+        return max(1, math.ceil(self.seconds(tokens)))

@@ -20,8 +20,6 @@ class ChangeRequested:
     expected_generation: int | None = None
     """The generation that whoever asks has seen; ``None`` takes any."""
     canary: Canary | None = None
-    asked_by: Asker = Asker.OPERATOR
-    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +34,19 @@ class RollbackRequested:
     now: float
     deadline: float
     expected_generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelChosen:
+    """The service itself wants a level served that every replica holds loaded. ``deadline`` is for its preparation."""
+
+    operation_id: str
+    choice: Choice
+    asked_by: Asker
+    reason: str
+    accuracy_floor: float
+    now: float
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +134,7 @@ class Restarted:
 Event = (
     ChangeRequested
     | RollbackRequested
+    | LevelChosen
     | Built
     | Broken
     | ReplicasReported

@@ -1,21 +1,22 @@
 """The replica's half of a swap: asks the controller what is wanted, and brings the engines there.
 
-Two loops. One asks, which is also the heartbeat, and commits the moment a loaded variant becomes the wanted one. The
-other loads, one variant at a time, the most urgent first. Neither waits for the other, and neither touches requests.
+Three loops. One asks, which is also the heartbeat, and commits the moment a loaded variant becomes the wanted one. The
+second loads, one variant at a time, the most urgent first. The third tells a governor how the replica fares. None waits
+for another, and none touches requests.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 from pruning.errors import PruningError
 from service.errors import NotReady
 from service.newborn import ASK_AFRESH
+from service.policy import Mode
 from service.protocol import ControlLink, Desired, Door, EngineHolder, Peer, ReplicaReport, Staged
-from service.tasks import Tasks
+from service.tasks import Tasks, happens
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,9 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.05, 0.5
 
 PATIENCE_S = 5.0
 """How long a starting follower waits for the controller's first word."""
+
+TELL_S = 0.25
+"""How often a governed replica reports, its questions apart: as often as the governor decides."""
 
 NO_OPERATION = ""
 """Stands for the operation where a committed variant is staged: nobody waits for it."""
@@ -76,6 +80,8 @@ class Follower:
         self._kept: tuple[str, ...] = ()
         """What the holder keeps resident."""
         self._unkeepable: set[str] = set()
+        self._hears = False
+        """Whether the controller answered the last question."""
         self._news = asyncio.Event()
         self._heard = asyncio.Event()
         self._caught_up = asyncio.Event()
@@ -93,11 +99,11 @@ class Follower:
             NotReady: the controller wants a generation that was not reached within ``timeout_s``; the follower has
                 stopped.
         """
-        self._loops = tuple(self._tasks.spawn(self._watch(loop)) for loop in (self._ask(), self._load()))
-        if not await _happens(self._heard, patience_s):
+        self._loops = tuple(self._tasks.spawn(self._watch(loop)) for loop in (self._ask(), self._load(), self._tell()))
+        if not await happens(self._heard, patience_s):
             logger.warning("replica=%s: the controller is away; not waiting for it", self._replica_id)
             return False
-        if not await _happens(self._caught_up, timeout_s):
+        if not await happens(self._caught_up, timeout_s):
             await self.stop()
             raise NotReady(f"Replica {self._replica_id} did not reach the committed variant in time.")
         return True
@@ -107,7 +113,7 @@ class Follower:
         await self._tasks.cancel()
 
     def healthy(self) -> bool:
-        """Tell whether both loops run and the replica is not too long behind a controller that it hears.
+        """Tell whether all loops run and the replica is not too long behind a controller that it hears.
 
         A silent controller makes no replica unhealthy: what was committed goes on answering without it.
         """
@@ -136,12 +142,13 @@ class Follower:
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     desired = await self._link.sync(self._report(), known_version)
             except Exception as error:
+                self._hears = False
                 if pause_s == FIRST_RETRY_S:
                     logger.warning("replica=%s: no answer from the controller: %r", self._replica_id, error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LAST_RETRY_S)
             else:
-                pause_s = FIRST_RETRY_S
+                pause_s, self._hears = FIRST_RETRY_S, True
                 self._take(desired)
 
     def _take(self, desired: Desired) -> None:
@@ -182,6 +189,13 @@ class Follower:
             self._news.clear()
             while self._desired is not None and await self._load_next(self._desired):
                 pass
+
+    async def _tell(self) -> None:
+        """Say every moment how the replica fares, while a governor wants to know and the controller is there."""
+        while True:
+            await asyncio.sleep(TELL_S)
+            if self._hears and self._desired is not None and self._desired.policy.mode is Mode.AUTO:
+                await self._report_now()
 
     async def _load_next(self, desired: Desired) -> bool:
         """Take the most urgent step towards ``desired``; tell whether there was one."""
@@ -273,16 +287,9 @@ class Follower:
             failure=failure,
             metrics_address=self._metrics_address,
             inflight=self._door.inflight,
+            load=self._door.load(),
             tallies=self._door.tallies,
         )
-
-
-async def _happens(event: asyncio.Event, timeout_s: float) -> bool:
-    """Return whether ``event`` is set within ``timeout_s``."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    return event.is_set()
 
 
 def _public_words(error: Exception, variant_id: str) -> str:

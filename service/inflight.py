@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from service.load_meter import LoadMeter
 from service.metrics import ReplicaMetrics
 
 _OUTCOMES = {429: "overloaded", 503: "draining", 504: "timeout"}
@@ -29,9 +30,10 @@ class Exchange:
 class InFlight:
     """The requests that one replica has accepted and not yet answered."""
 
-    def __init__(self, metrics: ReplicaMetrics) -> None:
-        """None yet."""
+    def __init__(self, metrics: ReplicaMetrics, meter: LoadMeter) -> None:
+        """None yet; ``metrics`` are told of all, ``meter`` of good answers."""
         self._metrics = metrics
+        self._meter = meter
         self._count = 0
         self._none = asyncio.Event()
         self._none.set()
@@ -54,8 +56,11 @@ class InFlight:
             self._count -= 1
             if self._count == 0:
                 self._none.set()
+            seconds = time.perf_counter() - started
             self._metrics.requests.labels(route, exchange.outcome).inc()
-            self._metrics.request_duration.labels(route).observe(time.perf_counter() - started)
+            self._metrics.request_duration.labels(route).observe(seconds)
+            if exchange.outcome == "ok":
+                self._meter.answered(seconds)
 
     async def none(self) -> None:
         """Wait until there is none."""

@@ -8,7 +8,7 @@ from typing import Self
 from pruning.frontier import frontier_rows, measure_side_by_side, unmeasured
 from pruning.pareto import left_out
 from pruning.pipeline import build_variant
-from pruning.scores import scorer_named
+from pruning.scores import choice_named
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest, VariantStore
 from pruning.workbench import Workbench
@@ -73,7 +73,7 @@ def ladder_specs(
     return [
         PruneSpec(
             sparsity=level,
-            scorer=scorer_named(scorer).name,
+            scorer=choice_named(scorer),
             pattern=pattern,  # type: ignore[arg-type]
             recover=recover,  # type: ignore[arg-type]
             precision=precision,  # type: ignore[arg-type]
@@ -83,17 +83,18 @@ def ladder_specs(
     ]
 
 
-def prepare_ladder(bench: Workbench, specs: Sequence[PruneSpec]) -> list[Manifest]:
+def prepare_ladder(bench: Workbench, specs: Sequence[PruneSpec], *, score: bool = True) -> list[Manifest]:
     """Return the variants of ``specs``. Whatever is missing is made now, with a word on each step.
 
-    The model is scored if it was not, levels are built that the store lacks, and unless one run has timed all of them,
-    they are timed side by side.
+    The model is scored if it was not, unless no ``score`` is wanted, levels are built that the store lacks, and unless
+    one run has timed all of them, they are timed side by side.
 
     Raises:
         PruningError: a spec that cannot be built, or a store that cannot be used.
     """
-    with progress_bar("scoring the model") as update:
-        bench.calibrate(update)
+    if score:
+        with progress_bar("scoring the model") as update:
+            bench.calibrate(update)
     with spinner("building the ladder") as tell:
         manifests = [
             build_variant(bench, spec, partial(_tell, tell, f"level {spec.sparsity:g}, {number} of {len(specs)}"))

@@ -44,7 +44,8 @@ class LeaseTable:
         self._leases[report.replica_id] = _Lease(report, now)
         if known is None:
             return True
-        return replace(known.report, inflight=report.inflight, tallies=report.tallies) != report
+        counted = replace(known.report, inflight=report.inflight, load=report.load, tallies=report.tallies)
+        return counted != report
 
     def sweep(self, now: float) -> None:
         """Drop the replicas whose lease has run out. Call several times per lease.

@@ -44,7 +44,7 @@ Levels = Annotated[
 ]
 SCORER_HELP = (
     "Importance scorer: fisher, fisher_block, fisher_label_free, obs, taylor, michel, grain, magnitude, sensitivity, "
-    "wanda, cam_cut, cam_cut_shift, smooth_cut, smooth_cut_absolute, smooth_cam_cut, seven, platon or random."
+    "wanda, cam_cut, cam_cut_shift, smooth_cut, smooth_cut_absolute, smooth_cam_cut, seven, platon, random or imported."
 )
 PATTERN_HELP = "structured (smaller matrices, faster), unstructured or 2:4 (zeros, not faster)."
 Scorer = Annotated[str, typer.Option(help=SCORER_HELP, envvar="SPARSEDIAL_SCORER")]
@@ -52,8 +52,8 @@ ScopeOption = Annotated[
     str | None,
     typer.Option(
         "--scope",
-        help="Among which single weights scores compete, if unstructured: global, layerwise or row. "
-        "Default: the scorer's own.",
+        help="Among what scores compete: single weights global, layerwise or row (default: the scorer's own); heads "
+        "and neurons layerwise, all layers equally wide (default: more goes where it costs less).",
     ),
 ]
 PatternOption = Annotated[

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
+from service.load import Load
 from service.operations import Cause
 from service.policy import Policy
 from service.tally import Tally
@@ -75,6 +76,8 @@ class ReplicaReport:
     metrics_address: str
     inflight: int
     """Requests accepted and not yet answered."""
+    load: Load | None = None
+    """What it gets and does, as of this report; None from one that serves nothing yet."""
     tallies: tuple[Tally, ...] = ()
     """What it counted of each variant since it started."""
 
@@ -145,6 +148,9 @@ class Door(Protocol):
     @property
     def inflight(self) -> int:
         """Requests accepted and not yet answered."""
+
+    def load(self) -> Load:
+        """Return what this replica gets, does and has waiting, as of now."""
 
     @property
     def tallies(self) -> tuple[Tally, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pruning.recovery.recipe import Recipe, criterion_named
-from pruning.spec import PruneSpec, Recover
+from pruning.spec import Precision, PruneSpec, Recover
 from service.options import (
     AsJson,
     Eval,
@@ -75,6 +75,9 @@ def recover(
     patience: Annotated[
         int, typer.Option(help="Scores without a gain, once the learning rate falls, after which the training stops.")
     ] = USUAL.patience,
+    quantization_aware: Annotated[
+        bool, typer.Option("--quantization-aware", help="Round meanwhile as int8 does, and make the int8 variant.")
+    ] = USUAL.quantized,
     seed: Annotated[int, typer.Option(help="Of the held-out rows and the order of the others.")] = USUAL.seed,
     device: Annotated[Device, typer.Option(help="Where to train; auto takes a GPU if there is one.")] = Device.AUTO,
     workers: Annotated[
@@ -116,11 +119,12 @@ def recover(
         recipe = Recipe(
             steps=steps, minutes=bounded, batch_rows=batch_rows, learning_rate=learning_rate, temperature=temperature,
             hidden_weight=hidden_weight, label_weight=label_weight, gradual=gradual, gradual_from=gradual_from,
-            criterion=criterion_named(criterion), cut_every=cut_every, patience=patience, seed=seed,
+            criterion=criterion_named(criterion), cut_every=cut_every, patience=patience,
+            quantized=quantization_aware, seed=seed,
         )  # fmt: skip
         wish = {"sparsity": sparsity, "scorer": scorer, "pattern": pattern, "scope": scope, "rounds": rounds}
         wish |= {"structures": structures, "recover": Recover.DISTILL}
-        spec = PruneSpec.from_dict(wish)
+        spec = PruneSpec.from_dict(wish | ({"precision": Precision.INT8} if quantization_aware else {}))
         from service.recovering import recover_model
         from service.store_commands import Place
         from service.training_crew import Hiring

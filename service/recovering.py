@@ -10,8 +10,8 @@ from pruning.recovered import RecoveredCut
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
 from pruning.recovery.training import Report
-from pruning.scores import scorer_named
-from pruning.spec import PruneSpec
+from pruning.scores import choice_named
+from pruning.spec import IMPORTED, PruneSpec
 from pruning.workbench import Workbench
 from service.ladder import prepare_ladder
 from service.settings import Device
@@ -33,21 +33,25 @@ def recover_model(
     Raises:
         PruningError: a spec, model, rows or store that cannot be used, or a training that cannot go on.
     """
-    scorer_named(spec.scorer)  # refused before the model is read
+    choice_named(spec.scorer)  # refused before the model is read
     hiring.check(recipe)
     alone = hiring.workers == 1
     where = device_named(hiring.device) if alone else "cpu"
     bench = place.open()
     labelled = training_rows(bench, rows, place.evaluation)
-    with progress_bar("scoring the model") as update:
-        bench.calibrate(update)
+    scored = spec.scorer != IMPORTED
+    if scored:
+        with progress_bar("scoring the model") as update:
+            bench.calibrate(update)
     with training_bar(f"training at {spec.sparsity:g}") as report:
         trainer = None if alone else _crew(place, bench, rows, recipe, hiring, report)
         manifest, recovered = recover(
             bench, spec, labelled, recipe, resume=resume, device=where, report=report, trainer=trainer
         )
-    specs = [replace(spec, sparsity=0.0, recover=None), spec.before_training(), manifest.spec]
-    manifests = prepare_ladder(bench, specs)
+    before = spec.before_training()
+    rounded = [replace(before, precision=spec.precision)] if recipe.quantized else []
+    specs = [replace(before, sparsity=0.0, recover=None), before, *rounded, manifest.spec]
+    manifests = prepare_ladder(bench, specs, score=scored)
     return bench.root, rows_of_variants(bench, [one.variant_id for one in manifests]), recovered
 
 

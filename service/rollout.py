@@ -27,6 +27,7 @@ from service.events import (
     ChangeRequested,
     Event,
     GuardTripped,
+    LevelChosen,
     ReplicasReported,
     Restarted,
     RollbackRequested,
@@ -46,11 +47,13 @@ from service.rollout_progress import (
 )
 from service.rollout_requests import (
     begin_change,
+    begin_level,
     begin_rollback,
     check_generation,
     join_change,
     take_back,
     turn_back,
+    wait_for_other,
 )
 
 
@@ -74,12 +77,14 @@ def advance(state: RolloutState, event: Event) -> Transition:
 TRANSITIONS: dict[tuple[Phase | None, type[Event]], Callable[[RolloutState, Any], Transition]] = {
     (None, ChangeRequested): begin_change,
     (None, RollbackRequested): begin_rollback,
+    (None, LevelChosen): begin_level,
     (None, ReplicasReported): unchanged,
     (None, GuardTripped): turn_back,
     (None, Tick): unchanged,
     (None, Restarted): resume,
     (Phase.BUILDING, ChangeRequested): join_change,
     (Phase.BUILDING, RollbackRequested): take_back,
+    (Phase.BUILDING, LevelChosen): wait_for_other,
     (Phase.BUILDING, Built): prepare,
     (Phase.BUILDING, Broken): give_up,
     (Phase.BUILDING, ReplicasReported): unchanged,
@@ -88,6 +93,7 @@ TRANSITIONS: dict[tuple[Phase | None, type[Event]], Callable[[RolloutState, Any]
     (Phase.BUILDING, Restarted): resume,
     (Phase.PREPARING, ChangeRequested): join_change,
     (Phase.PREPARING, RollbackRequested): take_back,
+    (Phase.PREPARING, LevelChosen): wait_for_other,
     (Phase.PREPARING, Broken): give_up,
     (Phase.PREPARING, ReplicasReported): hear_replicas,
     (Phase.PREPARING, GuardTripped): turn_back,
@@ -95,6 +101,7 @@ TRANSITIONS: dict[tuple[Phase | None, type[Event]], Callable[[RolloutState, Any]
     (Phase.PREPARING, Restarted): resume,
     (Phase.TRYING, ChangeRequested): join_change,
     (Phase.TRYING, RollbackRequested): take_back,
+    (Phase.TRYING, LevelChosen): wait_for_other,
     (Phase.TRYING, Broken): give_up,
     (Phase.TRYING, ReplicasReported): hear_replicas,
     (Phase.TRYING, TrialJudged): hear_judgement,

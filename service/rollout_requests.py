@@ -3,7 +3,16 @@
 from dataclasses import replace
 
 from service.errors import Conflict, PreconditionFailed
-from service.events import Action, Announce, ChangeRequested, GuardTripped, Reply, RollbackRequested, StartBuild
+from service.events import (
+    Action,
+    Announce,
+    ChangeRequested,
+    GuardTripped,
+    LevelChosen,
+    Reply,
+    RollbackRequested,
+    StartBuild,
+)
 from service.floor import below_floor
 from service.operations import Asker, Cause, Choice, Kind, Operation, Phase, RolloutState, same_cut
 from service.rollout_ends import Transition, end, keep_committed, running_of
@@ -34,8 +43,6 @@ def begin_change(state: RolloutState, event: ChangeRequested) -> Transition:
         entered=((Phase.BUILDING, event.now),),
         deadline=event.deadline,
         canary=event.canary,
-        asked_by=event.asked_by,
-        reason=event.reason,
     )
     started = replace(state, operation=operation)
     return started, (StartBuild(operation.id, operation.spec), Announce(operation), Reply(operation))
@@ -73,6 +80,25 @@ def join_change(state: RolloutState, event: ChangeRequested) -> Transition:
     return state, (Reply(running),)
 
 
+def begin_level(state: RolloutState, event: LevelChosen) -> Transition:
+    """Have a level prepared that is stored and evaluated. It is never tried: it answers before a trial would be over.
+
+    Raises:
+        Conflict: it is below the floor.
+    """
+    if event.choice.accuracy < event.accuracy_floor:
+        below = below_floor(event.choice.accuracy, event.accuracy_floor)
+        raise Conflict(f"level {event.choice.spec.sparsity:g}: {below}")
+    stored = _stored(event, event.choice, Kind.SWAP)
+    operation = replace(stored, asked_by=event.asked_by, reason=event.reason)
+    return replace(state, operation=operation), (Announce(operation), Reply(operation))
+
+
+def wait_for_other(state: RolloutState, event: LevelChosen) -> Transition:
+    """Raise the Conflict that an operation which runs is to one that the service wants."""
+    raise _busy(running_of(state))
+
+
 def begin_rollback(state: RolloutState, event: RollbackRequested) -> Transition:
     """Have the previous variant prepared.
 
@@ -90,14 +116,15 @@ def begin_rollback(state: RolloutState, event: RollbackRequested) -> Transition:
             f"The previous variant {target.variant_id} was turned back because it did not agree with the dense model "
             "on live traffic. Choose another one with PUT /admin/sparsity."
         )
-    operation = _way_back(event, target)
+    operation = _stored(event, target, Kind.ROLLBACK)
     return replace(state, operation=operation), (Announce(operation), Reply(operation))
 
 
-def _way_back(event: RollbackRequested | GuardTripped, target: Choice) -> Operation:
+def _stored(event: RollbackRequested | GuardTripped | LevelChosen, target: Choice, kind: Kind) -> Operation:
+    """Return the operation that prepares a variant for which there is nothing to build."""
     return Operation(
         id=event.operation_id,
-        kind=Kind.ROLLBACK,
+        kind=kind,
         spec=target.spec,
         entered=((Phase.PREPARING, event.now),),
         deadline=event.deadline,
@@ -124,7 +151,7 @@ def turn_back(state: RolloutState, event: GuardTripped) -> Transition:
     ended: tuple[Action, ...] = ()
     if state.operation is not None:
         state, ended = end(state, state.operation, Cause.CANCELLED, f"taken back: {event.reason}", event.now)
-    operation = replace(_way_back(event, trusted[0]), asked_by=Asker.GUARD, reason=event.reason)
+    operation = replace(_stored(event, trusted[0], Kind.ROLLBACK), asked_by=Asker.GUARD, reason=event.reason)
     return replace(state, operation=operation, distrusted=distrusted), (*ended, Announce(operation))
 
 

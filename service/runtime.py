@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pruning.tokenization import Encoded, TextTokenizer
 from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
 from service.answer_memory import AnswerMemory
-from service.batcher import Answered, TokenBatcher
+from service.batcher import TokenBatcher
 from service.classification import rank
 from service.deadlines import Deadline
 from service.dial import Dial
@@ -25,10 +25,13 @@ from service.engine import Engine, Live
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 from service.inflight import Exchange, InFlight
 from service.lanes import Lanes
+from service.load import Load
+from service.load_meter import LoadMeter
 from service.metrics import ReplicaMetrics
 from service.metrics_merge import PeerPages, merge_pages
 from service.policy import Policy
 from service.protocol import Peer
+from service.queued import Answered
 from service.schedule import Lane
 from service.schemas import Query
 from service.settings import Settings
@@ -82,6 +85,7 @@ class InferenceRuntime:
         self._replica_id = replica_id
         self._peers = peers
         self._pages = PeerPages()
+        self._meter = LoadMeter(on_gpu=not shelf.live.engine.side_by_side)
         self._lanes = Lanes.start(threads, side_by_side=shelf.live.engine.side_by_side)
         self._batcher = TokenBatcher[Live, Encoded](
             self.dial.snapshot,
@@ -92,9 +96,10 @@ class InferenceRuntime:
             max_queue_tokens=settings.max_queue_tokens,
             max_queue_s=settings.max_queue_s,
             lanes=self._lanes,
+            meter=self._meter,
             observe=self._observe_batch,
         )
-        self._inflight = InFlight(metrics)
+        self._inflight = InFlight(metrics, self._meter)
         self._book = TallyBook()
         self.answers = AnswerMemory(self._book)
         """What was answered, for true labels that come back."""
@@ -171,6 +176,7 @@ class InferenceRuntime:
         self._observe_stage["queue"](answered.queue_s)
         self._observe_stage["inference"](answered.inference_s)
         self._observe_stage["serialization"](finished - ran)
+        self._meter.computed(answered.queue_s + answered.inference_s)
         return Answer(body, self._headers(sequences, answered, encoded - started, finished - started))
 
     def _remember(self, request_id: str, answered: Answered[Live]) -> None:
@@ -237,6 +243,10 @@ class InferenceRuntime:
     def inflight(self) -> int:
         """Requests accepted and not yet answered."""
         return self._inflight.count
+
+    def load(self) -> Load:
+        """Return what the replica gets, does and has waiting, as of now."""
+        return self._meter.load(queue_tokens=self._batcher.queue_tokens, queue_s=self._batcher.queue_s)
 
     @property
     def tallies(self) -> tuple[Tally, ...]:

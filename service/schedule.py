@@ -63,6 +63,10 @@ class Schedule:
         share = -(-(waiting_tokens + self.running_tokens) // self.narrow_lanes)
         return min(share, most)
 
+    def share(self, lane: Lane) -> float:
+        """Return the share of all lanes that a batch on ``lane`` keeps busy."""
+        return 1.0 if lane is Lane.WIDE else 1 / self.narrow_lanes
+
     def begin(self, lane: Lane, tokens: int) -> None:
         """Note that a batch runs."""
         self.running += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,3 +32,11 @@ class Tasks:
     async def finish(self) -> None:
         """Wait until whatever runs has ended by itself."""
         await asyncio.gather(*self._running, return_exceptions=True)
+
+
+async def happens(event: asyncio.Event, timeout_s: float) -> bool:
+    """Return whether ``event`` is set within ``timeout_s``."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    return event.is_set()

@@ -22,14 +22,19 @@ from service.admin import OPEN_PATHS, build_admin_api
 from service.cli import app
 from service.control_metrics import ControlMetrics
 from service.errors import ServiceError
+from service.governor.capacity import Capacity
+from service.governor.moves import Reason, Stay, Why
+from service.governor_document import governor_document
 from service.info import info
 from service.ingress import build_inference_api
 from service.metrics import ReplicaMetrics
-from service.operations import Cause, Phase
+from service.operations import Asker, Cause, Phase
 from service.policy import Policy
 from service.settings import Settings
 from tests.service.control_parts import make_control
 from tests.service.fake_admin import COMMITTED, status_of
+from tests.service.governor.sightings import seen
+from tests.service.governor.simulation import LEVELS
 from tests.service.inference_parts import CARD, desk_of, engine_of, runtime_of
 from tests.service.test_ingress import PROMISED
 from tests.service.test_rollout import in_phase
@@ -116,8 +121,8 @@ def test_every_error_is_described_with_its_status(kind: type[ServiceError]) -> N
     assert row in REFERENCE
 
 
-@pytest.mark.parametrize("value", [*Phase, *Cause])
-def test_every_phase_and_cause_of_an_operation_is_described(value: str) -> None:
+@pytest.mark.parametrize("value", [*Phase, *Cause, *Asker, *Why])
+def test_every_word_of_an_operation_and_of_the_governor_is_described(value: str) -> None:
     assert f"`{value}`" in REFERENCE
 
 
@@ -167,6 +172,10 @@ def test_the_examples_have_the_members_of_the_real_answers(tiny_model_dir: Path)
     assert shown["status"]["replicas"][0].keys() == state["replicas"][0].keys()
     assert shown["info"].keys() == info(CARD, runtime.dial.live, [], Settings()).keys()
     assert shown["info"]["sparsedial"].keys() == info(CARD, runtime.dial.live, [], Settings())["sparsedial"].keys()
+    steady = Stay(Reason(Why.STEADY, "calm"))
+    governor = governor_document(seen(), steady, Capacity(), LEVELS)
+    assert shown["governor"].keys() == governor.keys()
+    assert shown["governor"]["levels"][0].keys() == governor["levels"][0].keys()
     assert shown["policy"].keys() == Policy(accuracy_floor=0.8).as_dict().keys()
     assert shown["problem"].keys() == {*ServiceError("x").problem("id"), "retry_after_s"}
 

@@ -57,7 +57,7 @@ async def run(options: LoadOptions, overloading: OverloadOptions) -> Result:
         say(f"{calm_rate:.1f} requests/s for {overloading.calm_s:g} s ...")
         calm = await run_open_loop(pool, options.bodies, options.load(calm_rate, overloading.calm_s))
         before = await resident_bytes(options.target)
-        say(f"{high_rate:.1f} requests/s for {overloading.seconds:g} s ...")
+        say(f"{high_rate:.1f} requests/s for {overloading.seconds:g} s, then {calm_rate:.1f} again ...")
         high_s, end_s = pool.clock.now(), pool.clock.now() + overloading.seconds
         async with asyncio.TaskGroup() as group:
             high_load = group.create_task(
@@ -65,7 +65,9 @@ async def run(options: LoadOptions, overloading: OverloadOptions) -> Result:
             )
             filled_reading = group.create_task(_resident_at(options, pool, high_s + FILLED * overloading.seconds))
             last_reading = group.create_task(_resident_at(options, pool, end_s))
-            after_load = group.create_task(_load_at(options, pool, end_s, calm_rate, overloading.recovery_s))
+            after_load = group.create_task(
+                run_open_loop(pool, options.bodies, options.load(calm_rate, overloading.recovery_s), start_s=end_s)
+            )
         high, after = high_load.result(), after_load.result()
         seconds = pool.clock.now()
         memory = {
@@ -102,12 +104,6 @@ async def _capacity(options: LoadOptions) -> tuple[float, dict[str, str]]:
 async def _resident_at(options: LoadOptions, pool: LanePool, when_s: float) -> float:
     await asyncio.sleep(when_s - pool.clock.now())
     return await resident_bytes(options.target)
-
-
-async def _load_at(options: LoadOptions, pool: LanePool, when_s: float, rate: float, seconds: float) -> list[Reply]:
-    await asyncio.sleep(when_s - pool.clock.now())
-    say(f"{rate:.1f} requests/s again for {seconds:g} s ...")
-    return await run_open_loop(pool, options.bodies, options.load(rate, seconds))
 
 
 def _judge(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from pruning.comparison.kept import Part
+from pruning.comparison.training import Training
 from pruning.errors import StoreError
 from pruning.evaluation import Evaluation
 from pruning.files import digest_of, write_json
-from pruning.identity import identify
-from pruning.spec import PruneSpec
+from pruning.identity import cut_id, identify
+from pruning.spec import PruneSpec, Recover
 from pruning.workbench import Workbench
 
 FORMAT = 1
@@ -83,9 +84,13 @@ class Cell:
         )
 
 
-def cell_name(bench: Workbench, spec: PruneSpec) -> str:
+def cell_name(bench: Workbench, spec: PruneSpec, training: Training | None) -> str:
     """Return the name of a cell's document: a digest of all that the result depends on."""
-    return digest_of({"variant": identify(bench, spec), "format": FORMAT})[:16]
+    if spec.recover is not Recover.DISTILL:
+        return digest_of({"variant": identify(bench, spec), "format": FORMAT})[:16]
+    assert training is not None  # a comparison that distills says how
+    trained = {"cut": cut_id(bench, spec), "training": training.digest, "evaluation": bench.evaluation.digest}
+    return digest_of(trained | {"format": FORMAT})[:16]
 
 
 class CellStore:

@@ -8,21 +8,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
+from PIL import Image
 
 from pruning.comparison.kept import Sublayer
 from pruning.plot import COLORS, INK, SOFT
 from pruning.spec import Recover
 
-STYLES = {Recover.NONE: "--", Recover.RECONSTRUCT: "-", Recover.SEQUENTIAL: "-."}
-"""Of lines, if several recoveries were compared."""
+STYLES = ("-", "--", "-.", ":")
 MARKERS = "os^Dv"
-"""One for each time that the colours begin anew."""
+"""Of lines: one for each time that the colours begin anew."""
 COLUMNS = 3
 """Heat maps beside each other."""
 DENSE_TICKS = 8
 """Columns from which on the numbers in a heat map are written small."""
 WIDTH, LINES_HEIGHT, LEGEND_LINE, MARGIN, CELL = 13.0, 4.6, 0.24, 1.5, 0.3
 """Inches: of the picture, of its lines at least, of a name beside them, around the cells of a heat map, of a cell."""
+
+PALETTE = 256
+"""Colours of the picture: a byte for each point, and a third of the file."""
 
 Report = Mapping[str, Any]
 """As ``report_of`` gives it."""
@@ -32,7 +35,7 @@ def plot_comparison(report: Report, path: Path, title: str) -> None:
     """Write a PNG: the metric over sparsity, overlaps of masks, and kept shares of weights layer by layer.
 
     Every line begins at the dense model; error bars reach from the lowest to the highest seed. Where several recoveries
-    were compared, each has a style of line; kept shares do not depend on it, and stand once.
+    were compared, each has a panel; overlaps and kept shares do not depend on it, and stand once.
 
     Raises:
         OSError: the file cannot be written.
@@ -43,45 +46,54 @@ def plot_comparison(report: Report, path: Path, title: str) -> None:
     figure = Figure(figsize=(WIDTH, sum(heights)), dpi=110, layout="constrained")
     figure.suptitle(title, color=INK)
     lines, overlaps, attention, ffn = figure.subfigures(4, 1, squeeze=False, height_ratios=heights)[:, 0]
-    _draw_lines(lines.subplots(), report)
+    _draw_lines(lines, report)
     _draw_maps(overlaps, "overlap of what is kept (Jaccard index of weights)", report, _draw_overlap, "viridis")
     for part, sublayer, name in ((attention, Sublayer.ATTENTION, "heads"), (ffn, Sublayer.FFN, "neurons")):
         what = name if report["pattern"] == "structured" else f"{sublayer.value} weights"
         _draw_maps(part, f"share of {what} kept, by layer", report, _drawer_of_kept(sublayer), "cividis")
     figure.savefig(path)
+    with Image.open(path) as drawn:
+        small = drawn.convert("RGB").quantize(PALETTE)
+    small.save(path, optimize=True)
 
 
-def _draw_lines(axes: Axes, report: Report) -> None:
+def _draw_lines(part: SubFigure, report: Report) -> None:
+    """Draw one panel a recovery beside each other, all on one scale."""
+    recovers = sorted({Recover(row["recover"]) for row in report["rows"]}, key=list(Recover).index)
+    panels = part.subplots(1, len(recovers), sharey=True, squeeze=False)[0]
+    for axes, recover in zip(panels, recovers, strict=True):
+        _draw_panel(axes, report, recover)
+        if len(recovers) > 1:
+            axes.set_title(f"recovery: {recover}", fontsize=10)
+    seeds = "1 seed" if report["seeds"] == 1 else f"mean of {report['seeds']} seeds, lowest to highest"
+    panels[0].set_ylabel(f"{report['metric']} ({seeds})")
+    panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _draw_panel(axes: Axes, report: Report, recover: Recover) -> None:
     dense = report["dense"]
     axes.axhspan(*dense["interval"], color=SOFT, alpha=0.2, lw=0)
     axes.axhline(dense["value"], color=INK, ls=":", label="dense (95 % interval)")
-    recovers = sorted({Recover(row["recover"]) for row in report["rows"]})
     for index, scorer in enumerate(report["scorers"]):
-        for recover in recovers:
-            cuts = [row for row in report["rows"] if (row["scorer"], row["recover"]) == (scorer, recover)]
-            line = [{"achieved_sparsity": 0.0, "value": dense["value"], "values": [dense["value"]]}, *cuts]
-            axes.errorbar(
-                [row["achieved_sparsity"] for row in line],
-                [row["value"] for row in line],
-                yerr=[
-                    [row["value"] - min(row["values"]) for row in line],
-                    [max(row["values"]) - row["value"] for row in line],
-                ],
-                color=COLORS[index % len(COLORS)],
-                marker=MARKERS[index // len(COLORS) % len(MARKERS)],
-                ls=STYLES[recover] if len(recovers) > 1 else "-",
-                capsize=3,
-                lw=1.6,
-                label=scorer if recover == recovers[-1] else None,
-            )
-    if len(recovers) > 1:
-        for recover in recovers:
-            axes.plot([], [], color=INK, ls=STYLES[recover], label=f"recovery: {recover}")
-    seeds = "1 seed" if report["seeds"] == 1 else f"mean of {report['seeds']} seeds, lowest to highest"
-    axes.set(xlabel="share of encoder weights removed", ylabel=f"{report['metric']} ({seeds})")
+        cuts = [row for row in report["rows"] if (row["scorer"], row["recover"]) == (scorer, recover)]
+        line = [{"achieved_sparsity": 0.0, "value": dense["value"], "values": [dense["value"]]}, *cuts]
+        axes.errorbar(
+            [row["achieved_sparsity"] for row in line],
+            [row["value"] for row in line],
+            yerr=[
+                [row["value"] - min(row["values"]) for row in line],
+                [max(row["values"]) - row["value"] for row in line],
+            ],
+            color=COLORS[index % len(COLORS)],
+            marker=MARKERS[index // len(COLORS) % len(MARKERS)],
+            ls=STYLES[index // len(COLORS) % len(STYLES)],
+            capsize=3,
+            lw=1.6,
+            label=scorer,
+        )
+    axes.set_xlabel("share of encoder weights removed")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e8eef1")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 Drawer = Callable[[Axes, Report, int, str], AxesImage]

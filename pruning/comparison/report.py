@@ -36,6 +36,8 @@ def report_of(outcome: Outcome, shape: Shape) -> dict[str, Any]:
         "metric": outcome.dense.metric,
         "pattern": comparison.pattern.value,
         "structures": comparison.structures.value,
+        "scope": None if comparison.scope is None else comparison.scope.value,
+        "training": None if comparison.recipe is None else comparison.recipe.as_dict(),
         "scorers": list(comparison.scorers),
         "levels": list(comparison.levels),
         "seeds": comparison.seeds,

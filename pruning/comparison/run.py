@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from pruning.capture import Progress
 from pruning.comparison.cells import Cell, CellStore, Worth, cell_name
 from pruning.comparison.kept import kept_by
 from pruning.comparison.request import Comparison, draw_size
+from pruning.comparison.training import Training
 from pruning.comparison.work import Ledger, Watch, calibration_work, cut_work, scoring_work, unit_work, work_of
 from pruning.cutting import Ranking, carried_out, mask_of, ranking_of
 from pruning.evaluation import evaluate
@@ -22,7 +24,7 @@ from pruning.material import Material
 from pruning.prediction import judged_logits
 from pruning.scores import Streamed, scorer_named
 from pruning.slim.convert import build_slim
-from pruning.spec import Pattern, PruneSpec, Structures
+from pruning.spec import Pattern, PruneSpec, Recover, Structures
 from pruning.workbench import Workbench
 
 
@@ -57,30 +59,30 @@ def compare(
     """Return what every cut of ``comparison`` is worth: from the store under ``root``, or computed and stored now.
 
     Raises:
-        SpecError: a sparsity that leaves nothing, or a pattern that does not fit the model.
-        DataError: too few training rows to draw from.
+        SpecError: a sparsity that leaves nothing, a pattern that does not fit the model, or a head that is not trained.
+        DataError: too few training rows to draw from, or to train on.
         CacheError: a calibration or scores that are damaged.
+        RecoveryError: a training cannot go on.
         StoreError: a stored cell is damaged, or one cannot be written.
     """
-    size = draw_size(len(material.train))
     store = CellStore(root)
     wanted = [spec for scorer in comparison.scorers for spec in comparison.specs_of(scorer)]
     cells: dict[tuple[int, PruneSpec], Cell] = {}
     missing: dict[int, list[PruneSpec]] = {}
     work = 0
     for seed in range(comparison.seeds):
-        bench = Workbench.drawn(material, root, seed=seed, size=size)
-        stored = {spec: cell for spec in wanted if (cell := store.find(cell_name(bench, spec))) is not None}
+        bench, training = _draw(material, root, comparison, seed)
+        stored = {spec: cell for spec in wanted if (cell := store.find(cell_name(bench, spec, training))) is not None}
         cells |= {(seed, spec): cell for spec, cell in stored.items()}
         missing[seed] = [spec for spec in wanted if spec not in stored]
-        work += work_of(bench, missing[seed])
+        work += work_of(bench, missing[seed], comparison.recipe)
 
     ledger, seconds = Ledger(work, watch), Seconds()
     for seed, specs in missing.items():
         # Opened anew: what one draw keeps in memory goes with it.
-        bench = Workbench.drawn(material, root, seed=seed, size=size)
-        for spec, cell in _computed(bench, specs, ledger, seconds):
-            store.put(cell_name(bench, spec), cell)
+        bench, training = _draw(material, root, comparison, seed)
+        for spec, cell in _computed(bench, training, specs, ledger, seconds):
+            store.put(cell_name(bench, spec, training), cell)
             cells[seed, spec] = cell
 
     reference = bench.reference()
@@ -89,13 +91,21 @@ def compare(
         dense=Worth.of(evaluate(reference, reference, material.evaluation)),
         cells=tuple(cells[seed, spec] for seed in range(comparison.seeds) for spec in wanted),
         computed=sum(len(specs) for specs in missing.values()),
-        calibration_rows=size,
+        calibration_rows=len(bench.train),
         seconds=seconds,
     )
 
 
+def _draw(material: Material, root: Path, comparison: Comparison, seed: int) -> tuple[Workbench, Training | None]:
+    """Return what one draw of rows is calibrated by, and how its cuts are distilled: on all training rows."""
+    size = draw_size(len(material.train), comparison.rows)
+    bench = Workbench.drawn(material, root, seed=seed, size=size)
+    recipe = comparison.recipe_of(seed)
+    return bench, None if recipe is None else Training(recipe, material.train)
+
+
 def _computed(
-    bench: Workbench, specs: Sequence[PruneSpec], ledger: Ledger, seconds: Seconds
+    bench: Workbench, training: Training | None, specs: Sequence[PruneSpec], ledger: Ledger, seconds: Seconds
 ) -> Iterator[tuple[PruneSpec, Cell]]:
     """Yield the cells of one draw as they are computed; each scorer ranks once, and every level cuts by that."""
     if not specs:
@@ -119,14 +129,18 @@ def _computed(
         if not cached:
             seconds.scoring[name].append(took[0])
         for spec in levels:
-            with ledger.step(f"seed {bench.seed}, {name} at {spec.sparsity:g}", cut_work(bench, spec)):
-                cell = _judged(bench, ranking, spec)
+            work = cut_work(bench, spec, None if training is None else training.recipe)
+            with ledger.step(f"seed {bench.seed}, {name} at {spec.sparsity:g}", work) as progress:
+                cell = _judged(bench, training, ranking, spec, progress)
             yield spec, cell
 
 
-def _judged(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Cell:
+def _judged(bench: Workbench, training: Training | None, ranking: Ranking, spec: PruneSpec, progress: Progress) -> Cell:
     mask = mask_of(bench, ranking, spec)
     layers, cost, achieved = carried_out(bench, mask, spec)
+    if spec.recover is Recover.DISTILL:
+        assert training is not None  # as ``Comparison`` sees to
+        layers = training.layers_of(bench, spec, progress)
     logits, _ = judged_logits(build_slim(bench.base, layers), bench.evaluation.sequences)
     return Cell(
         spec=spec,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pruning.capture import Progress
+from pruning.recovery.recipe import Recipe
 from pruning.scores import Streamed, scorer_named
 from pruning.spec import Pattern, PruneSpec, Recover, Structures
 from pruning.weight_pass import Loss, Plan
@@ -20,6 +21,8 @@ FORWARD, BACKWARD = 4, 11
 """A row that passes through a watched dense model, and back through it."""
 CURVES = 3000
 """The cost curves of a scorer."""
+TRAINED = 3
+"""A row that the dense model answers and a cut one learns from."""
 
 
 class Ledger:
@@ -40,12 +43,12 @@ class Ledger:
         self._watch(what, self._done, self._total)
 
 
-def work_of(bench: Workbench, specs: Sequence[PruneSpec]) -> int:
+def work_of(bench: Workbench, specs: Sequence[PruneSpec], recipe: Recipe | None) -> int:
     """Return the work of these cuts on one draw of calibration rows."""
     if not specs:
         return 0
     scorers = {spec.scorer: scoring_work(bench, spec) for spec in specs}
-    cuts = sum(cut_work(bench, spec) for spec in specs)
+    cuts = sum(cut_work(bench, spec, recipe) for spec in specs)
     return calibration_work(bench) + unit_work(bench, specs[0].structures) + sum(scorers.values()) + cuts
 
 
@@ -71,9 +74,11 @@ def scoring_work(bench: Workbench, spec: PruneSpec) -> int:
     return curves + _row_work(scorer.plan, bench.base.shape.labels) * len(bench.train)
 
 
-def cut_work(bench: Workbench, spec: PruneSpec) -> int:
+def cut_work(bench: Workbench, spec: PruneSpec, recipe: Recipe | None) -> int:
     """Return the work of one cut once its scorer has ranked: its recovery, and answering the evaluation rows."""
     recovering = 2 * FORWARD * len(bench.train) if spec.recover is Recover.SEQUENTIAL else 0
+    if spec.recover is Recover.DISTILL and recipe is not None and recipe.steps is not None:
+        recovering = TRAINED * recipe.steps * recipe.batch_rows
     return recovering + len(bench.evaluation)
 
 

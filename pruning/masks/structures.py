@@ -190,16 +190,23 @@ def structure_mask(curves: Sequence[Curve], shape: Shape, sparsity: float) -> St
     Raises:
         SpecError: the sparsity is so high that nothing would be left.
     """
+    taken = {step.curve: step.number for step in _steps_to_remove(curves, shape, sparsity)}
+    return mask_after([taken.get(index, 0) for index in range(len(curves))], curves, shape, sparsity)
+
+
+def mask_after(steps: Sequence[int], curves: Sequence[Curve], shape: Shape, sparsity: float) -> StructureMask:
+    """Return the mask once so many ``steps`` were taken on each of the ``curves``; ``sparsity`` is what was asked for.
+
+    Raises:
+        SpecError: nothing would be left.
+    """
     mask = StructureMask(
         heads_LN=torch.ones(shape.num_layers, shape.num_heads, dtype=torch.bool),
         neurons_LF=torch.ones(shape.num_layers, shape.ffn, dtype=torch.bool),
         units=UnitMask.whole(shape) if any(curve.inside_heads for curve in curves) else None,
     )
-    taken: dict[int, int] = {}
-    for step in _steps_to_remove(curves, shape, sparsity):
-        taken[step.curve] = step.number
-    for index, curve in enumerate(curves):
-        curve.remove(taken.get(index, 0), mask)
+    for taken, curve in zip(steps, curves, strict=True):
+        curve.remove(taken, mask)
     if not mask.heads_LN.any() and not mask.neurons_LF.any():
         raise SpecError(f"sparsity {sparsity} leaves no head and no block of {ROUND_TO} neurons; ask for less")
     return mask

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from pruning.errors import RecoveryError
-from pruning.recovery.lesson import Lesson
+from pruning.recovery.lesson import Teaching
 from pruning.recovery.student import Student
 
 NAMED_ROWS = 10
 """Most rows that a message names."""
 
 
-def refusal(what: str, lesson: Lesson, student: Student, chosen: Sequence[int]) -> RecoveryError:
+def refusal(what: str, lesson: Teaching, student: Student, chosen: Sequence[int]) -> RecoveryError:
     """Return what is said of a batch in which ``what``, a loss or a gradient, is not finite.
 
     Every one of the ``chosen`` rows is tried alone; they are named as counted from 1.

@@ -8,11 +8,13 @@ from typing import Protocol
 import torch
 
 from pruning.data import LabelledSet
+from pruning.encoder import BaseModel
 from pruning.errors import DataError, SpecError
 from pruning.identity import cut_id
 from pruning.masks.structures import structure_mask
 from pruning.out_of_memory import memory_for
 from pruning.pipeline import build_variant, cut
+from pruning.quantization import input_ranges, with_ranges
 from pruning.recovered import RecoveredCut
 from pruning.recovery.checkpoint import Checkpoints
 from pruning.recovery.crew import SOLO, Crew, of_worker_0
@@ -28,7 +30,8 @@ from pruning.recovery.weight_thinning import WeightThinning
 from pruning.scores import scorer_named
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, in_dtype, slim_layers
-from pruning.spec import Pattern, PruneSpec, Recover, Structures
+from pruning.slim.quantized import require_integers
+from pruning.spec import IMPORTED, Pattern, PruneSpec, Recover, Structures
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
@@ -53,8 +56,28 @@ def recover(
 ) -> tuple[Manifest, RecoveredCut]:
     """Return the variant of ``spec`` after distillation, and how its training went.
 
-    What this recipe made of this cut before is taken from the store, whatever stands for the cut now. The evaluation
-    rows take no part: rows of the same text are left out of the training.
+    From now on it is what the cut stands for. Arguments and errors are those of ``trained_cut``.
+    """
+    found = trained_cut(bench, spec, rows, recipe, resume=resume, device=device, report=report, trainer=trainer)
+    bench.recovered.choose(found.cut, found.recipe_id)
+    return build_variant(bench, replace(spec, recover=Recover.DISTILL)), found
+
+
+def trained_cut(
+    bench: Workbench,
+    spec: PruneSpec,
+    rows: LabelledSet,
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    report: Report = lambda progress: None,
+    trainer: Trainer | None = None,
+) -> RecoveredCut:
+    """Return what this recipe makes of the cut of ``spec``: from the store, or trained and kept now.
+
+    What stands for the cut does not change. The evaluation rows take no part: rows of the same text are left out of the
+    training.
 
     Args:
         bench: calibrated.
@@ -71,6 +94,7 @@ def recover(
         DataError: too few rows, or rows for another head than the model's.
         CacheError: the model is not calibrated.
         RecoveryError: the training cannot go on.
+        PrecisionError: the recipe rounds to integers, which this machine does not multiply.
         DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
         StoreError: the store cannot be written.
     """
@@ -81,6 +105,8 @@ def recover(
         )
     if spec.sparsity == 0.0:
         raise SpecError("sparsity 0 cuts nothing, and there is nothing to recover; give the sparsity of a cut")
+    if recipe.quantized:
+        require_integers()
     spec = replace(spec, recover=Recover.DISTILL)
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     if bench.recovered.find(cut_name, recipe_id) is None:
@@ -92,10 +118,9 @@ def recover(
         else:
             train_cut(bench, spec, rows, recipe, device=device, report=report)
         checkpoints.clear()
-    bench.recovered.choose(cut_name, recipe_id)
     found = bench.recovered.find(cut_name, recipe_id)
     assert found is not None  # written now or before
-    return build_variant(bench, spec), found
+    return found
 
 
 def train_cut(
@@ -116,8 +141,11 @@ def train_cut(
     trained, held_out = split(others_than(bench.evaluation, rows), recipe.held_out_rows, recipe.seed)
     thinning = _thinning(bench, spec, recipe) if recipe.gradual else None
     start = replace(spec.before_training(), sparsity=0.0) if thinning else spec.before_training()
-    layers = of_worker_0(cut(bench, start)[0], crew)
-    kept = None if thinning or spec.pattern is Pattern.STRUCTURED else kept_weights(layers)
+    layers, _, _ = cut(bench, start)
+    if recipe.quantized:
+        layers = with_ranges(layers, input_ranges(bench.base, layers, bench.train.sequences))
+    layers = of_worker_0(layers, crew)
+    kept = kept_weights(layers) if spec.zeros_stay and not thinning else None
     cut_name, recipe_id = cut_id(bench, spec), recipe.digest_with(rows.digest)
     checkpoints = checkpoints_of(bench.root, cut_name, recipe_id)
     with memory_for(
@@ -125,7 +153,7 @@ def train_cut(
         "free some and go on with --resume, or train with fewer --batch-rows or shorter rows",
     ):
         outcome = train(
-            Lesson(recipe, _teacher(bench, where), rows, where, crew),
+            Lesson(recipe, teacher_of(bench.base, where), rows, where, crew),
             Student(bench.base, layers, recipe, kept=kept, device=where),
             trained,
             held_out,
@@ -150,9 +178,12 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
     """Return what cuts the dense model to ``spec`` while it trains.
 
     Raises:
-        SpecError: the pattern is 2:4, which nothing leads to bit by bit, units inside heads go, the criterion is not
-            the pattern's, or the cut would have rounds, and it is the training that goes on in steps.
+        SpecError: the cut is imported, the pattern is 2:4, which nothing leads to bit by bit, units inside heads go,
+            the criterion is not the pattern's, or the cut would have rounds, and it is the training that goes on in
+            steps.
     """
+    if spec.scorer == IMPORTED:
+        raise SpecError(f"scorer={IMPORTED!r} names a cut that is made already: use gradual=0, or another scorer")
     if spec.rounds > 1:
         raise SpecError(f"a gradual cut is chosen while training, without rounds={spec.rounds}: use 1, or gradual=0")
     if spec.pattern is Pattern.TWO_FOUR:
@@ -175,9 +206,9 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
     return StructureThinning(recipe, STRUCTURE_CRITERIA[recipe.criterion], counts_at)
 
 
-def _teacher(bench: Workbench, device: torch.device) -> SlimBert:
+def teacher_of(base: BaseModel, device: torch.device) -> SlimBert:
     """Return the dense model, in bfloat16 where that is faster: it does most of the work of a deep cut's training."""
-    layers = slim_layers(bench.base, dense_mask(bench.base.shape))
+    layers = slim_layers(base, dense_mask(base.shape))
     if computes_bfloat16(device):
         layers = in_dtype(layers, torch.bfloat16)
-    return build_slim(bench.base, layers).to(device)
+    return build_slim(base, layers).to(device)

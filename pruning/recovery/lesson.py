@@ -1,19 +1,21 @@
 """One batch in front of teacher and student: what the student's answers to it cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from pruning.data import LabelledSet
-from pruning.prediction import multiplies_bfloat16
+from pruning.evaluation import evaluate
+from pruning.prediction import multiplies_bfloat16, predict_logits
 from pruning.recovery.crew import SOLO, Crew
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.loss import distillation_loss, hidden_state_loss
 from pruning.recovery.recipe import Recipe
 from pruning.slim.bert import SlimBert, Tap
+from pruning.slim.packed import TokenSequence
 from pruning.tasks import TASKS
 
 
@@ -26,6 +28,31 @@ class Losses(NamedTuple):
     """That of the rows' own labels: what structures are scored by while they go."""
 
 
+class Teaching(Protocol):
+    """What a student learns from, and how it is judged meanwhile."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How to train."""
+
+    @property
+    def crew(self) -> Crew:
+        """Who takes the shares of every batch."""
+
+    @property
+    def sequences(self) -> Sequence[TokenSequence]:
+        """The rows, those trained on and those held out."""
+
+    def losses(self, student: SlimBert, chosen: Sequence[int], tap: Tap | None = None) -> Losses:
+        """Return the losses of the ``chosen`` rows, with their gradients; ``tap`` looks into the student."""
+
+    def alone(self) -> "Teaching":
+        """Return the same for a worker that has no others."""
+
+    def score(self, student: SlimBert, held_out: Sequence[int]) -> float:
+        """Return how well the student does on the ``held_out`` rows; more is better."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """The rows, and the model that knows better."""
@@ -36,6 +63,11 @@ class Lesson:
     device: torch.device
     crew: Crew = SOLO
     """Who takes the other shares of every batch."""
+
+    @property
+    def sequences(self) -> Sequence[TokenSequence]:
+        """The rows as the model reads them."""
+        return self.rows.sequences
 
     def losses(self, student: SlimBert, chosen: Sequence[int], tap: Tap | None = None) -> Losses:
         """Return the losses of the ``chosen`` rows, with their gradients; ``tap`` looks into the student.
@@ -61,6 +93,16 @@ class Lesson:
             ),
         )
         return Losses(total, by_labels)
+
+    def alone(self) -> "Lesson":
+        """Return the same for a worker that has no others."""
+        return replace(self, crew=SOLO)
+
+    def score(self, student: SlimBert, held_out: Sequence[int]) -> float:
+        """Return the worth of the student's answers to the ``held_out`` rows, by the task's own metric."""
+        judged = self.rows.subset(held_out)
+        answers = predict_logits(student, judged.sequences, device=self.device)
+        return evaluate(answers, answers, judged).metric.value  # agreement with the dense model is not asked for
 
 
 def computes_bfloat16(device: torch.device) -> bool:

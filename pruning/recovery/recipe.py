@@ -73,6 +73,8 @@ class Recipe:
     """By what it goes. Other than the usual one only where something goes bit by bit."""
     cut_every: int = 25
     """Steps between two of these cuts."""
+    quantized: bool = False
+    """Whether weights and inputs are rounded meanwhile as int8 serves them."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -102,10 +104,17 @@ class Recipe:
             raise SpecError("criterion and gradual_from say how weights go bit by bit: give gradual above 0 too")
         if self.gradual and self.gradual_from >= self.gradual:
             raise SpecError(f"gradual_from must be less than gradual, {self.gradual}; got {self.gradual_from!r}")
+        if self.gradual and self.quantized:
+            raise SpecError(
+                f"ranges of integers are read off the cut once, before the training; got gradual={self.gradual:g}: "
+                "use gradual=0, or train in float32 first"
+            )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON and digests; how weights go only where they go bit by bit."""
+        """Return plain values, for JSON and digests; of what is not done, nothing is said."""
         values = asdict(self) | {"version": RECIPE_VERSION}
+        if not self.quantized:
+            del values["quantized"]
         if self.gradual:
             return values | {"criterion": self.criterion.value, "thinning_version": THINNING_VERSION}
         del values["criterion"], values["gradual_from"]

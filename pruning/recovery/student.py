@@ -12,7 +12,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
+from pruning.quantization import without_ranges
 from pruning.recovery.crew import SOLO, Crew
+from pruning.recovery.fake_quantization import round_as_integers
 from pruning.recovery.recipe import Recipe
 from pruning.slim.bert import SlimLayer
 from pruning.slim.convert import build_slim, layer_widths
@@ -53,11 +55,17 @@ class Student:
         kept: Mapping[str, Tensor] | None = None,
         device: torch.device,
     ) -> None:
-        """Copy ``layers``; zeros that are not ``kept``, as ``kept_weights`` tells, are never anything else."""
+        """Copy ``layers``; zeros that are not ``kept``, as ``kept_weights`` tells, are never anything else.
+
+        Layers that keep ranges of their inputs compute what the integers of ``pruning.quantization`` would.
+        """
         self._base, self._recipe = base, recipe
         self.kept = {name: mask.to(device) for name, mask in (kept or {}).items()}
         self.device = device
-        self.model = build_slim(base, {name: tensor.clone() for name, tensor in layers.items()}).to(device)
+        plain, ranges = without_ranges({name: tensor.clone() for name, tensor in layers.items()})
+        self.model = build_slim(base, plain).to(device)
+        for name, seen in ranges.items():
+            round_as_integers(self.model, name, seen)
         self.parameters: dict[str, nn.Parameter] = {
             f"layers.{name}": parameter
             for name, parameter in self.model.layers.named_parameters()

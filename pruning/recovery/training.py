@@ -8,14 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pruning.data import LabelledSet
 from pruning.errors import RecoveryError
-from pruning.evaluation import evaluate
-from pruning.prediction import predict_logits
 from pruning.recovery.blame import refusal
 from pruning.recovery.checkpoint import Checkpoints, Standing
-from pruning.recovery.crew import SOLO, Crew
-from pruning.recovery.lesson import Lesson
+from pruning.recovery.lesson import Teaching
 from pruning.recovery.rows import Batches
 from pruning.recovery.schedule import learning_rate_at, progress_of
 from pruning.recovery.student import GradientError, Student
@@ -53,7 +49,7 @@ class Trained:
 
 
 def train(
-    lesson: Lesson,
+    lesson: Teaching,
     student: Student,
     trained: Sequence[int],
     held_out: Sequence[int],
@@ -86,8 +82,8 @@ def train(
             uppermost parameter that has it), the checkpoint cannot be used, or a worker is gone.
         StoreError: no checkpoint can be written.
     """
-    recipe, crew, judged = lesson.recipe, lesson.crew, lesson.rows.subset(held_out)
-    batches = Batches([len(lesson.rows.sequences[index].ids) for index in trained], recipe.batch_rows, recipe.seed)
+    recipe, crew = lesson.recipe, lesson.crew
+    batches = Batches([len(lesson.sequences[index].ids) for index in trained], recipe.batch_rows, recipe.seed)
     if resume:
         standing, state, best = checkpoints.newest()
         if standing.step != crew.agreed(standing.step):
@@ -96,7 +92,7 @@ def train(
         if thinning:
             thinning.restore(state, student.device)
     else:
-        standing, best = _at_the_start(_score(student, judged, crew)), student.layers()
+        standing, best = _at_the_start(_score(lesson, student, held_out)), student.layers()
     started, loss = clock() - standing.seconds, float("nan")
     share = progress_of(recipe, standing.step, standing.seconds)
     while share < 1.0 and (standing.without_gain < recipe.patience or _thins(thinning, student)):
@@ -115,7 +111,7 @@ def train(
             if thinner is not student:  # no better one can be expected at once
                 student, standing = thinner, replace(standing, without_gain=0)
         if standing.step % recipe.check_every == 0 or share == 1.0:
-            score, rising = _score(student, judged, crew), share < recipe.warm_up
+            score, rising = _score(lesson, student, held_out), share < recipe.warm_up
             standing = _scored(standing, score, comparable=student.fits(best), rising=rising)
             if standing.best_step == standing.step:
                 best = student.layers()
@@ -128,7 +124,7 @@ def train(
 
 
 def _learn(
-    lesson: Lesson,
+    lesson: Teaching,
     student: Student,
     batch: Sequence[int],
     mine: Sequence[int],
@@ -147,7 +143,7 @@ def _learn(
     else:
         losses = lesson.losses(student.model, mine)
     (total,) = lesson.crew.total([losses.total.detach()])
-    alone = replace(lesson, crew=SOLO)  # every worker tries the whole batch, and all say the same
+    alone = lesson.alone()  # every worker tries the whole batch, and all say the same
     if not torch.isfinite(total):
         raise refusal("the loss", alone, student, batch)
     try:
@@ -193,10 +189,7 @@ def _scored(standing: Standing, score: float, *, comparable: bool, rising: bool)
     return standing
 
 
-def _score(student: Student, judged: LabelledSet, crew: Crew) -> float:
-    """Return what the student's answers to the held-out rows are worth by the task's own metric, as worker 0 finds."""
-    if crew.rank:
-        return crew.agreed(math.nan)
-    answers = predict_logits(student.model, judged.sequences, device=student.device)
-    worth = evaluate(answers, answers, judged).metric.value  # agreement with the dense model is not asked for
-    return crew.agreed(worth)
+def _score(lesson: Teaching, student: Student, held_out: Sequence[int]) -> float:
+    """Return how well the student does on the held-out rows, as worker 0 finds."""
+    crew = lesson.crew
+    return crew.agreed(math.nan if crew.rank else lesson.score(student.model, held_out))

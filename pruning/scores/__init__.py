@@ -20,6 +20,7 @@ from pruning.scores.streamed import Streamed
 from pruning.scores.taylor import Taylor
 from pruning.scores.units import UnitScores, unit_scores
 from pruning.scores.wanda import Wanda
+from pruning.spec import IMPORTED
 
 SCORERS: dict[str, Scorer] = {
     scorer.name: scorer
@@ -45,6 +46,9 @@ SCORERS: dict[str, Scorer] = {
     )
 }
 
+CHOICES = (*SCORERS, IMPORTED)
+"""All that a cut may be chosen by."""
+
 
 def scorer_named(name: str) -> Scorer:
     """Return a scorer by name.
@@ -57,7 +61,17 @@ def scorer_named(name: str) -> Scorer:
     return SCORERS[name]
 
 
+def choice_named(name: str) -> str:
+    """Return what a cut is chosen by: the name of a scorer, or ``imported``.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    return name if name == IMPORTED else scorer_named(name).name
+
+
 __all__ = [
+    "CHOICES",
     "SCORERS",
     "CamCut",
     "CamCutShift",
@@ -81,6 +95,7 @@ __all__ = [
     "Taylor",
     "UnitScores",
     "Wanda",
+    "choice_named",
     "scorer_named",
     "unit_scores",
 ]

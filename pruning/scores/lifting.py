@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pruning.cost import Shape
-from pruning.encoder import PRUNABLE_SLOTS
 from pruning.scores.base import StructureScores
+from pruning.tensor_sizes import PRUNABLE_SLOTS
 
 
 def lifted(shape: Shape, weights: Mapping[str, Tensor]) -> StructureScores:

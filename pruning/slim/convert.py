@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pruning.cost import HeadDims, Shape
-from pruning.encoder import PRUNABLE_SLOTS, BaseModel
+from pruning.encoder import BaseModel
 from pruning.errors import StoreError
 from pruning.masks.structures import StructureMask
 from pruning.masks.weights import WeightMask
@@ -15,6 +15,7 @@ from pruning.slim.attention import Heads
 from pruning.slim.bert import SlimBert
 from pruning.slim.quantized import require_integers
 from pruning.spec import Precision
+from pruning.tensor_sizes import PRUNABLE_SLOTS
 
 SHARED = {
     "word.weight": "embeddings.word.weight",

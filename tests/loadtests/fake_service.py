@@ -29,6 +29,13 @@ class FakeService:
         """Requests that may wait or run; others are refused."""
         self.retry_after: str | None = "1"
         self.resident_bytes: Callable[[], int] = lambda: 1_000_000
+        self.policy: dict[str, object] = {"mode": "manual", "slo_p99_ms": None}
+        self.policies: list[dict[str, object]] = []
+        """Every change of the policy, in order."""
+        self.spike_level = 0.5
+        """What answers in mode auto while more than two requests are inside."""
+        self.labels = False
+        """Whether answers have labels."""
         self.refused: set[float] = set()
         """Levels that fail to build."""
         self._turn = asyncio.Lock()
@@ -53,6 +60,8 @@ class FakeService:
         app.router.add_put("/admin/sparsity", self._dial)
         app.router.add_get("/admin/sparsity", self._state)
         app.router.add_get("/admin/frontier", self._frontier)
+        app.router.add_get("/admin/policy", self._get_policy)
+        app.router.add_put("/admin/policy", self._put_policy)
         runner = web.AppRunner(app, access_log=None)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -81,8 +90,10 @@ class FakeService:
             self.answered += 1
             if stall_s := self.stall_s(number):
                 await asyncio.sleep(stall_s)
-            headers = {"x-generation": str(self.generation_of(number)), "x-sparsity": f"{self.sparsity:.4f}"}
-            return web.json_response([], status=self.status_of(number), headers=headers)
+            sparsity = self.spike_level if self.policy["mode"] == "auto" and self._inside > 2 else self.sparsity
+            headers = {"x-generation": str(self.generation_of(number)), "x-sparsity": f"{sparsity:.4f}"}
+            answer = [{"label": "good" if sparsity < 0.8 else "bad", "score": 0.9}] if self.labels else []
+            return web.json_response(answer, status=self.status_of(number), headers=headers)
 
     async def _info(self, request: web.Request) -> web.Response:
         return web.json_response(
@@ -102,6 +113,15 @@ class FakeService:
 
     async def _state(self, request: web.Request) -> web.Response:
         return web.json_response({"sparsity": self.sparsity, "scorer": "fisher", "generation": self.generation})
+
+    async def _get_policy(self, request: web.Request) -> web.Response:
+        return web.json_response(self.policy)
+
+    async def _put_policy(self, request: web.Request) -> web.Response:
+        change = await request.json()
+        self.policies.append(change)
+        self.policy |= change
+        return web.json_response(self.policy)
 
     async def _frontier(self, request: web.Request) -> web.Response:
         if request.headers.get("authorization") != f"Bearer {TOKEN}":

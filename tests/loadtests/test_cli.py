@@ -60,5 +60,5 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     printed = capsys.readouterr().out
-    for word in ("swap_under_load", "steady", "overload", "compare", "examples", "exit codes"):
+    for word in ("swap_under_load", "steady", "overload", "spike", "compare", "examples", "exit codes"):
         assert word in printed

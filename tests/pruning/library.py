@@ -10,7 +10,7 @@ from transformers import BertForSequenceClassification
 
 from pruning.architectures.bert import LAYER_SLOTS
 from pruning.data import LabelledSet
-from pruning.encoder import PRUNABLE_SLOTS
+from pruning.tensor_sizes import PRUNABLE_SLOTS
 from pruning.tokenization import Encoded
 
 FIRST_TOKEN_ONLY = ("query", "attention_output", "ffn_in", "ffn_out")

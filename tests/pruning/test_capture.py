@@ -14,12 +14,13 @@ from pruning import memory
 from pruning.architectures.bert import LAYER_SLOTS
 from pruning.capture import BATCH_ROWS, Captured, capture
 from pruning.data import LabelledSet
-from pruning.encoder import PRUNABLE_SLOTS, BaseModel
+from pruning.encoder import BaseModel
 from pruning.errors import CacheError, DataError, HostMemoryError
 from pruning.gates import GATED
 from pruning.memory import capture_bytes
 from pruning.slim.bert import Site
 from pruning.slim.packed import PackedBatch
+from pruning.tensor_sizes import PRUNABLE_SLOTS
 from tests.pruning.parts import dense_model, reference_model
 
 CANCELLING = torch.tensor([2.0**40, -(2.0**40)])

@@ -175,7 +175,9 @@ def test_a_folder_in_place_of_a_file_is_refused_by_name(tmp_path: Path, suffix: 
 
 
 def test_an_unknown_format_is_refused_naming_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"unknown format '\.txt'; give one of \.jsonl, \.csv, \.tsv, \.parquet"):
+    with pytest.raises(
+        DataError, match=r"unknown format '\.txt'; give one of \.jsonl, \.jsonl\.gz, \.csv, \.tsv, \.parquet"
+    ):
         read_rows(tmp_path / "rows.txt", LABELS)
 
 

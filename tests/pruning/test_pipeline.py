@@ -148,6 +148,13 @@ def kept_units(base: BaseModel, layers: Mapping[str, Tensor]) -> tuple[list[list
     return heads, [places(layer, "ffn_out", 1) for layer in range(base.shape.num_layers)]
 
 
+def test_a_layerwise_structured_cut_is_another_variant_with_the_same_widths_everywhere(bench: Workbench) -> None:
+    usual = PruneSpec(sparsity=0.5)
+    manifest = build_variant(bench, replace(usual, scope=Scope.LAYERWISE))
+    assert manifest.variant_id != identify(bench, usual)
+    assert len(set(manifest.heads)) == len(set(manifest.neurons)) == 1
+
+
 def zeros_of(base: BaseModel, scope: Scope, sparsity: float) -> int:
     """Return how many weights go: each scope rounds its own number."""
     weights = base.prunable_weights().values()

@@ -118,10 +118,17 @@ def test_two_of_four_is_a_half_and_any_other_sparsity_is_refused_with_the_remedy
         PruneSpec(sparsity=sparsity, pattern=Pattern.TWO_FOUR)
 
 
-@pytest.mark.parametrize("pattern", [Pattern.STRUCTURED, Pattern.TWO_FOUR])
-def test_a_scope_is_refused_where_no_single_weights_compete(pattern: Pattern) -> None:
-    with pytest.raises(SpecError, match=f"with pattern='{pattern}' leave it out, or use pattern='unstructured'"):
-        PruneSpec(sparsity=0.5, pattern=pattern, scope=Scope.ROW)
+@pytest.mark.parametrize(
+    ("pattern", "scope", "remedy"),
+    [
+        ("structured", "row", "leave it out, or scope='layerwise', or pattern='unstructured'"),
+        ("structured", "global", "leave it out, or scope='layerwise', or pattern='unstructured'"),
+        ("2:4", "layerwise", "leave it out, or pattern='unstructured'"),
+    ],
+)
+def test_a_scope_that_does_not_go_with_the_pattern_is_refused(pattern: str, scope: str, remedy: str) -> None:
+    with pytest.raises(SpecError, match=f"scope='{scope}' does not go with pattern='{pattern}': {remedy}"):
+        PruneSpec.from_dict({"sparsity": 0.5, "pattern": pattern, "scope": scope})
 
 
 def test_a_scope_is_told_only_where_it_was_asked_for() -> None:
@@ -162,6 +169,14 @@ def test_rounds_are_refused_where_other_structures_than_heads_and_neurons_go(str
     words = f"rounds=4 .* structures={structures.value!r} go at once".replace("+", r"\+")
     with pytest.raises(SpecError, match=words):
         PruneSpec(sparsity=0.5, structures=structures, rounds=4)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"), [({"scope": "layerwise"}, "scope='layerwise'"), ({"scorer": "imported"}, "scorer='imported'")]
+)
+def test_even_and_imported_cuts_are_of_heads_and_neurons(other: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=f"{words} goes with whole heads and neurons; got structures='sublayers'"):
+        PruneSpec.from_dict({"sparsity": 0.5, "structures": "sublayers", **other})
 
 
 def test_rounds_are_told_only_where_there_are_several() -> None:

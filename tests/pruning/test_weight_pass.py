@@ -8,9 +8,10 @@ from torch.nn import functional
 from pruning import memory
 from pruning.capture import capture
 from pruning.data import LabelledSet
-from pruning.encoder import PRUNABLE_SLOTS, BaseModel
+from pruning.encoder import BaseModel
 from pruning.errors import CacheError, DataError, HostMemoryError
 from pruning.memory import weight_pass_bytes
+from pruning.tensor_sizes import PRUNABLE_SLOTS
 from pruning.watched import Noise
 from pruning.weight_pass import Loss, Plan, Reading, seed_of, weight_pass
 from tests.pruning.library import computed_tokens, gradients_of, hooked, logits_of_row, summed_loss

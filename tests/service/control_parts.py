@@ -16,6 +16,7 @@ from pruning.variants import Manifest, VariantStore
 from service.control_metrics import ControlMetrics
 from service.controller import VariantController
 from service.limits import Clock, ControlLimits
+from service.load import Load
 from service.operations import Choice, RolloutState
 from service.policy import Policy
 from service.policy_desk import POLICY, PolicyDesk
@@ -72,6 +73,7 @@ def report_of(
     failed: str | None = None,
     failure: str | None = None,
     inflight: int = 0,
+    load: Load | None = None,
 ) -> ReplicaReport:
     return ReplicaReport(
         replica_id=replica_id,
@@ -82,6 +84,7 @@ def report_of(
         failure=failure,
         metrics_address=f"127.0.0.1:{4000 + sum(replica_id.encode())}",
         inflight=inflight,
+        load=load,
     )
 
 
@@ -130,9 +133,14 @@ class FakeBuilder:
         return put(self.store, spec, self.accuracy, self.edition)
 
 
-def put(store: VariantStore, spec: PruneSpec, accuracy: float = 0.9, edition: str = "") -> Manifest:
+def put(
+    store: VariantStore, spec: PruneSpec, accuracy: float = 0.9, edition: str = "", items_per_s: float = 250.0
+) -> Manifest:
     manifest = manifest_of(spec, accuracy)
-    return store.put({"weight": torch.zeros(1)}, replace(manifest, variant_id=edition + manifest.variant_id))
+    speed = replace(manifest.speed, items_per_s=items_per_s)
+    return store.put(
+        {"weight": torch.zeros(1)}, replace(manifest, variant_id=edition + manifest.variant_id, speed=speed)
+    )
 
 
 @dataclass
@@ -192,6 +200,7 @@ class ModelReplica:
         self.failure: str | None = None
         self.failed: str | None = None
         self.version = -1
+        self.load: Load | None = None
 
     def report(self) -> ReplicaReport:
         return ReplicaReport(
@@ -203,6 +212,7 @@ class ModelReplica:
             failure=self.failure,
             metrics_address=f"127.0.0.1:{4000 + sum(self.id.encode())}",
             inflight=0,
+            load=self.load,
         )
 
     async def ask(self) -> Desired:

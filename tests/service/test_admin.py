@@ -84,6 +84,7 @@ async def test_the_dial_says_what_is_served(admin: Admin) -> None:
         "agreement": 0.97,
         "accuracy_floor": FLOOR,
         "mode": "manual",
+        "governor": None,
         "online": None,
         "previous_variant": None,
         "operation": None,

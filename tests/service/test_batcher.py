@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import service.gathering
-from service.batcher import Answered, TokenBatcher
+from service.batcher import TokenBatcher
 from service.deadlines import Deadline
 from service.drain_rate import DrainRate
 from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
 from service.gathering import Gathering
 from service.lanes import Lanes
+from service.load_meter import LoadMeter
+from service.queued import Answered
 from service.schedule import Lane
 
 BUDGET = 16
@@ -124,6 +126,7 @@ async def bench(
     narrow: int = 0,
     queue_s: float = 1e6,
     batch_s: float = 1e6,
+    meter: LoadMeter | None = None,
 ) -> AsyncIterator[Bench]:
     executor, model, clock = SteppedExecutor(), Model(set(poisoned)), itertools.count()
     batcher = TokenBatcher[int, Sequence_](
@@ -135,6 +138,7 @@ async def bench(
         max_queue_tokens=queue,
         max_queue_s=queue_s,
         lanes=lanes_on(executor, narrow),
+        meter=meter or LoadMeter(),
     )
     batcher._schedule.worth_a_core = 1
     batcher.start()
@@ -291,6 +295,7 @@ async def test_a_result_with_rows_missing_fails_and_does_not_shift_answers() -> 
         max_queue_tokens=8,
         max_queue_s=1.0,
         lanes=Lanes(executor),
+        meter=LoadMeter(),
     )
     batcher.start()
     task = asyncio.create_task(batcher.submit([Sequence_(0, 1)]))
@@ -313,6 +318,7 @@ async def test_a_failing_snapshot_fails_requests_and_not_the_batcher() -> None:
         max_queue_tokens=8,
         max_queue_s=1.0,
         lanes=Lanes(SteppedExecutor()),
+        meter=LoadMeter(),
     )
     batcher.start()
     with pytest.raises(InferenceFailed):
@@ -485,6 +491,7 @@ async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up
         max_queue_tokens=8,
         max_queue_s=1.0,
         lanes=Lanes(SteppedExecutor()),
+        meter=LoadMeter(),
     )
     waiting = asyncio.create_task(batcher.submit([Sequence_(0, 1)]))
     await settle()
@@ -497,7 +504,14 @@ async def test_a_batcher_that_never_ran_stops_at_once_when_its_queue_is_given_up
 async def test_real_threads_answer_a_hundred_requests_each_with_its_own_rows(cores: int) -> None:
     lanes = Lanes.start(cores, side_by_side=True)
     batcher = TokenBatcher[int, Sequence_](
-        lambda choice: 0, Model(), **ANY, max_batch_tokens=64, max_queue_tokens=10_000, max_queue_s=100.0, lanes=lanes
+        lambda choice: 0,
+        Model(),
+        **ANY,
+        max_batch_tokens=64,
+        max_queue_tokens=10_000,
+        max_queue_s=100.0,
+        lanes=lanes,
+        meter=LoadMeter(),
     )
     batcher.start()
     answers = await asyncio.gather(*(batcher.submit([Sequence_(i, 1 + i % 7)]) for i in range(100)))
@@ -592,6 +606,7 @@ async def test_requests_of_different_choices_run_apart_each_on_its_own_snapshot(
         max_queue_tokens=64,
         max_queue_s=1e6,
         lanes=Lanes(executor),
+        meter=LoadMeter(),
     )
     batcher.start()
     choices = [None, "sparse", None, "sparse", "dense"]
@@ -607,3 +622,38 @@ async def test_requests_of_different_choices_run_apart_each_on_its_own_snapshot(
     assert [task.result().rows for task in tasks] == [[(f"on {one}", number)] for number, one in enumerate(choices)]
     assert ran == [("on None", [0, 2]), ("on sparse", [1, 3]), ("on dense", [4])]
     await batcher.stop()
+
+
+async def test_the_meter_is_told_what_comes_what_is_refused_and_what_runs_on_how_much_of_the_lanes() -> None:
+    now_s = 0.0
+    meter = LoadMeter(monotonic=lambda: now_s)
+    async with bench(narrow=2, queue=4, budget=4, meter=meter) as made:
+        first = [made.send(1, 2), made.send(2, 2)]
+        await settle()
+        now_s = 1.0
+        waiting = [made.send(3, 3), made.send(4, 1)]
+        await settle()
+        with pytest.raises(Overloaded):
+            await made.send(5, 1)
+        load = meter.load(queue_tokens=made.batcher.queue_tokens, queue_s=made.batcher.queue_s)
+        assert (load.accepted, load.accepted_tokens, load.refused, load.queue_tokens) == (4, 8, 1, 4)
+        assert (load.answered_tokens, load.busy_s) == (0, 1.0)
+        await made.run_out()
+        assert meter.load(queue_tokens=0, queue_s=0.0).answered_tokens == 8
+        now_s = 9.0
+        assert meter.load(queue_tokens=0, queue_s=0.0).busy_s == 1.0
+        assert made.batcher.queue_s == 0.0
+        assert all([await one for one in (*first, *waiting)])
+
+
+async def test_a_batch_that_fails_keeps_no_lane_busy() -> None:
+    now_s = 0.0
+    meter = LoadMeter(monotonic=lambda: now_s)
+    async with bench(poisoned=frozenset({1}), meter=meter) as made:
+        failing = made.send(1, 2)
+        await made.run_out()
+        with pytest.raises(InferenceFailed):
+            await failing
+        now_s = 5.0
+        load = meter.load(queue_tokens=0, queue_s=0.0)
+        assert (load.busy_s, load.answered_tokens) == (0.0, 0)

@@ -13,10 +13,11 @@ from typer.testing import CliRunner, Result
 from pruning.cache import CalibrationCache
 from pruning.encoder import BaseModel, load_base_model
 from pruning.random_model import SHAPES
-from pruning.scores import SCORERS
+from pruning.scores import CHOICES, SCORERS
 from pruning.variants import VariantStore
 from service.cli import app
 from service.options import SCORER_HELP
+from service.policy import Policy
 from service.running import leave_note
 from service.settings import Settings
 from service.version import VERSION
@@ -34,7 +35,21 @@ from tests.service.fake_admin import (
     status_of,
 )
 
-COMMANDS = ["prepare", "prune", "frontier", "recover", "bench", "compare", "serve", "dial", "rollback", "status"]
+COMMANDS = [
+    "prepare",
+    "prune",
+    "frontier",
+    "pretrain",
+    "import",
+    "recover",
+    "bench",
+    "compare",
+    "serve",
+    "dial",
+    "rollback",
+    "status",
+    "policy",
+]
 Run = Callable[..., Result]
 
 
@@ -193,7 +208,7 @@ def test_an_option_s_negative_value_and_a_misspelt_option_are_told_apart(tiny_mo
 
 def test_the_help_names_every_scorer() -> None:
     named = SCORER_HELP.removeprefix("Importance scorer: ").removesuffix(".").replace(" or ", ", ").split(", ")
-    assert sorted(named) == sorted(SCORERS)
+    assert sorted(named) == sorted(CHOICES)
 
 
 def test_a_scope_is_an_option_of_prune_and_an_unknown_one_is_refused(tiny_model_dir: Path, given: list[object]) -> None:
@@ -533,6 +548,37 @@ def test_status_says_what_is_served_and_what_is_changing(admin: FakeAdmin) -> No
     assert admin.asked[0].authorization == "Bearer t"
 
 
+def test_status_says_what_the_governor_is_about(admin: FakeAdmin) -> None:
+    governor = {"why": "queue", "reason": "what waits takes 300 ms to answer"}
+    admin.answers(200, status_of(first_state()) | {"governor": governor})
+    result = run("status", "--url", admin.url, "--token", "t")
+    assert "the governor turns the dial (queue): what waits takes 300 ms to answer" in result.stdout
+
+
+def test_policy_shows_what_holds(admin: FakeAdmin) -> None:
+    held = Policy(accuracy_floor=0.8).as_dict()
+    admin.answers(200, held)
+    result = run("policy", "--url", admin.url, "--token", "t")
+    assert (admin.asked[0].method, admin.asked[0].path, admin.asked[0].body) == ("GET", "/admin/policy", None)
+    for words in ("mode=manual", "accuracy_floor=0.8", "slo_p99_ms=null"):
+        assert f"{words}\n" in result.stdout
+    assert json.loads(run("policy", "--url", admin.url, "--token", "t", "--json").stdout) == held
+
+
+def test_policy_sets_members_as_they_are_written(admin: FakeAdmin) -> None:
+    admin.answers(200, Policy(accuracy_floor=0.8).as_dict())
+    words = ("mode=auto", "slo_p99_ms=50", "max_sparsity=0.7", "agreement_floor=null")
+    assert run("policy", *words, "--url", admin.url, "--token", "t").exit_code == 0
+    assert admin.asked[0].method == "PUT"
+    assert admin.asked[0].body == {"mode": "auto", "slo_p99_ms": 50, "max_sparsity": 0.7, "agreement_floor": None}
+
+
+@pytest.mark.parametrize("words", ["auto", "=auto", "mode"])
+def test_policy_words_that_set_nothing_are_2_and_say_how(admin: FakeAdmin, words: str) -> None:
+    assert refused(run("policy", words, "--url", admin.url, "--token", "t"), 2, words, "MEMBER=VALUE")
+    assert not admin.asked
+
+
 def test_rollback_asks_for_the_previous_variant(admin: FakeAdmin) -> None:
     admin.answers(200, COMMITTED)
     assert run("rollback", "--url", admin.url, "--token", "t").exit_code == 0
@@ -580,7 +626,7 @@ def test_a_wrong_token_is_2_and_says_where_the_right_one_is(admin: FakeAdmin) ->
 
 
 def test_no_service_is_3_and_says_how_to_start_one() -> None:
-    for command in (["status"], ["dial", "0.5"], ["rollback"]):
+    for command in (["status"], ["dial", "0.5"], ["rollback"], ["policy"]):
         assert refused(run(*command, "--url", "http://127.0.0.1:1"), 3, "http://127.0.0.1:1", "sparsedial serve")
 
 

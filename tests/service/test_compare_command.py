@@ -58,6 +58,37 @@ def test_tables_name_every_scorer_and_both_recoveries(compared: Any, tmp_path: P
     assert f"picture in {picture}" in result.stderr
 
 
+def test_markdown_has_a_row_a_scorer_and_a_column_a_cut(compared: Any) -> None:
+    options = ("--scorers", "magnitude,random", "--levels", "0.3,0.6", "--seeds", 2, "--recover", "reconstruct,none")
+    lines = compared(*options, "--markdown").stdout.splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    assert tables[0] == "| scorer | 30% none | 30% reconstruct | 60% none | 60% reconstruct |"
+    rows = {row["scorer"]: row for row in json.loads(compared(*options, "--json").stdout)["rows"][-2:]}
+    for line in tables[2:4]:
+        assert line.count(" ± ") == 4
+    assert {line.split()[1] for line in tables[2:4]} == {"magnitude", "random"} >= rows.keys()
+    assert tables[4] == "|  | magnitude | random | own seeds |"
+    assert lines[0].startswith("structured; dense accuracy ")
+
+
+def test_cuts_are_distilled_for_as_many_steps_as_asked(compared: Any) -> None:
+    options = ("--scorers", "random", "--levels", "0.6", "--seeds", 1, "--recover", "none,distill", "--steps", 2)
+    result = compared(*options)
+    assert result.exit_code == 0, result.output
+    assert "distill: 2 steps of 32 rows" in result.stdout
+    document = json.loads(compared(*options, "--json").stdout)
+    assert {row["recover"] for row in document["rows"]} == {"none", "distill"}
+    assert document["training"]["steps"] == 2 and document["cells_computed"] == 0
+
+
+def test_layers_may_be_equally_wide(compared: Any) -> None:
+    options = ("--scorers", "random", "--levels", "0.6", "--seeds", 1, "--scope", "layerwise")
+    document = json.loads(compared(*options, "--json").stdout)
+    assert document["scope"] == "layerwise"
+    assert len(set(document["rows"][0]["neurons"])) == 1
+    assert compared(*options).stdout.startswith("structured, layerwise; ")
+
+
 def test_2_4_is_compared_at_its_own_level(compared: Any) -> None:
     document = json.loads(compared("--pattern", "2:4", "--seeds", 1, "--json").stdout)
     assert document["levels"] == [0.5]
@@ -77,6 +108,11 @@ def test_2_4_is_compared_at_its_own_level(compared: Any) -> None:
         (["--structures", "toes"], ["unknown structures 'toes'", "sublayers"]),
         (["--structures", "sublayers", "--pattern", "unstructured"], ["leave it out"]),
         (["--seeds", "0"], ["seeds must be a whole number of at least 1; got 0"]),
+        (["--rows", "0"], ["rows must be a whole number of at least 1; got 0"]),
+        (["--recover", "distill"], ["needs a recipe", "--steps"]),
+        (["--steps", "300"], ["needs a recipe", "only with it"]),
+        (["--scope", "row"], ["scope='row' does not go with pattern='structured'"]),
+        (["--json", "--markdown"], ["--json and --markdown are two outputs"]),
         (["--plot", "compared.pdf"], ["--plot writes a PNG", "compared.png"]),
     ],
     ids=str,

@@ -12,6 +12,13 @@ def test_retry_after_is_at_least_a_second_and_follows_the_latest_batches() -> No
     assert rate.seconds_for(250) == 25
 
 
+def test_what_waits_needs_its_share_of_a_second_and_nothing_before_anything_is_measured() -> None:
+    rate = DrainRate()
+    assert rate.seconds(10_000) == 0.0
+    rate.record(tokens=100, start=0.0, end=1.0)
+    assert rate.seconds(25) == 0.25
+
+
 def test_a_queue_that_two_lanes_empty_drains_twice_as_fast() -> None:
     rate = DrainRate()
     for second in range(100):

@@ -8,14 +8,17 @@ import pytest
 
 from pruning.errors import ChecksumError
 from pruning.spec import PruneSpec
+from service import follower
 from service.errors import NotReady
 from service.follower import Follower
+from service.load import Load
 from service.newborn import first_desired
 from service.operations import Phase
-from service.policy import Policy
+from service.policy import Mode, Policy
 from service.protocol import Desired, Peer, ReplicaReport, Staged, Trial
 from service.tally import Tally
 from tests.service.control_parts import SetClock, make_control, until
+from tests.service.governor.sightings import load
 
 STAGED = Staged(operation_id="op1", variant_id="half")
 
@@ -72,6 +75,9 @@ class FakeHolder:
     def heed(self, policy: Policy) -> None:
         self.policy = policy
 
+    def load(self) -> Load:
+        return load(1.0, queue_tokens=7)
+
     def start_draining(self) -> None:
         self.draining = True
 
@@ -83,16 +89,19 @@ class ScriptedLink:
     desired: Desired
     down: bool = False
     reports: list[ReplicaReport] = field(default_factory=list)
+    asked: int = 0
+    patience_s: float = 0.1
 
     def wish(self, **changes: object) -> None:
         self.desired = replace(self.desired, version=self.desired.version + 1, **changes)  # type: ignore[arg-type]
 
     async def sync(self, report: ReplicaReport, known_version: int) -> Desired:
+        self.asked += 1
         if self.down:
             raise ConnectionError("no controller")
         self.reports.append(report)
         try:
-            async with asyncio.timeout(0.1):
+            async with asyncio.timeout(self.patience_s):
                 while self.desired.version == known_version:
                     await asyncio.sleep(0.002)
         except TimeoutError:
@@ -407,3 +416,33 @@ async def test_two_followers_and_a_real_controller_swap_and_roll_back(tmp_path: 
         for follower in followers:
             await follower.stop()
         await control.controller.stop()
+
+
+async def test_a_governed_replica_says_every_moment_how_it_fares_and_no_other_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follower, "TELL_S", 0.005)
+    parts = make_parts()
+    parts.link.patience_s = 60.0
+    async with started(parts):
+        await asyncio.sleep(0.05)
+        calm = len(parts.link.reports)
+        parts.link.wish(policy=Policy(accuracy_floor=0.8, mode=Mode.AUTO, slo_p99_ms=50.0))
+        await until(lambda: len(parts.link.reports) >= calm + 10)
+    assert calm <= 2
+    assert all(report.load is not None and report.load.queue_tokens == 7 for report in parts.link.reports)
+
+
+async def test_a_governed_replica_does_not_call_a_controller_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follower, "TELL_S", 0.001)
+    monkeypatch.setattr(follower, "FIRST_RETRY_S", 0.2)
+    parts = make_parts()
+    parts.link.wish(policy=Policy(accuracy_floor=0.8, mode=Mode.AUTO, slo_p99_ms=50.0))
+    async with started(parts):
+        parts.link.down = True
+        await until(lambda: not parts.follower._hears)
+        asked = parts.link.asked
+        await asyncio.sleep(0.05)
+        assert parts.link.asked <= asked + 1

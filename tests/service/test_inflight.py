@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from service.inflight import InFlight
+from service.load_meter import LoadMeter
 from service.metrics import ReplicaMetrics
 
 
@@ -22,15 +23,16 @@ from service.metrics import ReplicaMetrics
     ],
 )
 def test_every_status_has_its_outcome(status: int | None, outcome: str) -> None:
-    metrics = ReplicaMetrics("1.0")
-    with InFlight(metrics).track("/") as exchange:
+    metrics, meter = ReplicaMetrics("1.0"), LoadMeter()
+    with InFlight(metrics, meter).track("/") as exchange:
         exchange.status = status
     assert f'sparsedial_requests_total{{outcome="{outcome}",route="/"}} 1.0' in metrics.page()
     assert 'sparsedial_request_duration_seconds_count{route="/"} 1.0' in metrics.page()
+    assert (meter.load(queue_tokens=0, queue_s=0.0).p99_s is not None) == (outcome == "ok")
 
 
 async def test_waiting_for_none_ends_with_the_last_even_after_an_error() -> None:
-    inflight = InFlight(ReplicaMetrics("1.0"))
+    inflight = InFlight(ReplicaMetrics("1.0"), LoadMeter())
     await inflight.none()
     with inflight.track("/"):
         with pytest.raises(RuntimeError), inflight.track("/predict"):

@@ -1,6 +1,7 @@
 from service.leases import LeaseTable
 from service.protocol import ReplicaReport
 from tests.service.control_parts import report_of
+from tests.service.governor.sightings import load
 
 
 def newborn() -> ReplicaReport:
@@ -37,7 +38,8 @@ def test_a_replica_lives_for_one_lease_after_each_report() -> None:
 def test_only_what_differs_from_the_last_report_is_news() -> None:
     table = LeaseTable(3.0)
     assert table.renew(report_of("a"), 0.0)
-    assert not table.renew(report_of("a", inflight=7), 1.0)
+    assert not table.renew(report_of("a", inflight=7, load=load(1.0)), 1.0)
+    assert [(report.inflight, report.load) for report in table] == [(7, load(1.0))]
     assert table.renew(report_of("a", prepared="op1"), 2.0)
     assert [report.inflight for report in table] == [0]
 

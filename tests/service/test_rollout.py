@@ -13,6 +13,7 @@ from service.events import (
     ChangeRequested,
     Event,
     GuardTripped,
+    LevelChosen,
     ReplicasReported,
     Reply,
     Restarted,
@@ -48,6 +49,20 @@ def change(
 
 def rollback(operation_id: str = "op2", now: float = 30.0, floor: float = FLOOR) -> RollbackRequested:
     return RollbackRequested(operation_id=operation_id, accuracy_floor=floor, now=now, deadline=now + 30)
+
+
+def level(
+    spec: PruneSpec = MORE, operation_id: str = "op3", now: float = 40.0, *, accuracy: float = 0.88
+) -> LevelChosen:
+    return LevelChosen(
+        operation_id=operation_id,
+        choice=choice_of(spec, accuracy=accuracy),
+        asked_by=Asker.GOVERNOR,
+        reason="9 requests a second were refused",
+        accuracy_floor=FLOOR,
+        now=now,
+        deadline=now + 30,
+    )
 
 
 def built(
@@ -121,6 +136,7 @@ def tripped(spec: PruneSpec = DENSE, *, fallback: Choice | None = None) -> Guard
 EVENTS: dict[type[Event], Event] = {
     ChangeRequested: change(),
     RollbackRequested: rollback(),
+    LevelChosen: level(),
     Built: built(),
     Broken: broken(),
     ReplicasReported: reported(),
@@ -131,7 +147,7 @@ EVENTS: dict[type[Event], Event] = {
 }
 
 LEGAL: dict[Phase | None, set[type[Event]]] = {
-    None: {ChangeRequested, RollbackRequested, ReplicasReported, GuardTripped, Tick, Restarted},
+    None: {ChangeRequested, RollbackRequested, LevelChosen, ReplicasReported, GuardTripped, Tick, Restarted},
     Phase.BUILDING: {
         ChangeRequested,
         RollbackRequested,
@@ -155,6 +171,9 @@ LEGAL: dict[Phase | None, set[type[Event]]] = {
     },
 }
 
+BUSY = {(phase, LevelChosen) for phase in (Phase.BUILDING, Phase.PREPARING, Phase.TRYING)}
+"""Pairs that are decided by a refusal, for the sake of the operation that runs."""
+
 
 def test_the_examples_cover_every_event() -> None:
     assert set(EVENTS) == set(get_args(Event))
@@ -164,7 +183,10 @@ def test_the_examples_cover_every_event() -> None:
 @pytest.mark.parametrize("phase", [None, *Phase])
 def test_every_pair_of_phase_and_event_is_decided(phase: Phase | None, kind: type[Event]) -> None:
     state, event = in_phase(phase), EVENTS[kind]
-    if kind in LEGAL.get(phase, set()):
+    if (phase, kind) in BUSY:
+        with pytest.raises(Conflict, match="op1"):
+            advance(state, event)
+    elif kind in LEGAL.get(phase, set()):
         changed, _ = advance(state, event)
         assert changed.version == state.version + (changed != state)
     else:
@@ -478,3 +500,19 @@ def test_the_guard_takes_back_a_change_that_runs(phase: Phase) -> None:
 def test_a_variant_that_is_asked_for_again_and_committed_is_trusted_again() -> None:
     state = replace(first_state(), distrusted=(id_of(HALF), id_of(MORE)))
     assert after(state, change(), built(), reported()).distrusted == (id_of(MORE),)
+
+
+def test_a_level_that_the_service_chose_is_prepared_at_once_and_says_why() -> None:
+    state, actions = advance(first_state(), level())
+    asked = replied(actions)
+    assert (asked.phase, asked.kind, asked.variant_id) == (Phase.PREPARING, Kind.SWAP, id_of(MORE))
+    assert (asked.asked_by, asked.reason) == (Asker.GOVERNOR, "9 requests a second were refused")
+    assert not [action for action in actions if isinstance(action, StartBuild)]
+    done = after(state, reported(of="op3", now=41.0))
+    assert (done.committed.variant_id, done.committed.operation_id, done.generation) == (id_of(MORE), "op3", 2)
+    assert done.history[-1].reason == asked.reason
+
+
+def test_a_level_below_the_floor_is_refused_whoever_chose_it() -> None:
+    with pytest.raises(Conflict, match="below the floor"):
+        advance(first_state(), level(accuracy=0.5))

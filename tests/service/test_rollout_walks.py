@@ -12,6 +12,7 @@ from service.events import (
     ChangeRequested,
     Event,
     GuardTripped,
+    LevelChosen,
     ReplicasReported,
     Restarted,
     RollbackRequested,
@@ -97,6 +98,21 @@ class Walk(RuleBasedStateMachine):
     def request_rollback(self, crash: bool) -> None:
         event = RollbackRequested(
             operation_id=self.new_id(), accuracy_floor=FLOOR, now=self.now, deadline=self.now + 30
+        )
+        self.happen(event, crash=crash)
+
+    @rule(spec=specs, accuracy=floats(0.5, 1.0), crash=booleans())
+    def choose_level(self, spec: PruneSpec, accuracy: float, crash: bool) -> None:
+        if id_of(spec) in self.state.distrusted:  # the governor leaves them out
+            return
+        event = LevelChosen(
+            operation_id=self.new_id(),
+            choice=choice_of(spec, accuracy=accuracy),
+            asked_by=Asker.GOVERNOR,
+            reason="r",
+            accuracy_floor=FLOOR,
+            now=self.now,
+            deadline=self.now + 30,
         )
         self.happen(event, crash=crash)
 

@@ -122,3 +122,13 @@ def test_the_choice_survives_with_its_operation(file: StateFile) -> None:
     state = RolloutState(version=3, generation=2, committed=choice_of(HALF, operation_id="op1"), previous=choice_of())
     file.write(state)
     assert file.read() == state
+
+
+def test_a_file_from_before_operations_named_who_asked_is_an_operators(file: StateFile) -> None:
+    state, _ = advance(first_state(), change())
+    file.write(state)
+    values = json.loads(file.path.read_text())
+    for member in ("asked_by", "reason"):
+        del values["state"]["operation"][member]
+    file.path.write_text(json.dumps(values | {"sha256": digest_of(values["state"])}))
+    assert file.read() == state

@@ -8,7 +8,9 @@ import torch
 
 from pruning.comparison.cells import Cell, CellStore, Worth, cell_name
 from pruning.comparison.kept import Part, Sublayer
+from pruning.comparison.training import Training
 from pruning.errors import StoreError
+from pruning.recovery.recipe import Recipe
 from pruning.spec import PruneSpec
 from pruning.workbench import Workbench
 from tests.pruning.parts import everything_under
@@ -75,6 +77,10 @@ def test_every_cut_and_draw_has_a_name_of_its_own(bench: Workbench) -> None:
     spec = PruneSpec(sparsity=0.5)
     others = [replace(spec, sparsity=0.6), replace(spec, scorer="wanda"), replace(spec, recover="none")]
     redrawn = Workbench(bench.base, bench.train.subset(range(30)), bench.evaluation, bench.root, 1)
-    names = [cell_name(bench, one) for one in (spec, *others)] + [cell_name(redrawn, spec)]
+    trainings = [Training(Recipe(steps=steps), rows) for steps, rows in ((3, bench.train), (4, bench.evaluation))]
+    trainings.append(Training(trainings[0].recipe, bench.evaluation))
+    distilled = replace(spec, recover="distill")
+    names = [cell_name(bench, one, None) for one in (spec, *others)] + [cell_name(redrawn, spec, None)]
+    names += [cell_name(place, distilled, training) for place in (bench, redrawn) for training in trainings]
     assert len(set(names)) == len(names)
-    assert cell_name(bench, spec) == names[0]
+    assert cell_name(bench, spec, trainings[0]) == names[0]

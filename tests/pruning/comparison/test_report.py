@@ -130,7 +130,8 @@ def test_a_comparison_becomes_a_png_that_names_every_scorer_and_level(
     plot_comparison(report, tmp_path / "compared.png", "tiny")
     assert (tmp_path / "compared.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     lines, *maps = figures[0].subfigs
-    legend = lines.axes[0].get_legend()
+    assert len(lines.axes) == len({row["recover"] for row in report["rows"]})
+    legend = lines.axes[-1].get_legend()
     assert legend is not None
     named = " ".join(text.get_text() for text in legend.get_texts())
     assert all(scorer in named for scorer in report["scorers"])

@@ -9,14 +9,19 @@ from pruning.cache import CalibrationCache
 from pruning.comparison.report import report_of
 from pruning.comparison.request import Comparison
 from pruning.comparison.run import Outcome, compare
-from pruning.errors import StoreError
+from pruning.errors import RecoveryError, StoreError
 from pruning.evaluation import evaluate
 from pruning.heads import Head
 from pruning.material import Material
 from pruning.pipeline import build_variant
-from pruning.spec import Pattern, PruneSpec
+from pruning.recovery.distillation import recover
+from pruning.recovery.recipe import Recipe
+from pruning.recovery.student import Student
+from pruning.spec import Pattern, PruneSpec, Scope
 from pruning.workbench import Workbench
 from tests.pruning.zoo import write_model, write_task_rows
+
+RECIPE = Recipe(steps=2, check_every=1, batch_rows=8)
 
 
 def plain(outcome: Outcome) -> list[dict[str, Any]]:
@@ -156,6 +161,70 @@ def test_scores_that_are_cached_take_no_seconds(material: Material, tmp_path: Pa
     assert {name: len(took) for name, took in first.seconds.scoring.items()} == {"fisher": 2, "wanda": 2}
     further = compare(material, tmp_path, replace(wish, levels=(0.6,)))
     assert (further.computed, further.seconds.calibration, dict(further.seconds.scoring)) == (4, [], {})
+
+
+@pytest.fixture
+def distilled() -> Comparison:
+    return Comparison(scorers=("magnitude",), levels=(0.6,), seeds=2, recovers=("none", "distill"), recipe=RECIPE)
+
+
+def test_a_distilled_cell_is_worth_what_its_training_left(
+    material: Material, distilled: Comparison, tmp_path: Path
+) -> None:
+    outcome = compare(material, tmp_path, distilled)
+    bench = Workbench.drawn(material, tmp_path, seed=1, size=32)
+    manifest, found = recover(bench, outcome.cells[-1].spec, material.train, replace(RECIPE, seed=1))
+    assert (found.recipe["seed"], found.training["step"]) == (1, RECIPE.steps)
+    assert outcome.cells[-1].worth.value == manifest.evaluation.metric.value
+    assert outcome.cells[-1].worth.agreement == manifest.evaluation.agreement
+    assert outcome.cells[-1].achieved_sparsity == outcome.cells[-2].achieved_sparsity
+    assert [part.as_dict() for part in outcome.cells[-1].kept] == [part.as_dict() for part in outcome.cells[-2].kept]
+
+
+def test_what_is_served_as_distilled_does_not_change_by_a_comparison(
+    material: Material, distilled: Comparison, tmp_path: Path
+) -> None:
+    compare(material, tmp_path, distilled)
+    with pytest.raises(RecoveryError, match="no recovered cut of sparsity"):
+        build_variant(Workbench.drawn(material, tmp_path, size=32), distilled.specs_of("magnitude")[-1])
+
+
+def test_another_recipe_makes_other_cells_and_the_same_none(
+    material: Material, distilled: Comparison, tmp_path: Path
+) -> None:
+    assert compare(material, tmp_path, distilled).computed == 4
+    assert compare(material, tmp_path, distilled).computed == 0
+    assert compare(material, tmp_path, replace(distilled, recipe=replace(RECIPE, steps=3))).computed == 2
+
+
+def test_an_interrupted_training_goes_on(
+    material: Material, distilled: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compare(material, tmp_path / "whole", distilled)
+    learn, steps = Student.learn, 0
+
+    def interrupted(*given: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == RECIPE.steps:
+            raise KeyboardInterrupt
+        learn(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Student, "learn", interrupted)
+        compare(material, tmp_path / "cut", distilled)
+    counted: list[float] = []
+    monkeypatch.setattr(Student, "learn", lambda *given: counted.append(given[-1]) or learn(*given))
+    assert plain(compare(material, tmp_path / "cut", distilled)) == plain(whole)
+    assert len(counted) == 1 + RECIPE.steps  # the last step of the first seed, all of the second
+
+
+def test_layers_that_are_equally_wide_are_compared_apart(
+    material: Material, comparison: Comparison, whole: tuple[Path, Outcome]
+) -> None:
+    even = compare(material, whole[0], replace(comparison, scope=Scope.LAYERWISE, seeds=1))
+    assert even.computed == 4
+    assert {len({part.kept for part in cell.kept[1::2]}) for cell in even.cells} == {1}
 
 
 def test_a_damaged_cell_is_told_before_any_work(

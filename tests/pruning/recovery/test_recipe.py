@@ -11,14 +11,17 @@ USUAL = Recipe(steps=10, minutes=2.0)
 OTHERS: dict[str, Any] = {
     "steps": 11, "minutes": 3.0, "batch_rows": 8, "learning_rate": 1e-4, "warm_up": 0.2, "weight_decay": 0.0,
     "temperature": 4.0, "hidden_weight": 0.5, "label_weight": 0.5, "held_out_rows": 7, "check_every": 5, "patience": 3,
-    "gradual": 0.4, "gradual_from": 0.1, "criterion": Criterion.PLATON, "cut_every": 7, "seed": 1,
+    "gradual": 0.4, "gradual_from": 0.1, "criterion": Criterion.PLATON, "cut_every": 7, "quantized": True, "seed": 1,
 }  # fmt: skip
 BIT_BY_BIT = replace(USUAL, gradual=0.5)
 
 
 def test_every_value_is_part_of_the_identity() -> None:
     assert {field.name for field in fields(Recipe)} == set(OTHERS)
-    digests = {replace(BIT_BY_BIT, **{name: value}).digest_with("rows") for name, value in OTHERS.items()}
+    digests = {
+        replace(USUAL if name == "quantized" else BIT_BY_BIT, **{name: value}).digest_with("rows")
+        for name, value in OTHERS.items()
+    }
     digests |= {one.digest_with(rows) for one in (USUAL, BIT_BY_BIT) for rows in ("rows", "other rows")}
     assert len(digests) == len(OTHERS) + 4
 

@@ -10,7 +10,6 @@ import torch
 
 import pruning.recovery.checkpoint
 import pruning.recovery.lesson
-import pruning.recovery.training
 from pruning.data import LabelledSet
 from pruning.errors import RecoveryError
 from pruning.pipeline import cut
@@ -97,7 +96,7 @@ def test_a_run_stops_when_its_score_stands_still(run: Train) -> None:
 
 def test_a_run_that_lost_at_first_does_not_stop_while_it_gains(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.9, 0.8, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.88, 0.7, 0.6])
-    monkeypatch.setattr(pruning.recovery.training, "_score", lambda *_: next(scores))
+    monkeypatch.setattr(pruning.recovery.lesson.Lesson, "score", lambda *_: next(scores))
     stopped = run(replace(SHORT, steps=20, check_every=1, patience=2)).standing
     assert (stopped.step, stopped.score) == (11, 0.6)
     assert (stopped.best_step, stopped.best_score, stopped.reached) == (0, 0.9, 0.88)

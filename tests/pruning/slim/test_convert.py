@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning.cost import HeadDims
-from pruning.encoder import PRUNABLE_SLOTS, BaseModel
+from pruning.encoder import BaseModel
 from pruning.errors import StoreError
 from pruning.masks.structures import StructureMask
 from pruning.slim.convert import (
@@ -20,6 +20,7 @@ from pruning.slim.convert import (
     zeroed_layers,
 )
 from pruning.slim.packed import PackedBatch
+from pruning.tensor_sizes import PRUNABLE_SLOTS
 from tests.pruning.parts import dense_model, logits_of, mask_of, masking, sequences_of, with_units
 
 LENGTHS = (7, 3, 20, 20, 1)
