@@ -103,6 +103,14 @@ def calibration_sample(rows: LabelledSet, size: int, seed: int) -> LabelledSet:
     return rows.subset(sorted(chosen, key=lambda index: (len(rows.sequences[index].ids), index)))
 
 
+def rows_apart(rows: LabelledSet, size: int, seed: int, most: int) -> LabelledSet:
+    """Return at most ``most`` of the rows that ``calibration_sample`` leaves out, shortest first; likewise the same."""
+    drawn = set(random.Random(seed).sample(range(len(rows)), min(size, len(rows))))
+    left = [index for index in range(len(rows)) if index not in drawn]
+    chosen = random.Random(seed).sample(left, min(most, len(left)))
+    return rows.subset(sorted(chosen, key=lambda index: (len(rows.sequences[index].ids), index)))
+
+
 def _digest(rows: LabelledSet) -> str:
     digest = hashlib.sha256()
     labels = rows.labels.tolist()

@@ -16,14 +16,15 @@ POINT = 36
 INK, SOFT = "#22313f", "#9fb8c3"
 COLORS = ("#1f6f8b", "#c8553d", "#5b8c5a", "#8e6c8a", "#d9a441", "#4a4e69")
 """One per way of cutting, over again if there are more."""
+CASCADE_COLOR = "#b5179e"
 
 
-def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
+def plot_frontier(rows: Sequence[Row], path: Path, title: str, cascades: Sequence[Row] = ()) -> None:
     """Write a PNG: the metric with its 95 % interval, and speed-up beside its ideal, over achieved sparsity.
 
     Every way of cutting is a line of its own, which begins at the dense model. Levels that were never timed beside
     the dense model have no point of measured speed; points of what is not worth having are hollow. Where one run timed
-    several precisions, speeds are against the dense model in float32.
+    several precisions, speeds are against the dense model in float32. Cascades are diamonds over their levels.
 
     Raises:
         OSError: the file cannot be written.
@@ -43,6 +44,10 @@ def plot_frontier(rows: Sequence[Row], path: Path, title: str) -> None:
         gain.plot([], [], color=INK if len(lines) > 1 else COLORS[0], marker="o", lw=2, label="measured")
     if any(row["dominated_by"] is not None for row in rows):
         gain.scatter([], [], s=POINT, color="white", edgecolors=INK, label="left out: not worth having")
+    if cascades:
+        for axes, value in ((cost, "metric_value"), (gain, "speedup")):
+            _draw_points(axes, cascades, value, CASCADE_COLOR, "D")
+        cost.scatter([], [], s=POINT, color=CASCADE_COLOR, marker="D", label="cascades with dense")
     gain.set(title="what it buys", ylabel=f"texts per second, against {against}")
     if len(lines) > 1:  # room for the legend
         low, high = cost.get_ylim()
@@ -107,12 +112,12 @@ def _draw_gain(axes: Axes, line: Sequence[Row], gain: str, color: str) -> None:
     _draw_points(axes, line, gain, color)
 
 
-def _draw_points(axes: Axes, line: Sequence[Row], value: str, color: str) -> None:
+def _draw_points(axes: Axes, line: Sequence[Row], value: str, color: str, marker: str = "o") -> None:
     """Draw the points of what is not worth having hollow, and over all others those of what is."""
     worthy = [row for row in line if row["dominated_by"] is None]
     apart = [row for row in line if row["dominated_by"] is not None]
-    axes.scatter(*_known(apart, value), s=POINT, color="white", edgecolors=color, zorder=3)
-    axes.scatter(*_known(worthy, value), s=POINT, color=color, edgecolors=color, zorder=4)
+    axes.scatter(*_known(apart, value), s=POINT, color="white", edgecolors=color, marker=marker, zorder=3)
+    axes.scatter(*_known(worthy, value), s=POINT, color=color, edgecolors=color, marker=marker, zorder=4)
 
 
 def _known(line: Sequence[Row], gain: str) -> tuple[list[float], list[float]]:

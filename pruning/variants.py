@@ -7,6 +7,7 @@ manifest.json          what it is, what it costs, what it is worth, and checksum
 import json
 import logging
 import os
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -166,8 +167,9 @@ class VariantStore:
 
     def touch(self, variant_id: str) -> None:
         """Count a variant among the newest again, for it was asked for; nothing happens where it is not there."""
+        now = time.time_ns()  # finer than the clock of a file system, by which it might look as old as the last one
         with suppress(OSError):
-            os.utime(self.folder / variant_id / MANIFEST)
+            os.utime(self.folder / variant_id / MANIFEST, ns=(now, now))
 
     def keep_newest(self, count: int, in_use: Collection[str]) -> Sequence[str]:
         """Remove all variants but those ``in_use`` and the ``count`` that were stored or touched last.

@@ -16,7 +16,7 @@ from pruning.calibration import Calibration, CalibrationKey
 from pruning.capture import BATCH_ROWS, Progress, capture
 from pruning.curve_cache import CurveCache
 from pruning.curves import cost_curves
-from pruning.data import LabelledSet, calibration_sample
+from pruning.data import LabelledSet, calibration_sample, rows_apart
 from pruning.encoder import BaseModel
 from pruning.errors import CacheError, StoreError
 from pruning.files import digest_of, new_folder, sha256_of, write_json
@@ -39,6 +39,8 @@ from pruning.weight_pass import weight_pass
 CALIBRATION_ROWS = 2048
 MICRO_BATCH = 4
 SEED = 0
+APART_ROWS, FEWEST_APART = 1024, 512
+"""Rows that are kept apart for thresholds, at most and at least."""
 LOGITS, CHECKSUM = "logits.safetensors", "sha256.json"
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,8 @@ class Workbench:
     root: Path
     seed: int = SEED
     """By which the calibration rows were drawn."""
+    apart: LabelledSet | None = None
+    """Training rows that score nothing, for thresholds of cuts; None where hardly any are left."""
     store: VariantStore = field(init=False)
     cache: CalibrationCache = field(init=False)
     recovered: RecoveredCuts = field(init=False)
@@ -89,7 +93,9 @@ class Workbench:
     def drawn(cls, material: Material, root: Path, *, seed: int = SEED, size: int = CALIBRATION_ROWS) -> "Workbench":
         """Return the workbench that is calibrated on at most ``size`` of the training rows, drawn by ``seed``."""
         sample = calibration_sample(material.train, size, seed)
-        return cls(material.base, sample, material.evaluation, root, seed)
+        apart = rows_apart(material.train, size, seed, APART_ROWS)
+        enough = len(apart) >= FEWEST_APART
+        return cls(material.base, sample, material.evaluation, root, seed, apart if enough else None)
 
     @cached_property
     def key(self) -> CalibrationKey:

@@ -7,7 +7,7 @@ The latter shows addresses of metrics pages and nothing else.
 
 import asyncio
 import hmac
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from service.errors import Invalid, NotReady, ServiceError, Unauthorized
 from service.event_routes import event_routes
 from service.limits import MAX_WAIT_S
 from service.operations import Cause, Operation, Phase
+from service.plan_routes import plan_routes
 from service.policy import MEMBERS
 from service.problems import install_problem_handlers, problem_response, send_problem
 
@@ -38,6 +39,7 @@ WaitS = Annotated[
     Query(alias="wait", ge=0, le=MAX_WAIT_S, allow_inf_nan=False, description="Seconds to wait for the change to end."),
 ]
 FrontierRows = Callable[[], list[dict[str, Any]]]
+CascadeRows = Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
 
 
 class OperationFailed(Invalid):
@@ -65,6 +67,7 @@ def build_admin_api(
     admin_token: str,
     *,
     frontier: FrontierRows,
+    cascades: CascadeRows,
     scorers: Collection[str],
     usual: Mapping[str, Any] = MappingProxyType({}),
 ) -> FastAPI:
@@ -74,6 +77,7 @@ def build_admin_api(
         controller_provider: gives the started controller; called for each request.
         admin_token: what a client must send as ``Authorization: Bearer``; never empty.
         frontier: rows of ``GET /frontier``; may read files, is called in a thread.
+        cascades: rows of the cascades among them; likewise.
         scorers: names that a change may ask for.
         usual: what a change is taken to ask for where it does not say: the scorer, pattern, precision, recovery and
             rounds of the ladder; the last two belong to the pattern, and one that names another pattern says its own,
@@ -83,7 +87,8 @@ def build_admin_api(
         raise ValueError("the admin token must not be empty")
     api = FastAPI(title="SparseDial admin", description="Turn sparsity while the service runs.")
     api.include_router(_change_routes(controller_provider, scorers, usual))
-    api.include_router(_reading_routes(controller_provider, frontier))
+    api.include_router(_reading_routes(controller_provider, frontier, cascades))
+    api.include_router(plan_routes(controller_provider, frontier, scorers, usual))
     api.include_router(event_routes(lambda: controller_provider().view.log))
     api.add_exception_handler(PruningError, _store_unreadable)
     install_problem_handlers(api)
@@ -156,7 +161,9 @@ def _change_routes(
     return router
 
 
-def _reading_routes(controller: Callable[[], VariantController], frontier: FrontierRows) -> APIRouter:
+def _reading_routes(
+    controller: Callable[[], VariantController], frontier: FrontierRows, cascades: CascadeRows
+) -> APIRouter:
     router = APIRouter(tags=["read"])
 
     @router.get("/sparsity")
@@ -175,7 +182,12 @@ def _reading_routes(controller: Callable[[], VariantController], frontier: Front
     async def get_frontier() -> dict[str, Any]:
         """Return accuracy against measured cost, level by level, and what live traffic says of each."""
         rows = await asyncio.to_thread(frontier)
-        return {"levels": [row | {"online": controller().view.online(row["variant"])} for row in rows]}
+        found = await asyncio.to_thread(cascades, rows)
+        online = controller().view.online
+        return {
+            "levels": [row | {"online": online(row["variant"])} for row in rows],
+            "cascades": [row | {"online": online(row["cascade"])} for row in found],
+        }
 
     @router.get("/prometheus/targets")
     async def get_targets() -> list[dict[str, Any]]:

@@ -74,6 +74,14 @@ class AdminClient:
                     raise
             time.sleep(_AGAIN_S)
 
+    def plan(self, wish: dict[str, Any]) -> dict[str, Any]:
+        """Return what a level would be worth and cost, or the best level within bounds; nothing changes.
+
+        Raises:
+            AdminError: it was refused.
+        """
+        return self._call("POST", "/admin/plan", "p99_ms", body=wish)
+
     def rollback(self, wait_s: float) -> dict[str, Any]:
         """Undo the last change; return its operation: the one that ran, taken back, or that of the previous variant.
 

@@ -9,6 +9,7 @@ import os
 
 import torch
 
+from pruning.cascades import calibrate_cascades
 from pruning.errors import PruningError, StoreError
 from pruning.pipeline import build_variant
 from pruning.prediction import SCREEN_SEQUENCES, judged_logits
@@ -46,6 +47,10 @@ class VariantBuilder:
     def calibrate(self) -> bool:
         """Score the model unless it was; return whether it was done now."""
         return self._bench.calibrate()
+
+    def cascade(self, ladder: list[Manifest]) -> None:
+        """Calibrate the cascades of a ladder that the store lacks."""
+        calibrate_cascades(self._bench, ladder)
 
     def warm(self) -> int:
         """Do ahead of the first build what every build needs; return the process id.

@@ -39,10 +39,11 @@ from service.options import (
     refusals,
     settings_of,
 )
+from service.plan_command import plan
 from service.pretrain_command import pretrain
 from service.recover_command import recover
 from service.settings import Device, EngineName, Ingress
-from service.terminal import print_frontier, print_json, say
+from service.terminal import print_cascades, print_frontier, print_json, say
 from service.version import VERSION
 
 app = typer.Typer(
@@ -101,7 +102,7 @@ def prepare(
 
         place = Place(model=model, train=train, evaluation=eval, store=store)
         folder, rows, choice = prepare_model(place, settings.levels, scorer, pattern, precisions, recover, rounds)
-        _show(rows, as_json, folder, {"precision": choice.as_dict()} if choice else {})
+        _show(rows.levels, rows.cascades, as_json, folder, {"precision": choice.as_dict()} if choice else {})
         if choice:
             say(choice.words())
 
@@ -167,7 +168,7 @@ def frontier(
         folder, rows = stored_frontier(model, store, plot)
         if plot is not None:
             say(f"picture in {plot}")
-        _show(rows, as_json, folder)
+        _show(rows.levels, rows.cascades, as_json, folder)
 
 
 @app.command()
@@ -236,16 +237,21 @@ app.command()(recover)
 app.command()(bench)
 app.command()(compare)
 app.command(cls=NumberCommand)(dial)
+app.command(cls=NumberCommand)(plan)
 app.command()(rollback)
 app.command()(status)
 app.command()(policy)
 
 
-def _show(rows: list[dict[str, Any]], as_json: bool, store: Path, others: Mapping[str, Any] | None = None) -> None:
+Rows = list[dict[str, Any]]
+
+
+def _show(levels: Rows, cascades: Rows, as_json: bool, store: Path, others: Mapping[str, Any] | None = None) -> None:
     if as_json:
-        print_json({"store": str(store), "levels": rows, **(others or {})})
+        print_json({"store": str(store), "levels": levels, "cascades": cascades, **(others or {})})
     else:
-        print_frontier(rows)
+        print_frontier(levels)
+        print_cascades(cascades)
         say(f"store: {store}")
 
 

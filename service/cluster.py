@@ -105,6 +105,7 @@ class RayBuilder:
             if isinstance(outcome, Refusal):
                 raise PruningError(outcome.message)
             manifests.append(outcome)
+        await self._ask("cascade", manifests)
         return manifests
 
 

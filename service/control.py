@@ -1,7 +1,10 @@
 """The control deployment: the controller, its admin routes and its metrics page in one process without a GPU."""
 
+from functools import partial
+
 from fastapi import FastAPI
 
+from pruning.cascade_rows import cascade_rows
 from pruning.frontier import frontier_rows
 from pruning.scores import CHOICES
 from pruning.variants import VariantStore
@@ -43,7 +46,7 @@ class Control:
         self._pages = InternalPages(metrics.registry, page_host(settings.host))
         self._controller = VariantController(
             limits=ControlLimits(),
-            desk=PolicyDesk.of(sources.store, settings.accuracy_floor, dense.evaluation.accuracy),
+            desk=PolicyDesk.of(store, ladder.variant_ids, settings.accuracy_floor),
             builder=builder,
             state_file=StateFile(sources.store / STATE),
             store=store,
@@ -64,6 +67,7 @@ class Control:
             self._in_charge,
             token,
             frontier=lambda: frontier_rows(store, dense.base_digest),
+            cascades=partial(cascade_rows, store),
             scorers=CHOICES,
             usual={
                 "scorer": settings.scorer,

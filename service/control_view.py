@@ -1,5 +1,7 @@
 """What may be read of a controller: documents made from its parts, which it alone changes."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +11,10 @@ from service.durable import DurableRollout
 from service.event_log import EventLog
 from service.evidence import Evidence
 from service.fleet import Fleet
+from service.guard import p99_s
 from service.operations import Choice
 from service.pilot import Pilot
+from service.plan import Facts
 from service.policy import Policy
 from service.policy_desk import PolicyDesk
 
@@ -53,6 +57,15 @@ class ControlView:
     def online(self, variant_id: str) -> dict[str, Any] | None:
         """Return what live traffic says of a variant, None where it answered nothing."""
         return online_document(self.evidence.total(variant_id))
+
+    def facts(self, variant_ids: Iterable[str]) -> Facts:
+        """Return what plans rest on: the floor, what is loaded, and what live answers of these variants took."""
+        seen = {variant_id: p99_s(self.evidence.total(variant_id)) for variant_id in variant_ids}
+        return Facts(
+            accuracy_floor=self.desk.policy.accuracy_floor,
+            resident=self.fleet.in_use(self.rollout.state),
+            live_p99_ms={name: 1e3 * seconds for name, seconds in seen.items() if seconds not in (None, math.inf)},
+        )
 
     def targets(self) -> list[dict[str, Any]]:
         """Return every metrics page of the service, in the shape of Prometheus HTTP service discovery."""

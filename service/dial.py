@@ -2,8 +2,10 @@
 
 import random
 from collections.abc import Callable
+from types import MappingProxyType
 
 from pruning.variants import Manifest
+from service.cascading import Known, Rule, cascade_for
 from service.engine import Engine, Live
 from service.levels import Wish, chosen
 from service.metrics import ReplicaMetrics
@@ -20,6 +22,7 @@ class Dial:
         shelf: EngineShelf,
         metrics: ReplicaMetrics,
         policy: Policy,
+        cascades: Known = MappingProxyType({}),
         draw: Callable[[], float] = random.random,
     ) -> None:
         """Show the live variant.
@@ -28,11 +31,13 @@ class Dial:
             shelf: the engines.
             metrics: this replica's page.
             policy: holds until the controller's word is heard.
+            cascades: calibrated ones by their level.
             draw: a number in [0, 1) for each request, by which trials take their share.
         """
         self._shelf = shelf
         self._metrics = metrics
         self._policy = policy
+        self._cascades = cascades
         self._draw = draw
         self._trial: Trial | None = None
         self._show_variant()
@@ -70,9 +75,19 @@ class Dial:
         Raises:
             Invalid: as ``chosen``.
         """
-        if self._trial is not None and not wish and self._draw() < self._trial.fraction:
+        if self._trial is not None and not wish and not wish.cascade and self._draw() < self._trial.fraction:
             return self._shelf.loaded.get(self._trial.variant_id)
         return chosen(wish, self._shelf.live, self._shelf.resident, self._policy)
+
+    def cascade_for(self, wish: Wish, engine: Engine | None) -> Rule | None:
+        """Return how a cascade answers a request for which ``engine_for`` gave ``engine``; None where none does.
+
+        A request that a trial took, or that named a level and no cascade, is answered by that level alone.
+
+        Raises:
+            Invalid: it asks for a cascade that there is not, or that is not loaded.
+        """
+        return cascade_for(wish, engine, self._shelf.resident, self._policy, self._cascades)
 
     def snapshot(self, engine: Engine | None) -> Live:
         """Return what a batch runs on whose requests chose ``engine``."""

@@ -85,7 +85,7 @@ def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False)
       sparsedial status --json
     """
     with refusals(as_json=as_json):
-        state = _client(url, token).status()
+        state = client_of(url, token).status()
         if as_json:
             print_json(state)
             return
@@ -121,7 +121,7 @@ def policy(
       sparsedial policy mode=manual
     """
     with refusals(as_json=as_json):
-        held = _client(url, token).policy(dict(_assignment(words) for words in members or []))
+        held = client_of(url, token).policy(dict(_assignment(words) for words in members or []))
         if as_json:
             print_json(held)
             return
@@ -142,7 +142,7 @@ def _assignment(words: str) -> tuple[str, Any]:
 
 
 def _change(call: Callable[[AdminClient], dict[str, Any]], url: str, token: str | None, as_json: bool) -> None:
-    client = _client(url, token)
+    client = client_of(url, token)
     with spinner("waiting for every replica"):
         operation = call(client)
     if as_json:
@@ -160,6 +160,7 @@ def _change(call: Callable[[AdminClient], dict[str, Any]], url: str, token: str 
         typer.echo(f"{operation['phase']}: operation {operation['id']}; 'sparsedial status' shows how it goes")
 
 
-def _client(url: str, token: str | None) -> AdminClient:
+def client_of(url: str, token: str | None) -> AdminClient:
+    """Return a client of the service at ``url``; without a token, with that of a service that this user runs there."""
     found = None if token else find_service(url)
     return AdminClient(found.url, found.token) if found else AdminClient(url, token)

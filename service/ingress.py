@@ -18,7 +18,7 @@ from service.deadlines import HEADER, LONGEST_MS, Deadline, deadline_of
 from service.errors import DeadlineExceeded, ServiceError, Unauthorized
 from service.feedback import FeedbackDesk, FeedbackRequest
 from service.info import ModelCard, info
-from service.levels import QUALITY_HEADER, SPARSITY_HEADER, Quality, wish_of
+from service.levels import CASCADE_HEADER, QUALITY_HEADER, SPARSITY_HEADER, Quality, wish_of
 from service.problems import install_problem_handlers, send_problem
 from service.runtime import InferenceRuntime
 from service.schemas import HubRequest, LabelScore, TeiRequest, parse
@@ -160,6 +160,12 @@ def _body(model: type[BaseModel], *, level: bool = True) -> dict[str, Any]:
             "in": "header",
             "description": "The same by quality: the densest level, the default one, or the sparsest allowed.",
             "schema": {"enum": [quality.value for quality in Quality]},
+        },
+        {
+            "name": CASCADE_HEADER,
+            "in": "header",
+            "description": "Whether the dense model answers the texts that the level is not sure of.",
+            "schema": {"type": "boolean"},
         },
     ]
     return {

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
+from pruning.cascades import calibrate_cascades, missing_cascades
 from pruning.frontier import frontier_rows, measure_side_by_side, unmeasured
 from pruning.pareto import left_out
 from pruning.pipeline import build_variant
@@ -86,8 +87,8 @@ def ladder_specs(
 def prepare_ladder(bench: Workbench, specs: Sequence[PruneSpec], *, score: bool = True) -> list[Manifest]:
     """Return the variants of ``specs``. Whatever is missing is made now, with a word on each step.
 
-    The model is scored if it was not, unless no ``score`` is wanted, levels are built that the store lacks, and unless
-    one run has timed all of them, they are timed side by side.
+    The model is scored if it was not, unless no ``score`` is wanted, levels are built that the store lacks, unless one
+    run has timed all of them they are timed side by side, and their cascades are calibrated.
 
     Raises:
         PruningError: a spec that cannot be built, or a store that cannot be used.
@@ -103,6 +104,9 @@ def prepare_ladder(bench: Workbench, specs: Sequence[PruneSpec], *, score: bool 
     if unmeasured(bench.store, manifests):
         with progress_bar("timing the levels side by side") as update:
             measure_side_by_side(bench, manifests, update)
+    if missing_cascades(bench, manifests):
+        with progress_bar("calibrating cascades") as update:
+            calibrate_cascades(bench, manifests, update)
     return manifests
 
 

@@ -11,7 +11,7 @@ from service.floor import below_floor
 from service.policy import Policy
 from service.problems import shown
 
-SPARSITY_HEADER, QUALITY_HEADER = "x-sparsity", "x-quality"
+SPARSITY_HEADER, QUALITY_HEADER, CASCADE_HEADER = "x-sparsity", "x-quality", "x-cascade"
 NEAR = 0.02
 """How far the achieved sparsity of a level may lie from what a request asks for."""
 
@@ -29,22 +29,26 @@ class Quality(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a request asks of the dial; nothing, if both are ``None``.
+    """What a request asks of the dial; nothing, if all are ``None``.
 
     Raises:
-        Invalid: both a sparsity and a quality.
+        Invalid: both a sparsity and a quality, or a cascade and a quality.
     """
 
     sparsity: float | None = None
     quality: Quality | None = None
+    cascade: bool | None = None
+    """Whether the dense model shall answer what the level is not sure of; ``None`` leaves it to the policy."""
 
     def __post_init__(self) -> None:
         """Refuse two wishes at once."""
         if self.sparsity is not None and self.quality is not None:
             raise Invalid("Ask for a sparsity or for a quality, not for both.")
+        if self.cascade and self.quality is not None:
+            raise Invalid("A cascade begins with a level: name its sparsity, not a quality.")
 
     def __bool__(self) -> bool:
-        """Tell whether anything but the default is asked for."""
+        """Tell whether another level than the default one is asked for."""
         return self.sparsity is not None or self.quality not in (None, Quality.NORMAL)
 
 
@@ -54,14 +58,20 @@ def wish_of(headers: Mapping[str, str], wish: Wish) -> Wish:
     Raises:
         Invalid: a header that is no sparsity or quality, or headers and a body that both ask.
     """
-    sparsity, quality = headers.get(SPARSITY_HEADER), headers.get(QUALITY_HEADER)
-    if sparsity is None and quality is None:
+    sparsity, quality, cascade = (headers.get(name) for name in (SPARSITY_HEADER, QUALITY_HEADER, CASCADE_HEADER))
+    if sparsity is None and quality is None and cascade is None:
         return wish
-    if wish.sparsity is not None or wish.quality is not None:
+    if wish != Wish():
         raise Invalid("Ask for a level in the headers or in the body, not in both.")
     if quality is not None and quality not in list(Quality):
         raise Invalid(f"{QUALITY_HEADER} must be one of {', '.join(Quality)}; got {shown(quality)}.")
-    return Wish(sparsity=_number(sparsity), quality=None if quality is None else Quality(quality))
+    if cascade not in (None, "true", "false"):
+        raise Invalid(f"{CASCADE_HEADER} must be true or false; got {shown(cascade)}.")
+    return Wish(
+        sparsity=_number(sparsity),
+        quality=None if quality is None else Quality(quality),
+        cascade=None if cascade is None else cascade == "true",
+    )
 
 
 def _number(text: str | None) -> float | None:
@@ -125,7 +135,7 @@ def _of_usual_precision(levels: list[Engine], live: Live) -> Engine:
 
 
 def _offers(engine: Engine, policy: Policy) -> bool:
-    return policy.allows(_sparsity(engine)) and engine.manifest.evaluation.accuracy >= policy.accuracy_floor
+    return policy.admits(_sparsity(engine), engine.manifest.evaluation.accuracy)
 
 
 def _sparsity(engine: Engine) -> float:

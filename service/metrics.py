@@ -4,7 +4,7 @@ The registry is made in the constructor and never at module level, so that a cla
 several replicas can live in one process.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -77,6 +77,9 @@ class ReplicaMetrics:
         self.shadow_dropped = self._counter("shadow_dropped", "Samples that were not compared.", "reason")
         for reason in ("busy", "failed"):
             self.shadow_dropped.labels(reason)
+        self.cascade_texts = self._counter(
+            "cascade_texts", "Texts that a cascade answered, by what became of them.", "sparsity", "outcome"
+        )
         self.peer_failures = self._counter("metrics_peer_failures", "Peers' pages missing from a merged page.")
         self._variant_labels: tuple[str, ...] | None = None
         self._gauge("build_info", "The running program.", "version").labels(version).set(1)
@@ -101,6 +104,11 @@ class ReplicaMetrics:
                 self.shadow_label_texts.labels(one.label, outcome).inc(texts)
                 self.shadow_length_texts.labels(one.length, outcome).inc(texts)
             self.shadow_kl.labels(level).inc(one.kl_sum)
+
+    def saw_cascade(self, level: str, counts: Mapping[str, int]) -> None:
+        """Count the texts of a request that a cascade answered, by its level and by what became of them."""
+        for outcome, texts in counts.items():
+            self.cascade_texts.labels(level, outcome).inc(texts)
 
     def set_variant(self, manifest: Manifest, generation: int, engine: str) -> None:
         """Show ``manifest`` as the variant that answers, computed by ``engine``, in place of the one before."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
+from pruning.cascade import AGREEMENTS
 from service.errors import Invalid
 from service.operations import Canary
 from service.problems import shown
@@ -22,6 +23,22 @@ class Mode(StrEnum):
     """The operator."""
     AUTO = "auto"
     """The governor, within the bounds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CascadeChoice:
+    """A cascade by its level and by the agreement with the dense model that it was calibrated for."""
+
+    sparsity: float
+    agreement: float
+
+    def __post_init__(self) -> None:
+        """Refuse what no cascade can be calibrated for."""
+        if not _is_number(self.sparsity) or not 0.0 < self.sparsity < 1.0:
+            raise Invalid(f"the cascade's sparsity must be a number in (0, 1); got {shown(self.sparsity)}.")
+        if not _is_number(self.agreement) or self.agreement not in AGREEMENTS:
+            known = ", ".join(f"{one:g}" for one in AGREEMENTS)
+            raise Invalid(f"the cascade's agreement must be one of {known}; got {shown(self.agreement)}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +71,8 @@ class Policy:
     """Seconds for which it does, at most."""
     canary_texts: int = 200
     """Texts compared with the dense model that end the trial sooner."""
+    cascade: CascadeChoice | None = None
+    """Answers requests that ask for no level; ``None`` leaves them to the live variant alone."""
 
     def __post_init__(self) -> None:
         """Check every member, then those that belong together."""
@@ -68,6 +87,7 @@ class Policy:
         self._check_number("canary_s", low=0.0, high=math.inf, open_ends=True)
         if isinstance(self.canary_texts, bool) or not isinstance(self.canary_texts, int) or self.canary_texts < 1:
             raise Invalid(f"canary_texts must be a whole number of at least 1; got {shown(self.canary_texts)}.")
+        object.__setattr__(self, "cascade", _cascade(self.cascade))
         if self.min_sparsity > self.max_sparsity:
             raise Invalid(
                 f"min_sparsity {self.min_sparsity:g} is above max_sparsity {self.max_sparsity:g}; lower the one or "
@@ -75,6 +95,8 @@ class Policy:
             )
         if self.mode is Mode.AUTO and self.slo_p99_ms is None:
             raise Invalid("mode 'auto' needs slo_p99_ms, the milliseconds that it is to hold; set both at once.")
+        if self.cascade is not None:
+            self._check_cascade(self.cascade)
 
     def changed(self, members: Any) -> Self:
         """Return this policy with some members of a JSON object in place of its own.
@@ -102,16 +124,46 @@ class Policy:
         """Tell whether a level of this sparsity lies within the bounds."""
         return self.min_sparsity <= sparsity <= self.max_sparsity
 
+    def admits(self, sparsity: float, accuracy: float) -> bool:
+        """Tell whether a level lies within the bounds and above the floor."""
+        return self.allows(sparsity) and accuracy >= self.accuracy_floor
+
+    def _check_cascade(self, cascade: CascadeChoice) -> None:
+        if self.mode is Mode.AUTO:
+            raise Invalid("mode 'auto' moves the level that answers, and a cascade holds it; set cascade to null.")
+        if not self.allows(0.0):
+            raise Invalid(
+                f"a cascade hands texts on to the dense model, which min_sparsity {self.min_sparsity:g} forbids; set "
+                "cascade to null, or min_sparsity to 0."
+            )
+        if not self.allows(cascade.sparsity):
+            raise Invalid(
+                f"the cascade's sparsity {cascade.sparsity:g} is outside the bounds, {self.min_sparsity:g} to "
+                f"{self.max_sparsity:g}; move the one or the other."
+            )
+
     def _check_number(self, name: str, *, low: float, high: float, open_ends: bool = False) -> None:
         value = getattr(self, name)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not (low < value < high if open_ends else low <= value <= high):
+        if not _is_number(value) or not (low < value < high if open_ends else low <= value <= high):
             left, right = "()" if open_ends else "[]"
             raise Invalid(f"{name} must be a number in {left}{low:g}, {high:g}{right}; got {shown(value)}.")
         object.__setattr__(self, name, float(value))
 
 
 MEMBERS = tuple(field.name for field in fields(Policy))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _cascade(value: Any) -> CascadeChoice | None:
+    if value is None or isinstance(value, CascadeChoice):
+        return value
+    names = {field.name for field in fields(CascadeChoice)}
+    if not isinstance(value, Mapping) or set(value) != names:
+        raise Invalid(f'cascade must be null or {{"sparsity": 0.7, "agreement": 0.99}}; got {shown(value)}.')
+    return CascadeChoice(**value)
 
 
 def _mode(value: object) -> Mode:

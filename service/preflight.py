@@ -39,14 +39,13 @@ def check_floor(
         initial: the variant that is served where nothing was ever committed.
         configured_floor: the accuracy floor of the settings, if they have one; what was set while the service ran
             counts before it.
-        state_file: says what was committed; the policy stands beside it.
+        state_file: says what was committed.
 
     Raises:
         BelowFloor: nothing was ever committed, and the initial variant is below the floor.
         StoreError: the state or a manifest cannot be read.
     """
-    dense = store.manifest(ladder[0]).evaluation.accuracy
-    desk = PolicyDesk.of(state_file.path.parent, configured_floor, dense)
+    desk = PolicyDesk.of(store, ladder, configured_floor)
     standing = Standing(store, tuple(ladder), lambda: desk.policy.accuracy_floor)
     state = state_file.read()
     if state is None:

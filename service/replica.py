@@ -5,6 +5,7 @@ import logging
 
 from fastapi import FastAPI
 
+from pruning.cascades import read_cascades
 from pruning.encoder import load_base_model
 from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
@@ -67,6 +68,7 @@ class ModelReplica:
             settings,
             replica_id=self._name,
             threads=threads,
+            cascades=await asyncio.to_thread(read_cascades, sources.store),
             peers=lambda: self._peers(),
         )
         self._follower = Follower(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from pruning.tokenization import Encoded, TextTokenizer
 from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
 from service.answer_memory import AnswerMemory
 from service.batcher import TokenBatcher
+from service.cascading import Known
 from service.classification import rank
 from service.deadlines import Deadline
 from service.dial import Dial
 from service.engine import Engine, Live
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
+from service.escalation import Escalation, escalate
 from service.inflight import Exchange, InFlight
 from service.lanes import Lanes
 from service.load import Load
@@ -63,6 +66,7 @@ class InferenceRuntime:
         *,
         replica_id: str,
         threads: int = 1,
+        cascades: Known = MappingProxyType({}),
         peers: Callable[[], Sequence[Peer]] = lambda: (),
     ) -> None:
         """Put the parts together; nothing is answered before ``start``.
@@ -74,10 +78,11 @@ class InferenceRuntime:
             settings: limits and time-outs.
             replica_id: the ``replica`` label of this page.
             threads: cores that the replica computes on.
+            cascades: calibrated ones by their level.
             peers: the live processes whose pages ``metrics_page`` merges; this one may be among them.
         """
         self._shelf = shelf
-        self.dial = Dial(shelf, metrics, Policy(accuracy_floor=settings.accuracy_floor or 0.0))
+        self.dial = Dial(shelf, metrics, Policy(accuracy_floor=settings.accuracy_floor or 0.0), cascades)
         """What the follower turns."""
         self._tokenizer = tokenizer
         self._metrics = metrics
@@ -143,7 +148,8 @@ class InferenceRuntime:
     async def classify(self, query: Query, deadline: Deadline | None = None, request_id: str | None = None) -> Answer:
         """Return the answer to ``query``, until ``deadline``, by default the service's own limit from now on.
 
-        The answer is remembered under ``request_id``, so that true labels may come back for it.
+        The answer is remembered under ``request_id``, so that true labels may come back for it. An answer of a cascade
+        counts as that cascade's; shadow answers judge its level alone.
 
         A request whose time is up leaves the queue, and no batch that forms then computes it.
 
@@ -154,35 +160,42 @@ class InferenceRuntime:
         deadline = deadline or Deadline.in_seconds(self._settings.request_timeout_s)
         check_texts(query.texts, self._settings)
         engine = self.dial.engine_for(query.wish)
+        rule = self.dial.cascade_for(query.wish, engine)
+        engine = rule.level if rule else engine
         try:
             async with asyncio.timeout_at(deadline.at):
                 sequences = await tokenized(self._tokenizer, query, self._shelf.live.engine.max_length)
                 encoded = time.perf_counter()
-                answered = await self._batcher.submit(sequences, deadline, engine)
+                answered = alone = await self._batcher.submit(sequences, deadline, engine)
         except InferenceFailed:
             self._book.failed(self.dial.snapshot(engine).engine.manifest.variant_id)
             raise
         except TimeoutError:
             raise DeadlineExceeded(f"No answer within {deadline}; the service is busy.") from None
+        counted_as = alone.snapshot.engine.manifest.variant_id
+        escalation = None
+        if rule is not None:
+            escalation = await escalate(self._batcher.submit, alone, sequences, rule, deadline)
+            answered, counted_as = escalation.answered, rule.cascade.cascade_id
+            self._metrics.saw_cascade(self.dial.level_of(rule.level.manifest), escalation.counts())
         ran = time.perf_counter()
         ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)
         if request_id is not None:
-            self._remember(request_id, answered)
+            self._remember(request_id, counted_as, answered)
         body = orjson.dumps(ranked if query.nested else ranked[0])
         finished = time.perf_counter()
-        self._shadow.offer(answered.snapshot.engine, sequences, answered.rows)
-        self._book.answered(answered.snapshot.engine.manifest.variant_id, finished - started)
+        self._shadow.offer(alone.snapshot.engine, sequences, alone.rows)
+        self._book.answered(counted_as, finished - started)
         self._observe_stage["tokenization"](encoded - started)
         self._observe_stage["queue"](answered.queue_s)
         self._observe_stage["inference"](answered.inference_s)
         self._observe_stage["serialization"](finished - ran)
         self._meter.computed(answered.queue_s + answered.inference_s)
-        return Answer(body, self._headers(sequences, answered, encoded - started, finished - started))
+        return Answer(body, self._headers(sequences, answered, encoded - started, finished - started, escalation))
 
-    def _remember(self, request_id: str, answered: Answered[Live]) -> None:
-        engine = answered.snapshot.engine
-        labels = [engine.labels[index] for index in answered.rows.argmax(1).tolist()]
-        self.answers.remember(request_id, engine.manifest.variant_id, labels)
+    def _remember(self, request_id: str, counted_as: str, answered: Answered[Live]) -> None:
+        labels = answered.snapshot.engine.labels
+        self.answers.remember(request_id, counted_as, [labels[index] for index in answered.rows.argmax(1).tolist()])
 
     async def _answer_by(self, sequences: Sequence[Encoded], engine: Engine) -> NDArray[np.float32]:
         """Return logits [n, C] of a chosen engine."""
@@ -190,9 +203,15 @@ class InferenceRuntime:
         return rows
 
     def _headers(
-        self, sequences: Sequence[Encoded], answered: Answered[Live], tokenization_s: float, total_s: float
+        self,
+        sequences: Sequence[Encoded],
+        answered: Answered[Live],
+        tokenization_s: float,
+        total_s: float,
+        escalation: Escalation | None,
     ) -> dict[str, str]:
         truncated = sum(sequence.truncated for sequence in sequences)
+        tokens = sum(len(sequence.ids) for sequence in sequences) + (escalation.tokens if escalation else 0)
         if truncated:
             self._metrics.truncated_texts.inc(truncated)
         return {
@@ -202,7 +221,8 @@ class InferenceRuntime:
             "x-inference-time": milliseconds(answered.inference_s),
             TOTAL_TIME: milliseconds(total_s),
             "x-truncated": str(truncated),
-            "x-compute-tokens": str(sum(len(sequence.ids) for sequence in sequences)),
+            "x-compute-tokens": str(tokens),
+            **(escalation.headers() if escalation else {}),
         }
 
     def _observe_batch(self, live: Live, lane: Lane, sequences: Sequence[Encoded]) -> None:

@@ -132,9 +132,13 @@ class LevelParameters(_Strict):
         default=None, description="The densest level, the default one, or the sparsest that the service allows."
     )
 
+    cascade: bool | None = Field(
+        default=None, description="Whether the dense model answers the texts that the level is not sure of."
+    )
+
     def wish(self) -> Wish:
         """Return what is asked of the dial."""
-        return Wish(sparsity=self.sparsity, quality=self.quality)
+        return Wish(sparsity=self.sparsity, quality=self.quality, cascade=self.cascade)
 
 
 class HubParameters(LevelParameters):

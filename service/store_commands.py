@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from pruning.cascade_rows import cascade_rows
 from pruning.encoder import load_base_model
 from pruning.errors import SpecError, StoreError
 from pruning.frontier import frontier_rows
@@ -21,6 +22,19 @@ from service.terminal import spinner
 
 Rows = list[dict[str, Any]]
 """Rows of the frontier, one per level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """What a store holds of a model: levels, and the cascades among them."""
+
+    levels: Rows
+    cascades: Rows
+
+    @classmethod
+    def of(cls, store: VariantStore, levels: Rows) -> Self:
+        """Return these levels with their cascades."""
+        return cls(levels, cascade_rows(store, levels))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +70,8 @@ def prepare_model(
     precisions: Sequence[Precision] | None,
     recover: str | None,
     rounds: int,
-) -> tuple[Path, Rows, Choice | None]:
-    """Make whatever is missing of a ladder in each precision; return (store, its rows, how the precision was chosen).
+) -> tuple[Path, Frontier, Choice | None]:
+    """Make whatever is missing of a ladder in each precision; return (store, frontier, how the precision was chosen).
 
     Without ``precisions`` one is chosen by measurement.
 
@@ -71,7 +85,8 @@ def prepare_model(
     several = [choice.precision] if choice else precisions or ()
     specs = [spec for one in several for spec in ladder_specs(levels, scorer, pattern, recover, one, rounds)]
     manifests = prepare_ladder(bench, specs)
-    return bench.root, rows_of_variants(bench, [manifest.variant_id for manifest in manifests]), choice
+    rows = rows_of_variants(bench, [manifest.variant_id for manifest in manifests])
+    return bench.root, Frontier.of(bench.store, rows), choice
 
 
 def prune_model(place: Place, spec: PruneSpec) -> tuple[Path, Rows]:
@@ -86,8 +101,8 @@ def prune_model(place: Place, spec: PruneSpec) -> tuple[Path, Rows]:
     return bench.store.folder / manifest.variant_id, rows_of_variants(bench, [manifest.variant_id])
 
 
-def stored_frontier(model: str, store: Path | None, plot: Path | None) -> tuple[Path, Rows]:
-    """Return (store, rows of the model's variants in it), drawn into ``plot`` where one is named.
+def stored_frontier(model: str, store: Path | None, plot: Path | None) -> tuple[Path, Frontier]:
+    """Return (store, the model's variants and cascades in it), drawn into ``plot`` where one is named.
 
     Raises:
         ModelError: no such model.
@@ -96,19 +111,21 @@ def stored_frontier(model: str, store: Path | None, plot: Path | None) -> tuple[
     """
     base = load_base_model(model_dir(model))
     root = store or default_store(base)
-    rows = frontier_rows(VariantStore(root), base.digest)
+    variants = VariantStore(root)
+    rows = frontier_rows(variants, base.digest)
     if not rows:
         raise StoreError(f"no variants of {model} in {root}; run 'sparsedial prepare' first")
+    frontier = Frontier.of(variants, rows)
     if plot is not None:
-        _draw(rows, plot, f"{model}: the frontier on this machine")
-    return root, rows
+        _draw(frontier, plot, f"{model}: the frontier on this machine")
+    return root, frontier
 
 
-def _draw(rows: Rows, plot: Path, title: str) -> None:
+def _draw(frontier: Frontier, plot: Path, title: str) -> None:
     if plot.suffix != ".png":
         raise SpecError(f"--plot writes a PNG; name it so: {plot.with_suffix('.png')}, not {plot}")
     try:
-        plot_frontier(rows, plot, title)
+        plot_frontier(frontier.levels, plot, title, frontier.cascades)
     except OSError as error:
         raise SpecError(f"--plot {plot} cannot be written: {error.strerror}") from error
 

@@ -133,12 +133,44 @@ def print_frontier(rows: Sequence[Mapping[str, Any]], console: Console = stdout)
         )
 
 
+def print_cascades(rows: Sequence[Mapping[str, Any]], console: Console = stdout) -> None:
+    """Write the table of cascades, if there are any: what each is worth, and what a text costs on average."""
+    if not rows:
+        return
+    table = Table(
+        box=None, header_style="bold", pad_edge=False, collapse_padding=True,
+        caption="cascades: the level answers what it is sure of, the dense model the rest; texts/s as expected",
+    )  # fmt: skip
+    metric = f"{rows[0]['metric']} (95 %)"
+    for heading in ("cascade", "wanted", "handed on", metric, "agree", "mean MACs", "texts/s", "speed (ideal)", ""):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        low, high = row["metric_interval"]
+        rate = row["items_per_s"]
+        table.add_row(
+            _rung(row),
+            f"{row['agreement_target']:.1%}",
+            f"{row['escalated']:.1%}",
+            f"{row['metric_value']:.1%} ({100 * low:.1f}-{100 * high:.1f})",
+            f"{row['agreement']:.1%}",
+            f"{row['macs'] / 1e6:.0f} M",
+            "" if rate is None else f"{rate:.0f}",
+            f"({row['ideal_speedup']:.2f})" if rate is None else f"{row['speedup']:.2f} ({row['ideal_speedup']:.2f})",
+            "" if row["dominated_by"] is None else "not worth having",
+        )
+    print_table(table, console)
+
+
 def _level(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Return a level's name: its sparsity, its precision if not float32, how it was cut if the other one was not so."""
-    precision = "" if row["precision"] == Precision.FLOAT32 else f" {row['precision']}"
     mine, others = ([one[part] for part in ("scorer", "pattern", "recover")] for one in (row, other))
     way = "" if mine == others or row["requested_sparsity"] == 0 else f" ({', '.join(mine)})"
-    return f"{row['requested_sparsity']:g}{precision}{way}"
+    return f"{_rung(row)}{way}"
+
+
+def _rung(row: Mapping[str, Any]) -> str:
+    precision = "" if row["precision"] == Precision.FLOAT32 else f" {row['precision']}"
+    return f"{row['requested_sparsity']:g}{precision}"
 
 
 def _faster(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -88,7 +88,7 @@ def inference_api(tiny_model_dir: Path) -> FastAPI:
 @pytest.fixture(scope="module")
 def admin_api(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     control = make_control(tmp_path_factory.mktemp("control"))
-    return build_admin_api(lambda: control.controller, "token", frontier=list, scorers=("fisher",))
+    return build_admin_api(lambda: control.controller, "token", frontier=list, cascades=list, scorers=("fisher",))
 
 
 def routes_of(api: FastAPI, prefix: str = "") -> Iterator[str]:
@@ -98,7 +98,7 @@ def routes_of(api: FastAPI, prefix: str = "") -> Iterator[str]:
 
 def test_every_route_is_described_and_no_other(inference_api: FastAPI, admin_api: FastAPI) -> None:
     routes = {*routes_of(inference_api), *routes_of(admin_api, "/admin")}
-    assert len(routes) == 17
+    assert len(routes) == 18
     described = set(re.findall(r"^\| `((?:GET|PUT|POST|DELETE|PATCH) /\S*)` \|", REFERENCE, re.MULTILINE))
     assert described - {"GET /docs", "GET /admin/docs"} == routes
     assert inference_api.docs_url == "/docs" and admin_api.docs_url == "/docs"
@@ -110,7 +110,7 @@ def test_what_needs_no_token_is_said() -> None:
         assert "no token" in row
 
 
-@pytest.mark.parametrize("header", [*PROMISED, "retry-after", "location", "etag"])
+@pytest.mark.parametrize("header", [*PROMISED, "x-escalated", "x-not-escalated", "retry-after", "location", "etag"])
 def test_every_header_is_described(header: str) -> None:
     assert f"`{header}`" in REFERENCE
 

@@ -110,3 +110,32 @@ def test_a_request_may_name_its_level_while_another_one_is_live(service: LiveSer
         assert (float(answer.headers["x-sparsity"]) == 0.0) is live
     refused = httpx.post(service.url, json={"inputs": "good"}, headers={"x-sparsity": "0.9"}, timeout=60)
     assert refused.status_code == 422 and "ask for one of" in refused.json()["detail"]
+
+
+def test_a_cascade_answers_by_request_and_by_policy_and_plans_rest_on_what_is_there(service: LiveService) -> None:
+    frontier = service.admin("GET", "/frontier").json()
+    (level,) = [row for row in frontier["levels"] if row["requested_sparsity"] == 0.5]
+    cascades = [row for row in frontier["cascades"] if row["level"] == level["variant"]]
+    assert [row["agreement_target"] for row in cascades] == [0.98, 0.99, 0.995]
+    texts = ["good film", "bad food", "it was not very warm"]
+    body = {"inputs": texts, "parameters": {"sparsity": 0.5, "cascade": True}}
+    deadline = time.monotonic() + 60
+    while (asked := httpx.post(service.url, json=body, timeout=60)).status_code == 422 and time.monotonic() < deadline:
+        time.sleep(0.2)  # levels are loaded in the background
+    assert asked.status_code == 200, asked.text
+    assert (asked.headers["x-variant"], asked.headers["x-escalated"][1:]) == (level["variant"], " of 3")
+
+    usual = {"cascade": {"sparsity": 0.5, "agreement": 0.98}}
+    assert service.admin("PUT", "/policy", json=usual).json()["cascade"] == usual["cascade"]
+    deadline = time.monotonic() + 30
+    while "x-escalated" not in (answer := service.ask()).headers and time.monotonic() < deadline:
+        time.sleep(0.1)  # a replica hears of it within a poll
+    assert answer.headers["x-variant"] == level["variant"]
+    refused = service.admin("PUT", "/policy", json={"cascade": {"sparsity": 0.4, "agreement": 0.98}})
+    assert refused.status_code == 422 and "have one: 0.3, 0.5" in refused.json()["detail"]
+    service.admin("PUT", "/policy", json={"cascade": None})
+
+    plan = service.admin("POST", "/plan", json={"sparsity": 0.4}).json()
+    assert (plan["exact"], plan["neighbours"], plan["resident"]) == (False, [0.3, 0.5], False)
+    best = service.admin("POST", "/plan", json={"p99_ms": 60_000}).json()
+    assert (best["sparsity"], best["resident"]) == (0.0, True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.data import LabelledSet, calibration_sample
+from pruning.data import LabelledSet, calibration_sample, rows_apart
 from pruning.encoder import BaseModel
 from pruning.errors import DataError
 from pruning.tasks.labels import LabelledRow, encode_rows, read_rows
@@ -242,6 +242,15 @@ def test_a_sample_is_a_part_of_the_rows_without_repeats_shortest_first(
     assert len(set(places)) == len(sample) == min(size, len(train))
     assert lengths == sorted(lengths)
     assert sample.labels.tolist() == train.labels[places].tolist()
+
+
+@given(size=st.integers(1, 60), most=st.integers(0, 60), seed=st.integers(0, 2**32))
+def test_rows_apart_are_none_of_the_sample(train: LabelledSet, size: int, most: int, seed: int) -> None:
+    numbered = LabelledSet(train.sequences, train.labels, train.digest)
+    drawn, apart = calibration_sample(numbered, size, seed), rows_apart(numbered, size, seed, most)
+    assert not {id(one) for one in drawn.sequences} & {id(one) for one in apart.sequences}
+    assert len(apart) == min(most, len(train) - len(drawn))
+    assert apart.digest == rows_apart(numbered, size, seed, most).digest
 
 
 def test_the_same_rows_size_and_seed_give_the_same_sample(train: LabelledSet) -> None:

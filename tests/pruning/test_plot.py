@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from pruning.frontier import frontier_rows, measure_side_by_side
 from pruning.pipeline import build_variant
-from pruning.plot import lines_of, plot_frontier
+from pruning.plot import CASCADE_COLOR, lines_of, plot_frontier
 from pruning.spec import PruneSpec
 from pruning.workbench import Workbench
 
@@ -117,6 +117,19 @@ def test_points_of_what_is_not_worth_having_are_hollow(drawn: list[tuple[Axes, A
         hollow = [points for points in drawn_points if to_hex(points.get_facecolor()[0]) == "#ffffff"]
         assert [place for points in hollow for place, _ in points.get_offsets()] == [0.3]
     assert "left out: not worth having" in words_of(panels[1])
+
+
+def test_cascades_stand_over_their_levels_with_a_speed_where_there_is_one(
+    drawn: list[tuple[Axes, Axes]], tmp_path: Path
+) -> None:
+    cascades = [row(0.5), row(0.3, speedup=None)]
+    plot_frontier([row(0.0), row(0.3), row(0.5)], tmp_path / "frontier.png", "tiny", cascades)
+    [(cost, gain)] = drawn
+    assert "cascades with dense" in words_of(cost)
+    for axes, places in ((cost, [0.5, 0.3]), (gain, [0.5])):
+        points = [one for one in axes.collections if isinstance(one, PathCollection)]
+        diamonds = [one for one in points if to_hex(one.get_edgecolor()[0]) == CASCADE_COLOR]
+        assert [place for one in diamonds for place, _ in one.get_offsets()] == places
 
 
 @pytest.mark.parametrize(

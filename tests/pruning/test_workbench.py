@@ -48,6 +48,15 @@ def test_at_most_2048_rows_are_used_for_calibration(tiny_model_dir: Path, tiny_r
     assert len(Workbench.open(tiny_model_dir, many, tiny_rows[1], tmp_path).train) == 2_048
 
 
+def test_rows_that_score_nothing_are_kept_apart_where_enough_are_left(
+    tiny_model_dir: Path, tiny_rows: Rows, tmp_path: Path
+) -> None:
+    many = write_rows(tmp_path / "many.jsonl", 600, seed=5)
+    apart = Workbench.open(tiny_model_dir, many, tiny_rows[1], tmp_path, size=40).apart
+    assert apart is not None and len(apart) == 560
+    assert Workbench.open(tiny_model_dir, many, tiny_rows[1], tmp_path, size=100).apart is None
+
+
 def test_a_seed_and_a_size_draw_other_rows_and_have_calibrations_of_their_own(
     tiny_model_dir: Path, tiny_rows: Rows, tmp_path: Path
 ) -> None:

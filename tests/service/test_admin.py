@@ -35,7 +35,11 @@ def mounted(control: Control) -> FastAPI:
     outer.mount(
         "/admin",
         build_admin_api(
-            lambda: control.controller, TOKEN, frontier=lambda: LEVELS, scorers=("taylor", "fisher", "magnitude")
+            lambda: control.controller,
+            TOKEN,
+            frontier=lambda: LEVELS,
+            cascades=lambda levels: [{"cascade": "c1", "level": levels[0]["variant"]}],
+            scorers=("taylor", "fisher", "magnitude"),
         ),
     )
     return outer
@@ -345,7 +349,10 @@ async def test_variants_and_frontier_are_listed(admin: Admin) -> None:
     await admin.put({"sparsity": 0.5}, wait=30)
     variants = (await admin.client.get("/admin/variants")).json()["variants"]
     assert [variant["spec"]["sparsity"] for variant in variants] == [0.0, 0.5]
-    assert (await admin.client.get("/admin/frontier")).json() == {"levels": [{**LEVELS[0], "online": None}]}
+    assert (await admin.client.get("/admin/frontier")).json() == {
+        "levels": [{**LEVELS[0], "online": None}],
+        "cascades": [{"cascade": "c1", "level": "half", "online": None}],
+    }
 
 
 async def test_a_damaged_store_is_named(admin: Admin, tmp_path: Path) -> None:
@@ -368,7 +375,7 @@ async def test_the_documentation_knows_its_prefix_and_the_body(admin: Admin) -> 
 def test_an_empty_token_is_refused(tmp_path: Path) -> None:
     control = make_control(tmp_path)
     with pytest.raises(ValueError, match="empty"):
-        build_admin_api(lambda: control.controller, "", frontier=list, scorers=("fisher",))
+        build_admin_api(lambda: control.controller, "", frontier=list, cascades=list, scorers=("fisher",))
 
 
 async def test_a_controller_that_has_not_started_refuses_in_words_and_names_no_variant(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from pruning.cascades import read_cascades
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
 from service import builder as module
@@ -59,6 +60,13 @@ def test_the_same_spec_twice_is_one_variant(builder: VariantBuilder, sources: So
     assert isinstance(first, Manifest)
     assert first == second
     assert [path.name for path in (sources.store / "variants").iterdir()] == [first.variant_id]
+
+
+def test_a_ladder_that_nobody_prepared_gets_its_cascades(builder: VariantBuilder, sources: Sources) -> None:
+    ladder = [builder.build(spec) for spec in (PruneSpec(sparsity=0.0), HALF)]
+    manifests = [one for one in ladder if isinstance(one, Manifest)]
+    builder.cascade(manifests)
+    assert list(read_cascades(sources.store)) == [manifests[1].variant_id]
 
 
 def test_a_build_lets_the_oldest_variants_go_but_none_in_use(builder: VariantBuilder, sources: Sources) -> None:

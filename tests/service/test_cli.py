@@ -14,9 +14,11 @@ from pruning.cache import CalibrationCache
 from pruning.encoder import BaseModel, load_base_model
 from pruning.random_model import SHAPES
 from pruning.scores import CHOICES, SCORERS
+from pruning.spec import PruneSpec
 from pruning.variants import VariantStore
 from service.cli import app
 from service.options import SCORER_HELP
+from service.plan import plan_level
 from service.policy import Policy
 from service.running import leave_note
 from service.settings import Settings
@@ -34,6 +36,7 @@ from tests.service.fake_admin import (
     serving,
     status_of,
 )
+from tests.service.test_plan import FACTS, ROWS
 
 COMMANDS = [
     "prepare",
@@ -46,6 +49,7 @@ COMMANDS = [
     "compare",
     "serve",
     "dial",
+    "plan",
     "rollback",
     "status",
     "policy",
@@ -138,8 +142,12 @@ def test_a_second_prepare_scores_builds_and_times_nothing(
 def test_a_prepared_model_is_shown_as_a_table_on_stdout(store: Path, tiny_model_dir: Path) -> None:
     result = run("frontier", tiny_model_dir, "--store", store)
     header, *lines = result.stdout.splitlines()
-    rows = [line for line in lines if line[:30].strip()[:1].isdigit()]
+    begin = next(index for index, line in enumerate(lines) if line.startswith("cascade"))
+    rows, cascades = (
+        [line for line in part if line[:30].strip()[:1].isdigit()] for part in (lines[:begin], lines[begin:])
+    )
     assert result.exit_code == 0
+    assert [row.split()[:2] for row in cascades[:3]] == [["0.3", "98.0%"], ["0.3", "99.0%"], ["0.3", "99.5%"]]
     assert header.split()[:3] == ["sparsity", "achieved", "accuracy"]
     assert sorted(row.split()[0] for row in rows) == ["0", "0.3", "0.5"]  # one line each: nothing is wrapped in a pipe
     assert [line for line in lines if line.strip().startswith("cut by fisher, structured, reconstruct")]
@@ -546,6 +554,32 @@ def test_status_says_what_is_served_and_what_is_changing(admin: FakeAdmin) -> No
     for words in ("sparsity 0 ", "generation 1", "accuracy 90.0%", "floor 85.0%", "1 replica\n", "op1 is building"):
         assert words in result.stdout
     assert admin.asked[0].authorization == "Bearer t"
+
+
+PLAN = plan_level(PruneSpec(sparsity=0.6), ROWS, FACTS)
+
+
+def test_plan_asks_for_a_sparsity_or_for_bounds_and_says_what_it_rests_on(admin: FakeAdmin) -> None:
+    admin.answers(200, PLAN)
+    result = run("plan", "0.6", "--scorer", "taylor", "--url", admin.url, "--token", "t")
+    for words in (
+        "sparsity 0.6: predicted between 0.5 and 0.7\n",
+        "passes the floor 85.0%",
+        "built in 1.1 s",
+        "3 times",
+    ):
+        assert words in result.stdout
+    bounded = run("plan", "--p99-ms", "20", "--accuracy", "0.88", "--url", admin.url, "--token", "t", "--json")
+    assert json.loads(bounded.stdout) == PLAN
+    assert [(asked.method, asked.path, asked.body) for asked in admin.asked] == [
+        ("POST", "/admin/plan", {"sparsity": 0.6, "scorer": "taylor"}),
+        ("POST", "/admin/plan", {"p99_ms": 20.0, "accuracy": 0.88}),
+    ]
+
+
+@pytest.mark.parametrize("arguments", [(), ("0.5", "--p99-ms", "20"), ("--scorer", "taylor", "--accuracy", "0.9")])
+def test_plan_wants_a_sparsity_or_bounds(arguments: tuple[str, ...]) -> None:
+    assert refused(run("plan", *arguments), 2, "plan wants a SPARSITY")
 
 
 def test_status_says_what_the_governor_is_about(admin: FakeAdmin) -> None:

@@ -92,7 +92,7 @@ async def service_of(
         replica_id="r1",
     )
     follower = Follower(replica_id="r1", metrics_address=ADDRESS, link=controller, holder=runtime.dial, door=runtime)
-    routes = build_admin_api(lambda: controller, "token", frontier=list, scorers=SCORERS)
+    routes = build_admin_api(lambda: controller, "token", frontier=list, cascades=list, scorers=SCORERS)
     headers = {"authorization": "Bearer token"}
     async with (
         client_of(runtime, SETTINGS) as replica,

@@ -61,6 +61,7 @@ def test_a_ladder_is_scored_built_and_timed_once_and_told_step_by_step(
     told = capsys.readouterr().err
     for words in ("scoring the model: 100 %", "building the ladder: level 0.5, 3 of 3: evaluate", "timing the levels"):
         assert words in told
+    assert "calibrating cascades: 100 % (2 of 2)" in told
 
     assert prepare_ladder(bench, specs) == manifests
     assert capsys.readouterr().err == "building the ladder\n"

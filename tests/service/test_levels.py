@@ -69,8 +69,10 @@ def test_headers_ask_in_place_of_the_body_and_not_beside_it() -> None:
     assert wish_of({}, body) == body
     assert wish_of({"x-sparsity": "0.3"}, Wish()) == Wish(sparsity=0.3)
     assert wish_of({"x-quality": "low"}, Wish()) == Wish(quality=Quality.LOW)
-    with pytest.raises(Invalid, match="not in both"):
-        wish_of({"x-quality": "low"}, body)
+    assert wish_of({"x-cascade": "true", "x-sparsity": "0.5"}, Wish()) == Wish(sparsity=0.5, cascade=True)
+    for headers in ({"x-quality": "low"}, {"x-cascade": "false"}):
+        with pytest.raises(Invalid, match="not in both"):
+            wish_of(headers, body)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,8 @@ def test_headers_ask_in_place_of_the_body_and_not_beside_it() -> None:
         {"x-sparsity": "-0.1"},
         {"x-quality": "best"},
         {"x-sparsity": "0.5", "x-quality": "low"},
+        {"x-cascade": "yes"},
+        {"x-cascade": "true", "x-quality": "low"},
     ],
 )
 def test_headers_that_ask_for_no_level_are_refused(headers: dict[str, str]) -> None:

@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 
 from service.errors import Invalid
-from service.policy import Mode, Policy
+from service.policy import CascadeChoice, Mode, Policy
 
 USUAL = Policy(accuracy_floor=0.85)
+CASCADE = {"cascade": {"sparsity": 0.5, "agreement": 0.99}}
 
 
 def test_some_members_change_and_the_others_stay() -> None:
@@ -14,6 +15,14 @@ def test_some_members_change_and_the_others_stay() -> None:
     assert (changed.max_sparsity, changed.shadow_fraction, changed.accuracy_floor) == (0.7, 0.0, 0.85)
     assert changed.changed({}) == changed
     assert USUAL.changed(USUAL.as_dict()) == USUAL
+
+
+def test_a_cascade_is_set_by_a_plain_object_and_taken_back_by_null() -> None:
+    policy = USUAL.changed(CASCADE)
+    assert policy.cascade == CascadeChoice(sparsity=0.5, agreement=0.99)
+    assert policy.as_dict()["cascade"] == CASCADE["cascade"]
+    assert USUAL.changed(policy.as_dict()) == policy
+    assert policy.changed({"cascade": None}) == USUAL
 
 
 def test_auto_and_its_target_may_come_together_and_go_together() -> None:
@@ -41,6 +50,13 @@ def test_auto_and_its_target_may_come_together_and_go_together() -> None:
         ({"canary_s": 0}, "canary_s must be"),
         ({"canary_texts": 0.5}, "canary_texts must be a whole number"),
         ({"min_sparsity": 0.7, "max_sparsity": 0.5}, "min_sparsity 0.7 is above max_sparsity 0.5"),
+        ({"cascade": {"sparsity": 0.5}}, "cascade must be null or"),
+        ({"cascade": 0.5}, "cascade must be null or"),
+        ({"cascade": {"sparsity": 0, "agreement": 0.99}}, "the cascade's sparsity must be a number in (0, 1); got 0"),
+        ({"cascade": {"sparsity": 0.5, "agreement": 0.9}}, "one of 0.98, 0.99, 0.995; got 0.9"),
+        ({**CASCADE, "max_sparsity": 0.4}, "sparsity 0.5 is outside the bounds, 0 to 0.4"),
+        ({**CASCADE, "min_sparsity": 0.1}, "min_sparsity 0.1 forbids"),
+        ({**CASCADE, "mode": "auto", "slo_p99_ms": 50}, "set cascade to null"),
         ({"min_sparsity": 0.7, "max_sparsity": 0.5, "mode": "manual"}, "min_sparsity 0.7 is above"),
     ],
 )

@@ -58,3 +58,18 @@ async def test_the_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     await desk.change({"canary_s": 3})
     assert os.listdir(tmp_path) == [POLICY]
     assert json.loads((tmp_path / POLICY).read_text())["policy"] == {"canary_s": 3.0}
+
+
+async def test_a_cascade_is_one_that_the_ladder_has_and_whose_level_may_answer_alone(tmp_path: Path) -> None:
+    cascaded = {0.5: 0.88, 0.7: 0.84}
+    desk = PolicyDesk(tmp_path / POLICY, Policy(accuracy_floor=0.85), DENSE_ACCURACY, cascaded)
+    with pytest.raises(Invalid, match=r"no cascade begins at sparsity 0\.6; .* have one: 0\.5, 0\.7"):
+        await desk.change({"cascade": {"sparsity": 0.6, "agreement": 0.99}})
+    with pytest.raises(Invalid, match=r"level 0\.7 answers alone .* 0\.8400 is below the floor 0\.8500"):
+        await desk.change({"cascade": {"sparsity": 0.7, "agreement": 0.99}})
+    await desk.change({"cascade": {"sparsity": 0.5, "agreement": 0.99}})
+    with pytest.raises(Invalid, match=r"level 0\.5 answers alone"):
+        await desk.change({"accuracy_floor": 0.89})
+    assert PolicyDesk(tmp_path / POLICY, Policy(accuracy_floor=0.85), DENSE_ACCURACY, cascaded).policy == desk.policy
+    with pytest.raises(StateDamaged, match=r"no cascade begins at sparsity 0\.5; .*: none"):
+        desk_in(tmp_path)

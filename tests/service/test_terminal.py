@@ -7,6 +7,7 @@ from rich.console import Console
 import service.terminal
 from service.terminal import (
     frontier_table,
+    print_cascades,
     print_frontier,
     print_json,
     print_table,
@@ -68,6 +69,19 @@ def test_what_is_not_worth_having_stands_apart_with_the_reason() -> None:
     lines = [line.strip() for line in written.getvalue().splitlines()]
     assert [line.split()[0] for line in lines[1:5]] == ["0.6", "0.7", "left", "0.4"]
     assert lines[-1] == "left out: 0.4; 0.6 is more accurate (83.1%, 82.4%) and faster (654, 466 texts/s)"
+
+
+def test_a_cascade_says_what_it_hands_on_and_what_a_text_then_costs() -> None:
+    cascade = row(0.7, agreement_target=0.995, escalated=0.171, macs=200e6, items_per_s=350.4, speedup=2.0)
+    untimed = cascade | {"items_per_s": None, "speedup": None, "precision": "int8", "dominated_by": "better"}
+    written = io.StringIO()
+    print_cascades([cascade, untimed], Console(file=written, width=100))
+    _, first, second, *_ = [line.split() for line in written.getvalue().splitlines()]
+    assert first == ["0.7", "99.5%", "17.1%", "90.1%", "(88.1-92.2)", "98.7%", "200", "M", "350", "2.00", "(12.50)"]
+    assert second[:2] == ["0.7", "int8"] and second[-4:] == ["(12.50)", "not", "worth", "having"]
+    nothing = io.StringIO()
+    print_cascades([], Console(file=nothing))
+    assert nothing.getvalue() == ""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,271 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from fastapi import FastAPI
+
+from pruning.cascade import Cascade, margins
+from pruning.encoder import BaseModel, load_base_model
+from pruning.evaluation import Evaluation
+from pruning.metrics import Metric
+from pruning.tokenization import TextTokenizer
+from service.cascading import Rule, cascade_for
+from service.deadlines import Deadline
+from service.engine import Engine, Live
+from service.errors import Invalid, Overloaded
+from service.ingress import build_inference_api
+from service.levels import Quality, Wish
+from service.metrics import ReplicaMetrics
+from service.policy import CascadeChoice, Policy
+from service.protocol import Trial
+from service.runtime import InferenceRuntime
+from service.settings import Settings
+from service.shelf import EngineShelf
+from tests.service.inference_parts import CARD, HeldModel, breaking_on, desk_of, engine_of
+from tests.service.test_runtime import query
+
+TEXTS = ["good", "the film was not very good", "bad food", "we hated it", "fine and warm", "it was the film"]
+FREE = Policy(accuracy_floor=0.0)
+USUAL = Policy(accuracy_floor=0.0, cascade=CascadeChoice(sparsity=0.5, agreement=0.98))
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model_dir: Path) -> BaseModel:
+    return load_base_model(tiny_model_dir)
+
+
+@pytest.fixture(scope="module")
+def engines(base: BaseModel) -> dict[str, Engine]:
+    return {name: engine_of(base, name, sparsity) for name, sparsity in (("dense", 0.0), ("half", 0.5), ("most", 0.75))}
+
+
+def cascade(target: float, threshold: float = 0.5) -> Cascade:
+    worth = Evaluation(metric=Metric(name="accuracy", value=0.9, low=0.8, high=0.95), agreement=target, rows=600)
+    return Cascade(
+        cascade_id=f"c{target:g}",
+        variant_id="half",
+        dense_id="dense",
+        target=target,
+        threshold=threshold,
+        calibration_agreement=target,
+        calibration_rows=1000,
+        calibration_digest="",
+        apart=True,
+        escalated=0.2,
+        evaluation=worth,
+    )
+
+
+KNOWN = {"half": (cascade(0.98), cascade(0.99))}
+
+
+def rule_for(
+    wish: Wish, engines: dict[str, Engine], policy: Policy, level: str | None = None, loaded: str = "dense half most"
+) -> Rule | None:
+    resident = [engines[name] for name in loaded.split()]
+    return cascade_for(wish, engines[level] if level else None, resident, policy, KNOWN)
+
+
+def test_a_request_names_its_level_and_the_policy_the_agreement(engines: dict[str, Engine]) -> None:
+    wish = Wish(sparsity=0.5, cascade=True)
+    assert rule_for(wish, engines, FREE, "half") == Rule(cascade(0.99), engines["half"], engines["dense"])
+    assert rule_for(wish, engines, USUAL, "half") == Rule(cascade(0.98), engines["half"], engines["dense"])
+
+
+def test_the_policy_s_cascade_answers_who_asks_for_nothing_and_no_one_else(engines: dict[str, Engine]) -> None:
+    usual = Rule(cascade(0.98), engines["half"], engines["dense"])
+    assert rule_for(Wish(), engines, USUAL) == usual
+    assert rule_for(Wish(cascade=True), engines, USUAL) == usual
+    assert rule_for(Wish(), engines, FREE) is None
+    assert rule_for(Wish(cascade=False), engines, USUAL) is None
+    assert rule_for(Wish(sparsity=0.75), engines, USUAL, "most") is None
+    assert rule_for(Wish(quality=Quality.LOW), engines, USUAL, "most") is None
+    assert rule_for(Wish(), engines, USUAL, level="most") is None  # a trial took it
+
+
+def test_until_its_models_are_loaded_the_policy_s_cascade_answers_nobody(engines: dict[str, Engine]) -> None:
+    assert rule_for(Wish(), engines, USUAL, loaded="dense most") is None
+    assert rule_for(Wish(), engines, USUAL, loaded="half most") is None
+
+
+@pytest.mark.parametrize(
+    ("wish", "level", "policy", "loaded", "words"),
+    [
+        (Wish(cascade=True), None, FREE, "dense half", r"name its sparsity.*cascades begin at 0\.5"),
+        (Wish(sparsity=0.75, cascade=True), "most", FREE, "dense half", r"at sparsity 0\.75; cascades begin at 0\.5"),
+        (Wish(sparsity=0.5, cascade=True), "half", FREE, "half", "no level that is loaded has one"),
+        (Wish(sparsity=0.0, cascade=True), "dense", FREE, "dense half", r"No cascade begins at sparsity 0; .*0\.5"),
+        (Wish(sparsity=0.5, cascade=True), "half", FREE.changed({"min_sparsity": 0.1}), "dense half", r"bounds.*0\.1"),
+        (Wish(cascade=True), None, Policy(accuracy_floor=0.95), "dense half", "no level that is loaded has one"),
+    ],
+)
+def test_a_cascade_that_there_is_not_is_refused_by_name(
+    engines: dict[str, Engine], wish: Wish, level: str | None, policy: Policy, loaded: str, words: str
+) -> None:
+    with pytest.raises(Invalid, match=words):
+        rule_for(wish, engines, policy, level, loaded)
+
+
+@dataclass
+class Service:
+    """A runtime with a dense and a sparse level, and what each would answer."""
+
+    runtime: InferenceRuntime
+    metrics: ReplicaMetrics
+    threshold: float
+    alone: list[Any]
+    dense: list[Any]
+
+
+@asynccontextmanager
+async def serving(
+    base: BaseModel, model_dir: Path, dense: Engine | None = None, settings: Settings | None = None
+) -> AsyncIterator[Service]:
+    """Serve with a threshold between the margins of ``TEXTS``, so that the level is sure of half of them."""
+    levels: dict[str, Engine] = {"dense": dense or engine_of(base, "dense"), "half": engine_of(base, "half", 0.5)}
+    encoded = TextTokenizer.load(model_dir).encode(TEXTS, max_length=base.max_length)
+    middle = sorted(margins(levels["half"].predict(encoded).numpy()))[2:4]
+    threshold = float(sum(middle)) / 2
+    shelf = EngineShelf(lambda variant_id: levels[variant_id], Live(7, levels["half"]))
+    await shelf.keep_resident(("dense", "half"))
+    metrics = ReplicaMetrics(CARD.version)
+    runtime = InferenceRuntime(
+        shelf, TextTokenizer.load(model_dir), metrics, settings or Settings(), replica_id="r1",
+        cascades={"half": (cascade(0.99, threshold),)},
+    )  # fmt: skip
+    runtime.dial.heed(Policy(accuracy_floor=0.0, shadow_fraction=0.0))
+    runtime.start()
+    alone = await answers(runtime, Wish(sparsity=0.5))
+    yield Service(runtime, metrics, threshold, alone, [] if dense else await answers(runtime, Wish(sparsity=0.0)))
+    await runtime.stop()
+
+
+async def answers(runtime: InferenceRuntime, wish: Wish) -> list[Any]:
+    return list(orjson.loads((await runtime.classify(query(*TEXTS, wish=wish))).body))
+
+
+CASCADED = Wish(sparsity=0.5, cascade=True)
+
+
+async def test_the_dense_model_answers_what_the_level_is_not_sure_of(base: BaseModel, tiny_model_dir: Path) -> None:
+    async with serving(base, tiny_model_dir) as service:
+        answer = await service.runtime.classify(query(*TEXTS, wish=CASCADED), request_id="r")
+        tallies = {tally.variant_id: tally for tally in service.runtime.tallies}
+    together = orjson.loads(answer.body)
+    handed_on = [one[0]["score"] - one[1]["score"] < service.threshold for one in service.alone]
+    assert sum(handed_on) == 3
+    for text, alone, dense, handed in zip(together, service.alone, service.dense, handed_on, strict=True):
+        assert text[0]["label"] == (dense if handed else alone)[0]["label"]
+        assert text[0]["score"] == pytest.approx((dense if handed else alone)[0]["score"], abs=1e-5)
+    assert answer.headers["x-escalated"] == "3 of 6"
+    assert (answer.headers["x-variant"], answer.headers["x-generation"]) == ("half", "7")
+    lengths = [len(one.ids) for one in TextTokenizer.load(tiny_model_dir).encode(TEXTS, max_length=48)]
+    twice = sum(length for length, handed in zip(lengths, handed_on, strict=True) if handed)
+    assert answer.headers["x-compute-tokens"] == str(sum(lengths) + twice)
+    assert tallies["c0.99"].answered == 1 and tallies["half"].answered == 1  # the latter without a cascade
+    page = service.metrics.page()
+    assert 'sparsedial_cascade_texts_total{outcome="sure",sparsity="0.5"} 3.0' in page
+    assert 'sparsedial_cascade_texts_total{outcome="escalated",sparsity="0.5"} 3.0' in page
+
+
+async def test_true_labels_of_a_cascade_s_answer_are_the_cascade_s(base: BaseModel, tiny_model_dir: Path) -> None:
+    async with serving(base, tiny_model_dir) as service:
+        answer = await service.runtime.classify(query(*TEXTS, wish=CASCADED), request_id="r")
+        truth = [text[0]["label"] for text in orjson.loads(answer.body)]
+        judged = service.runtime.answers.judge("r", truth)
+    assert (judged.variant_id, judged.right) == ("c0.99", 6)
+
+
+async def test_a_request_that_is_sure_of_all_its_texts_says_so(base: BaseModel, tiny_model_dir: Path) -> None:
+    async with serving(base, tiny_model_dir) as service:
+        surest = max(range(6), key=lambda index: float(service.alone[index][0]["score"]))
+        answer = await service.runtime.classify(query(TEXTS[surest], wish=CASCADED))
+        plain = await service.runtime.classify(query(TEXTS[surest], wish=Wish(sparsity=0.5)))
+    assert answer.headers["x-escalated"] == "0 of 1"
+    assert "x-not-escalated" not in answer.headers
+    assert "x-escalated" not in plain.headers
+
+
+def full(runtime: InferenceRuntime) -> Callable[..., Any]:
+    """The batcher's ``submit``, with room for the level alone."""
+    submit = runtime._batcher.submit
+
+    async def without_room(sequences: Any, deadline: Any = None, choice: Any = None) -> Any:
+        if choice.manifest.spec.sparsity == 0.0:
+            raise Overloaded("The queue is full.", retry_after_s=1)
+        return await submit(sequences, deadline, choice)
+
+    return without_room
+
+
+async def test_where_the_queue_is_full_the_level_s_answers_stand(
+    base: BaseModel, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(base, tiny_model_dir) as service:
+        monkeypatch.setattr(service.runtime._batcher, "submit", full(service.runtime))
+        answer = await service.runtime.classify(query(*TEXTS, wish=CASCADED))
+    assert orjson.loads(answer.body) == service.alone
+    assert (answer.headers["x-escalated"], answer.headers["x-not-escalated"]) == ("0 of 6", "3 busy")
+    assert 'sparsedial_cascade_texts_total{outcome="busy",sparsity="0.5"} 3.0' in service.metrics.page()
+
+
+async def test_where_the_deadline_comes_first_the_level_s_answers_stand(base: BaseModel, tiny_model_dir: Path) -> None:
+    held = HeldModel(engine_of(base).model)
+    async with serving(base, tiny_model_dir, dense=engine_of(base, "dense", model=held)) as service:
+        asked = query(*TEXTS, wish=CASCADED)
+        running = asyncio.create_task(service.runtime.classify(asked, Deadline.in_seconds(2.0)))
+        answer = await running
+        held.let_go.set()
+    assert orjson.loads(answer.body) == service.alone
+    assert (answer.headers["x-escalated"], answer.headers["x-not-escalated"]) == ("0 of 6", "3 late")
+
+
+async def test_where_the_dense_model_fails_the_level_s_answers_stand(base: BaseModel, tiny_model_dir: Path) -> None:
+    broken = breaking_on(base, "good", nan=True)
+    broken = engine_of(base, "dense", model=broken.model)
+    async with serving(base, tiny_model_dir, dense=broken) as service:
+        service.runtime.dial._cascades = {"half": (cascade(0.99, 1.1),)}
+        answer = await service.runtime.classify(query(*TEXTS, wish=CASCADED))
+    assert orjson.loads(answer.body) == service.alone
+    assert answer.headers["x-not-escalated"] == "6 failed"
+
+
+async def test_a_trial_keeps_its_share_of_those_whom_the_policy_s_cascade_answers(
+    base: BaseModel, tiny_model_dir: Path
+) -> None:
+    async with serving(base, tiny_model_dir) as service:
+        usual = CascadeChoice(sparsity=0.5, agreement=0.99)
+        service.runtime.dial.heed(Policy(accuracy_floor=0.0, shadow_fraction=0.0, cascade=usual))
+        assert (await service.runtime.classify(query(*TEXTS))).headers["x-escalated"] == "3 of 6"
+        service.runtime.dial.try_out(Trial(variant_id="dense", fraction=1.0))
+        tried = await service.runtime.classify(query(*TEXTS))
+        asked = await service.runtime.classify(query(*TEXTS, wish=Wish(cascade=True)))
+    assert tried.headers["x-variant"] == "dense" and "x-escalated" not in tried.headers
+    assert asked.headers["x-escalated"] == "3 of 6"
+
+
+def api_of(runtime: InferenceRuntime) -> FastAPI:
+    return build_inference_api(runtime, desk_of(runtime), Settings(), CARD)
+
+
+@pytest.mark.parametrize("route", ["/", "/predict"])
+async def test_both_shapes_and_the_header_ask_for_a_cascade(base: BaseModel, tiny_model_dir: Path, route: str) -> None:
+    inputs: Any = TEXTS if route == "/" else [[text] for text in TEXTS]
+    async with (
+        serving(base, tiny_model_dir) as service,
+        httpx.AsyncClient(transport=httpx.ASGITransport(api_of(service.runtime)), base_url="http://replica") as client,
+    ):
+        parameters = {"sparsity": 0.5, "cascade": True}
+        by_body = await client.post(route, json={"inputs": inputs, "parameters": parameters})
+        headers = {"x-sparsity": "0.5", "x-cascade": "true"}
+        by_header = await client.post(route, json={"inputs": inputs}, headers=headers)
+        refused = await client.post(route, json={"inputs": inputs, "parameters": {"cascade": True}})
+    assert by_body.headers["x-escalated"] == by_header.headers["x-escalated"] == "3 of 6"
+    assert by_body.json() == by_header.json()
+    assert refused.status_code == 422 and "name its sparsity" in refused.json()["detail"]
