@@ -5,11 +5,21 @@ Letters: D hidden, N heads, H head dimension, F FFN neurons, L layers, S sequenc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pruning.heads import Head
 
 MACS_LENGTH = 128
 """Sequence length at which multiply-accumulates are stated."""
+
+
+class HeadDims(NamedTuple):
+    """How many dimensions each head of a layer has: of all of them that are there the same."""
+
+    qk: int
+    """Of queries and keys, over which their products are summed."""
+    vo: int
+    """Of values, which are what the output projection reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +47,18 @@ class Shape:
         return self.hidden if self.embedding is None else self.embedding
 
     @property
+    def whole(self) -> HeadDims:
+        """The dimensions of a head that lost none."""
+        return HeadDims(self.head_dim, self.head_dim)
+
+    @property
     def head_weights(self) -> int:
-        """Linear weights of one attention head: its rows of Q, K, V and its columns of O."""
-        return 4 * self.hidden * self.head_dim
+        """Linear weights of one whole attention head: its rows of Q, K, V and its columns of O."""
+        return self.weights_of_head(self.whole)
+
+    def weights_of_head(self, dims: HeadDims) -> int:
+        """Return the Linear weights of one attention head of so many dimensions."""
+        return 2 * self.hidden * (dims.qk + dims.vo)
 
     @property
     def neuron_weights(self) -> int:
@@ -72,25 +91,30 @@ def structured_cost(
     shape: Shape,
     heads: Sequence[int],
     neurons: Sequence[int],
+    head_dims: Sequence[HeadDims] | None = None,
     *,
     bytes_per_parameter: int = 4,
     length: int = MACS_LENGTH,
 ) -> Cost:
     """Return the cost of an encoder with ``heads[l]`` heads and ``neurons[l]`` neurons in layer ``l``.
 
-    Where the head reads the first token alone, the last layer is computed for that one except for its keys and
-    values.
+    Heads have ``head_dims[l]`` dimensions there; None: they are whole. Where the model's head reads the first token
+    alone, the last layer is computed for that one except for its keys and values.
     """
-    prunable = sum(heads) * shape.head_weights + sum(neurons) * shape.neuron_weights
-    biases = sum(heads) * 3 * shape.head_dim + sum(neurons) + shape.num_layers * 2 * shape.hidden
+    dims_each = head_dims or [shape.whole] * shape.num_layers
+    layers = list(zip(heads, dims_each, neurons, strict=True))
+    prunable = sum(count * shape.weights_of_head(dims) for count, dims, _ in layers)
+    prunable += sum(neurons) * shape.neuron_weights
+    biases = sum(count * (2 * dims.qk + dims.vo) for count, dims, _ in layers)
+    biases += sum(neurons) + shape.num_layers * 2 * shape.hidden
     norms = 2 * shape.num_layers * 2 * shape.hidden
     parameters = prunable + biases + norms + _embedding_parameters(shape) + _head_parameters(shape)
     macs = 0
-    for layer, (num_heads, num_neurons) in enumerate(zip(heads, neurons, strict=True)):
+    for layer, (num_heads, dims, num_neurons) in enumerate(layers):
         rows = 1 if layer == shape.num_layers - 1 and shape.head.pooled else length
-        attention_width = num_heads * shape.head_dim
-        macs += shape.hidden * attention_width * 2 * (rows + length)
-        macs += 2 * rows * length * attention_width
+        attention_width = num_heads * (dims.qk + dims.vo)
+        macs += shape.hidden * attention_width * (rows + length)
+        macs += rows * length * attention_width
         macs += num_neurons * shape.neuron_weights * rows
     return Cost(
         parameters=parameters,

@@ -42,7 +42,7 @@ def cost_curves(
     for layer in range(base.shape.num_layers):
         for kind, site, slot in SUBLAYERS:
             importance = scores.heads_LN[layer] if kind is Kind.HEAD else scores.neurons_LF[layer]
-            order = torch.sort(importance, descending=True, stable=True).indices.flip(0)
+            order = least_first(importance)
             weight_DW = base.tensors[f"layers.{layer}.{slot}.weight"]
             gram_WW = calibration.grams[layer, site] / calibration.tokens_L[layer]
             sensitivity = float(calibration.sensitivity[layer, site]) ** SENSITIVITY_EXPONENT
@@ -58,6 +58,11 @@ def cost_curves(
             )
         progress(layer + 1, base.shape.num_layers)
     return curves
+
+
+def least_first(importance: Tensor) -> Tensor:
+    """Return the indices along the last dimension, least important first; of equals the lower goes last."""
+    return torch.sort(importance, descending=True, stable=True).indices.flip(-1)
 
 
 def _errors(weight_DW: Tensor, gram_WW: Tensor, order: Tensor, step: int) -> list[float]:

@@ -11,17 +11,17 @@ from pruning.compensation import compensated_weights
 from pruning.cost import Cost, structured_cost
 from pruning.input_grams import gram_of as input_gram
 from pruning.masks.even import even_mask
-from pruning.masks.structures import CostCurve, StructureMask, structure_mask
+from pruning.masks.structures import CostCurve, Curve, StructureMask, structure_mask
 from pruning.masks.weights import WeightMask, mask_sparsity, two_four_mask, unstructured_mask
 from pruning.prediction import Breath, no_breath
-from pruning.reconstruction import reconstruct, require_tokens
+from pruning.reconstruction import reconstruct, require_tokens, solved_keys
 from pruning.scores import scorer_named
 from pruning.sequential import recover_sequentially
 from pruning.slim.convert import dense_mask, slim_layers, zeroed_layers
 from pruning.spec import Pattern, PruneSpec, Recover, Scope
 from pruning.workbench import Workbench
 
-Ranking = Sequence[CostCurve] | Mapping[str, Tensor]
+Ranking = Sequence[Curve] | Mapping[str, Tensor]
 """Cost curves along a scorer's order of structures, or its scores of single weights by tensor name."""
 Mask = StructureMask | WeightMask
 SOLVED = (Recover.RECONSTRUCT, Recover.SEQUENTIAL)
@@ -38,7 +38,7 @@ def ranking_of(
     """
     scorer = scorer_named(spec.scorer)
     if spec.pattern is Pattern.STRUCTURED:
-        return bench.curves(scorer, progress, breath)
+        return bench.curves(scorer, progress, breath, structures=spec.structures)
     return bench.weight_scores(scorer, progress, breath)
 
 
@@ -50,7 +50,8 @@ def mask_of(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Mask:
     """
     if not isinstance(ranking, Mapping):
         if spec.scope is Scope.LAYERWISE:
-            return even_mask(ranking, bench.base.shape, spec.sparsity)
+            curves = [curve for curve in ranking if isinstance(curve, CostCurve)]  # by no other structures, all are
+            return even_mask(curves, bench.base.shape, spec.sparsity)
         return structure_mask(ranking, bench.base.shape, spec.sparsity)
     if spec.pattern is Pattern.TWO_FOUR:
         return two_four_mask(ranking)
@@ -74,17 +75,18 @@ def carried_out(
     if not isinstance(mask, StructureMask):
         dense = structured_cost(shape, [shape.num_heads] * shape.num_layers, [shape.ffn] * shape.num_layers)
         return _weights_recovered(bench, spec, mask, breath), less_zeros(dense, mask), mask_sparsity(mask)
-    cost = structured_cost(shape, mask.head_counts, mask.neuron_counts)
+    cost = structured_cost(shape, mask.head_counts, mask.neuron_counts, mask.head_dims(shape))
     return _recovered(bench, spec, mask, breath), cost, mask.sparsity(shape)
 
 
 def _recovered(bench: Workbench, spec: PruneSpec, mask: StructureMask, breath: Breath) -> dict[str, Tensor]:
     """Return the layers that a structured mask leaves, their matrices as the spec's recovery has them."""
-    if spec.recover is Recover.RECONSTRUCT:
-        return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask))
+    if spec.recover not in SOLVED:
+        return slim_layers(bench.base, mask)
+    keys = {} if mask.units is None else solved_keys(bench.base, mask, bench.unit_statistics(breath=breath))
     if spec.recover is Recover.SEQUENTIAL:
-        return recover_sequentially(bench.base, mask, bench.train.sequences, breath)
-    return slim_layers(bench.base, mask)
+        return recover_sequentially(bench.base, mask, bench.train.sequences, breath, keys)
+    return slim_layers(bench.base, mask, reconstruct(bench.base, bench.calibration, mask) | keys)
 
 
 def _weights_recovered(bench: Workbench, spec: PruneSpec, mask: WeightMask, breath: Breath) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from pruning.pareto import dominators
 from pruning.prediction import BATCH_SEQUENCES
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
-from pruning.spec import Precision
+from pruning.spec import Pattern, Precision
 from pruning.speeds import SPEEDS, Run, document_of, newest_run, read_runs
 from pruning.timing import Speed, single_text_latencies
 from pruning.variants import Manifest, VariantStore
@@ -129,6 +129,7 @@ def frontier_rows(
             "scorer": manifest.spec.scorer,
             "recover": manifest.spec.as_dict()["recover"],
             "scope": manifest.spec.as_dict().get("scope"),
+            "structures": manifest.spec.structures.value if manifest.spec.pattern is Pattern.STRUCTURED else None,
             "rounds": manifest.spec.rounds,
             "precision": manifest.spec.precision.value,
             "metric": metric.name,
@@ -154,6 +155,7 @@ def frontier_rows(
             "ideal_speedup": None if dense is None else dense.cost.macs / cost.macs,
             "heads": manifest.heads,
             "neurons": manifest.neurons,
+            "head_dims": manifest.head_dims,
             "build_seconds": manifest.build_seconds,
         }
         rows.append(row)

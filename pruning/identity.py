@@ -12,7 +12,9 @@ from pruning.reconstruction import RECONSTRUCTION_VERSION
 from pruning.recovered import RecoveredCut
 from pruning.scores import choice_named, scorer_named
 from pruning.sequential import SEQUENTIAL_VERSION
-from pruning.spec import IMPORTED, Pattern, Precision, PruneSpec, Recover, Scope
+from pruning.spec import IMPORTED, Pattern, Precision, PruneSpec, Recover, Scope, Structures
+from pruning.unit_curves import UNIT_CURVES_VERSION
+from pruning.unit_pass import UNIT_PASS_VERSION
 from pruning.workbench import Workbench
 
 ROUNDS_VERSION = 1
@@ -40,6 +42,7 @@ def recovered_cut(bench: Workbench, spec: PruneSpec) -> RecoveredCut:
     found = bench.recovered.chosen(cut_id(bench, spec))
     if found is None:
         way = f"--scorer {spec.scorer} --pattern {spec.pattern}" + (f" --scope {spec.scope}" if spec.scope else "")
+        way += "" if spec.structures is Structures.HEADS else f" --structures {spec.structures}"
         way += f" --rounds {spec.rounds}" if spec.rounds > 1 else ""
         raise RecoveryError(
             f"no recovered cut of sparsity {spec.sparsity:g} ({spec.pattern}, {spec.scorer}) in "
@@ -92,10 +95,15 @@ def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
         "curves_version": CURVES_VERSION,
         "reconstruction_version": versions.get(spec.recover),
     }
+    coarse = is_coarse(bench.base.shape) or spec.structures is Structures.SUBLAYERS
     if spec.pattern is Pattern.STRUCTURED and spec.scope is not None:
         identity |= {"scope": spec.scope, "even_version": EVEN_VERSION}
-    elif spec.pattern is Pattern.STRUCTURED and is_coarse(bench.base.shape):
+    elif spec.pattern is Pattern.STRUCTURED and coarse:
         identity["fill_version"] = FILL_VERSION
+    if spec.structures is not Structures.HEADS:
+        identity["structures"] = spec.structures
+    if spec.structures is Structures.UNITS:
+        identity["unit_versions"] = [UNIT_PASS_VERSION, UNIT_CURVES_VERSION]
     scope = spec.scope or scorer.scope
     if spec.pattern is Pattern.UNSTRUCTURED and scope is not Scope.GLOBAL:
         identity["scope"] = scope

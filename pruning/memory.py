@@ -35,6 +35,18 @@ def weight_pass_bytes(shape: Shape, lengths: Sequence[int], batch_rows: int, *, 
     return FLOAT * 6 * shape.prunable_weights + _backward_bytes(shape, lengths, batch_rows)
 
 
+def unit_pass_bytes(shape: Shape, lengths: Sequence[int], batch_rows: int, *, micro_batch: int, queries: int) -> int:
+    """Return about what the pass for units inside heads holds at most beside the model.
+
+    ``queries`` of one sequence are looked at closely at a time.
+    """
+    gradients = 2 * -(-len(lengths) // micro_batch) * shape.num_layers * 2 * shape.hidden  # and once more when stacked
+    sums = 5 * shape.num_layers * shape.hidden * shape.head_dim  # two in float64, and a root
+    closely = 3 * queries * max(lengths) * shape.hidden
+    held = shape.prunable_weights + gradients + sums + closely
+    return FLOAT * held + _backward_bytes(shape, lengths, batch_rows)
+
+
 def sequential_bytes(shape: Shape, lengths: Sequence[int], batch_rows: int) -> int:
     """Return about what sequential recovery holds at most beside the model: all rows, in two models at once."""
     widest = max(shape.hidden, shape.ffn) + 1

@@ -24,7 +24,7 @@ from pruning.probes import probes
 from pruning.quantization import MATRICES, quantize, without_ranges
 from pruning.rounds import mask_in_rounds
 from pruning.slim.bert import SlimBert
-from pruning.slim.convert import DTYPES, build_slim, dense_mask, held_bytes, layer_widths
+from pruning.slim.convert import DTYPES, build_slim, dense_mask, head_dims, held_bytes, in_dtype, layer_widths
 from pruning.slim.packed import TokenSequence
 from pruning.slim.quantized import require_integers
 from pruning.spec import IMPORTED, Precision, PruneSpec, Recover
@@ -71,12 +71,14 @@ def build_variant(
             items_per_s=items_per_second(model, bench.evaluation.sequences),
         )
     heads, neurons = layer_widths(layers, bench.base.shape)
+    dims = head_dims(layers, bench.base.shape)
     manifest = Manifest(
         variant_id=variant_id,
         spec=spec,
         achieved_sparsity=achieved,
         base_digest=bench.base.digest,
         heads=heads,
+        head_dims=None if set(dims) == {bench.base.shape.whole} else dims,
         neurons=neurons,
         cost=cost,
         evaluation=evaluation,
@@ -133,7 +135,7 @@ def in_precision(
     if precision is Precision.INT8:
         return quantize(base, layers, rows, breath)
     plain, _ = without_ranges(layers)
-    return {name: tensor.to(DTYPES[precision]) for name, tensor in plain.items()}
+    return in_dtype(plain, DTYPES[precision])
 
 
 def _cut_in_float32(
@@ -156,7 +158,7 @@ def _as_trained(bench: Workbench, spec: PruneSpec) -> tuple[dict[str, Tensor], C
 def _as_counted(bench: Workbench, spec: PruneSpec, layers: dict[str, Tensor]) -> tuple[dict[str, Tensor], Cost, float]:
     """Return layers with their cost and the sparsity that they have."""
     shape = bench.base.shape
-    cost = structured_cost(shape, *layer_widths(layers, shape))
+    cost = structured_cost(shape, *layer_widths(layers, shape), head_dims(layers, shape))
     if spec.zeros_stay:
         cost = less_zeros(cost, {name: layers[name] != 0 for name in layers if name.endswith(MATRIX_WEIGHTS)})
     return layers, cost, 1.0 - cost.prunable_parameters / shape.prunable_weights

@@ -12,7 +12,11 @@ not only where the calibration loss does not rise: ridge least squares never rai
 on the calibration rows, and to compute the loss itself would cost a pass over them per cut, which is more than the
 whole cut. That the error falls does not prove that the loss falls; the evaluation of every variant tells.
 
-Letters: D outputs, W width of the site, K kept inputs.
+Where dimensions inside heads went, keys are solved too. The product of a query with any key is linear in the query,
+with the key as its weights: the keys' matrix is an output projection of the queries, on the Gram of each head's. Its
+bias adds the same to all products of a query, which softmax does not see.
+
+Letters: D outputs, W width of the site, K kept inputs, H head dimension.
 """
 
 import torch
@@ -23,6 +27,7 @@ from pruning.encoder import BaseModel
 from pruning.errors import DataError
 from pruning.masks.structures import StructureMask
 from pruning.slim.bert import Site
+from pruning.unit_pass import UnitStatistics
 
 RECONSTRUCTION_VERSION = 1
 
@@ -40,14 +45,29 @@ def reconstruct(base: BaseModel, calibration: Calibration, mask: StructureMask) 
     """
     outputs: dict[tuple[int, str], Tensor] = {}
     for layer in range(base.shape.num_layers):
-        heads = mask.kept_heads(layer)
-        dims = (heads[:, None] * base.shape.head_dim + torch.arange(base.shape.head_dim)).flatten()
-        for (slot, site), kept in zip(SITES, (dims, mask.kept_neurons(layer)), strict=True):
+        _, values = mask.kept_dims(layer, base.shape.head_dim)
+        for (slot, site), kept in zip(SITES, (values, mask.kept_neurons(layer)), strict=True):
             weight_DW = base.tensors[f"layers.{layer}.{slot}.weight"]
             if kept.numel() in (0, weight_DW.shape[1]):
                 continue
             outputs[layer, slot] = least_squares(weight_DW, calibration.grams[layer, site], kept)
     return outputs
+
+
+def solved_keys(base: BaseModel, mask: StructureMask, statistics: UnitStatistics) -> dict[tuple[int, str], Tensor]:
+    """Return the rows of W_k of the kept units, by layer and slot, for every layer whose heads lost QK units."""
+    assert mask.units is not None
+    shape, keys = base.shape, {}
+    for layer, dims in enumerate(mask.head_dims(shape)):
+        if dims.qk == shape.head_dim:
+            continue
+        weights_NHD = base.tensors[f"layers.{layer}.key.weight"].unflatten(0, (shape.num_heads, shape.head_dim))
+        heads = []
+        for head in mask.kept_heads(layer).tolist():
+            kept = mask.units.qk_LNH[layer, head].nonzero().flatten()
+            heads.append(least_squares(weights_NHD[head].T, statistics.query_grams_LNHH[layer, head], kept).T)
+        keys[layer, "key"] = torch.cat(heads)
+    return keys
 
 
 def least_squares(weight_DW: Tensor, gram_WW: Tensor, kept: Tensor, ridge: float = RIDGE) -> Tensor:

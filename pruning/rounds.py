@@ -71,6 +71,7 @@ def within(mask: Mask, before: Mask | None) -> Mask:
         return mask
     if isinstance(mask, StructureMask):
         assert isinstance(before, StructureMask)  # rounds of one spec have one pattern
+        assert mask.units is None  # a spec with rounds takes whole structures
         return StructureMask(mask.heads_LN & before.heads_LN, mask.neurons_LF & before.neurons_LF)
     assert not isinstance(before, StructureMask)
     return {name: kept & before[name] for name, kept in mask.items()}

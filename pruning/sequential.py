@@ -6,8 +6,10 @@ fitted, by least squares with a bias and a ridge towards the cut weights, on the
 before, give it:
 
 - queries, keys and values, and the first matrix of an FFN: to what the same rows of the dense matrix make of the dense
-  model's hidden states. The structures that are left go on to compute what they did. So do all of them where single
-  weights were cut: every row is then solved over the weights that it kept (``pruning.compensation.solved_rows``).
+  model's hidden states. The structures that are left go on to compute what they did. Keys of heads that lost
+  dimensions are fitted to what the keys that ``pruning.reconstruction`` solved make of them. So do all of them where
+  single weights were cut: every row is then solved over the weights that it kept
+  (``pruning.compensation.solved_rows``).
 - output projections: to h + W z + b - h', with z their inputs and h the residual in the dense model, h' the residual
   in the cut one: what must be added to the cut model's residual for the sum to be the dense model's. So an error from
   below is corrected as far as the kept inputs can express it, and is not only passed on.
@@ -35,7 +37,7 @@ from pruning.memory import require_memory, sequential_bytes
 from pruning.prediction import Breath, no_breath
 from pruning.reconstruction import damping
 from pruning.slim.bert import SlimBert, SlimLayer
-from pruning.slim.convert import FUSED, build_slim, dense_mask, slim_layers, zeroed_layers
+from pruning.slim.convert import FUSED, SolvedWeights, build_slim, dense_mask, slim_layers, zeroed_layers
 from pruning.slim.packed import PackedBatch, TokenSequence
 
 SEQUENTIAL_VERSION = 1
@@ -56,12 +58,17 @@ class _Flow:
 
 @torch.no_grad()
 def recover_sequentially(
-    base: BaseModel, mask: StructureMask | WeightMask, rows: Sequence[TokenSequence], breath: Breath = no_breath
+    base: BaseModel,
+    mask: StructureMask | WeightMask,
+    rows: Sequence[TokenSequence],
+    breath: Breath = no_breath,
+    keys: SolvedWeights | None = None,
 ) -> dict[str, Tensor]:
     """Return the encoder layers' tensors under ``mask``, every matrix and its bias solved anew on ``rows``.
 
-    A sublayer that is cut entirely keeps an output bias: the mean of what its sums lack. Single weights that went stay
-    zeros. ``breath`` is called after every batch of every matrix.
+    ``keys`` take the place of the base model's keys, of the layers that they are of. A sublayer that is cut entirely
+    keeps an output bias: the mean of what its sums lack. Single weights that went stay zeros. ``breath`` is called
+    after every batch of every matrix.
 
     Raises:
         HostMemoryError: the rows would not fit into the memory of this machine.
@@ -70,7 +77,7 @@ def recover_sequentially(
     require_memory(sequential_bytes(base.shape, lengths, BATCH_SEQUENCES), "sequential recovery", max(lengths))
     dense = build_slim(base, slim_layers(base, dense_mask(base.shape)))
     if isinstance(mask, StructureMask):
-        layers = slim_layers(base, mask)
+        layers = slim_layers(base, mask, keys)
         wanted, solver = build_slim(base, layers), _Solver({}, breath)
     else:
         layers = zeroed_layers(base, mask)
@@ -110,7 +117,7 @@ class _Attention:
         layer = cast(SlimLayer, model.layers[self.index])
         first_R = batch.first_B if self.first_only else None
         rows_RD = hidden_TD if first_R is None else hidden_TD.index_select(0, first_R)
-        if layer.width == 0:
+        if layer.heads.count == 0:
             return rows_RD, rows_RD[:, :0]
         return rows_RD, layer.attention_inputs(hidden_TD, first_R, rows_RD, batch.layout)
 

@@ -18,7 +18,7 @@ IMPORTED = "imported"
 STRUCTURES_ALONE = frozenset({"obs"})
 """Scorers that rank whole heads and neurons, and have no score for a single weight."""
 
-KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope", "rounds")
+KEYS = ("sparsity", "pattern", "scorer", "recover", "precision", "scope", "structures", "rounds")
 
 MOST_ROUNDS = 16
 
@@ -27,11 +27,22 @@ class Pattern(StrEnum):
     """Which weights may go together."""
 
     STRUCTURED = "structured"
-    """Whole attention heads and FFN neurons: really smaller matrices."""
+    """Heads, neurons, or what ``Structures`` says: really smaller matrices."""
     UNSTRUCTURED = "unstructured"
     """Single weights: same shapes with zeros, no faster on dense kernels."""
     TWO_FOUR = "2:4"
     """Two of every four consecutive inputs of an output: same shapes with zeros, as sparse tensor cores want them."""
+
+
+class Structures(StrEnum):
+    """What the structured pattern removes."""
+
+    HEADS = "heads+neurons"
+    """Whole attention heads and FFN neurons."""
+    UNITS = "heads+units+neurons"
+    """The same, and dimensions inside heads: of the products of queries and keys, and of values and outputs."""
+    SUBLAYERS = "sublayers"
+    """The attention or the FFN of a layer as a whole: fewer kernels, in coarse pieces."""
 
 
 class Scope(StrEnum):
@@ -89,7 +100,7 @@ class PruneSpec:
 
     Raises:
         SpecError: a sparsity outside [0, 1) or not the pattern's, a scorer that is no name or does not go with the
-            pattern, an unknown pattern, recovery, precision or scope, rounds that are no number from 1 to
+            pattern, an unknown pattern, recovery, precision, scope or structures, rounds that are no number from 1 to
             ``MOST_ROUNDS``, or two that exclude each other.
     """
 
@@ -103,6 +114,8 @@ class PruneSpec:
     precision: Precision = Precision.FLOAT32
     scope: Scope | None = None
     """Among what scores are compared, one of ``SCOPES[pattern]``; ``None`` means the usual one."""
+    structures: Structures = Structures.HEADS
+    """What goes; others than heads and neurons for the structured pattern alone."""
     rounds: int = 1
     """The model is scored anew whenever another ``1 / rounds`` of its weights has gone; with 1 it never is."""
 
@@ -128,6 +141,8 @@ class PruneSpec:
         object.__setattr__(self, "precision", _member(Precision, self.precision, "precision"))
         if self.scope is not None:
             object.__setattr__(self, "scope", _member(Scope, self.scope, "scope"))
+        usual_structures = Structures.HEADS if self.structures is None else self.structures
+        object.__setattr__(self, "structures", _member(Structures, usual_structures, "structures"))
         if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or not 1 <= self.rounds <= MOST_ROUNDS:
             raise SpecError(f"rounds must be a whole number from 1 to {MOST_ROUNDS}; got {self.rounds!r}")
         self._check_pattern()
@@ -141,6 +156,17 @@ class PruneSpec:
             raise SpecError(
                 f"with scorer={IMPORTED!r} no weights compete; got scope={self.scope.value!r}: leave it out"
             )
+        if self.structures is not Structures.HEADS and self.pattern is not Pattern.STRUCTURED:
+            raise SpecError(
+                f"structures={self.structures.value!r} says what goes as a whole; with pattern={self.pattern.value!r} "
+                "leave it out, or use pattern='structured'"
+            )
+        if self.structures is not Structures.HEADS and (self.scope is not None or self.scorer == IMPORTED):
+            other = f"scorer={IMPORTED!r}" if self.scope is None else f"scope={self.scope.value!r}"
+            raise SpecError(
+                f"{other} goes with whole heads and neurons; got structures={self.structures.value!r}: leave one of "
+                f"the two out, or use structures={Structures.HEADS.value!r}"
+            )
         if self.pattern is Pattern.TWO_FOUR and self.sparsity not in (0.0, TWO_FOUR_SPARSITY):
             raise SpecError(
                 f"pattern='2:4' keeps exactly two of every four weights; got sparsity={self.sparsity}: use "
@@ -150,6 +176,11 @@ class PruneSpec:
             raise SpecError(
                 f"pattern='2:4' removes all that it removes at once, and rounds={self.rounds} needs steps; leave it "
                 "out, or use pattern='unstructured'"
+            )
+        if self.structures is not Structures.HEADS and self.rounds > 1:
+            raise SpecError(
+                f"rounds={self.rounds} scores whole heads and neurons anew, and structures={self.structures.value!r} "
+                f"go at once; leave one of the two out, or use structures={Structures.HEADS.value!r}"
             )
         if self.scorer in STRUCTURES_ALONE and self.pattern is not Pattern.STRUCTURED and self.sparsity > 0.0:
             raise SpecError(
@@ -168,7 +199,7 @@ class PruneSpec:
         return replace(self, recover=best, precision=Precision.FLOAT32)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON and digests; scope and rounds only where they were asked for."""
+        """Return plain values, for JSON and digests; scope, structures and rounds only where they are not the usual."""
         assert self.recover is not None  # set by __post_init__
         values: dict[str, Any] = {
             "sparsity": self.sparsity,
@@ -179,6 +210,8 @@ class PruneSpec:
         }
         if self.scope is not None:
             values["scope"] = self.scope.value
+        if self.structures is not Structures.HEADS:
+            values["structures"] = self.structures.value
         return values if self.rounds == 1 else values | {"rounds": self.rounds}
 
     @classmethod
@@ -215,6 +248,8 @@ def way_of(cut: Mapping[str, Any]) -> str:
     parts = [cut["scorer"], cut["pattern"], cut["recover"]]
     if cut.get("scope") is not None:
         parts.append(cut["scope"])
+    if cut.get("structures") not in (None, Structures.HEADS):
+        parts.append(cut["structures"])
     if cut.get("rounds", 1) > 1:
         parts.append(f"{cut['rounds']} rounds")
     return ", ".join(parts if cut["precision"] == Precision.FLOAT32 else [*parts, cut["precision"]])

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pruning.cost import Cost
+from pruning.cost import Cost, HeadDims
 from pruning.errors import ChecksumError, StoreError
 from pruning.evaluation import Evaluation
 from pruning.files import digest_of, new_folder, remove_folder, sha256_of, write_json
@@ -44,6 +44,8 @@ class Manifest:
     """Heads kept per layer."""
     neurons: list[int]
     """Neurons kept per layer."""
+    head_dims: list[HeadDims] | None = None
+    """Dimensions kept per head of each layer: (of queries and keys, of values); None: all heads are whole."""
     cost: Cost
     evaluation: Evaluation
     speed: Speed
@@ -57,7 +59,8 @@ class Manifest:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self) | {"spec": self.spec.as_dict(), "format": FORMAT}
+        values = asdict(self) | {"spec": self.spec.as_dict(), "format": FORMAT}
+        return {name: value for name, value in values.items() if name != "head_dims" or value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -72,9 +75,11 @@ class Manifest:
                 "remove the store, or give another --store: whatever was in it is made again"
             )
         plain = {name: value for name, value in values.items() if name != "format"}
+        dims = values.get("head_dims")
         return cls(
             **plain
             | {
+                "head_dims": None if dims is None else [HeadDims(*one) for one in dims],
                 "spec": PruneSpec.from_dict(values["spec"]),
                 "cost": Cost(**values["cost"]),
                 "evaluation": Evaluation.from_dict(values["evaluation"]),

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,15 +21,18 @@ from pruning.encoder import BaseModel
 from pruning.errors import CacheError, StoreError
 from pruning.files import digest_of, new_folder, sha256_of, write_json
 from pruning.input_grams import INPUT_GRAMS_VERSION, input_grams
-from pruning.masks.structures import CostCurve
+from pruning.masks.structures import CostCurve, Curve, Kind
 from pruning.material import Material
 from pruning.prediction import Breath, no_breath, predict_logits
 from pruning.recovered import RecoveredCuts
 from pruning.score_cache import ScoreCache, ScoreKey
-from pruning.scores import Scorer, Streamed, StructureScores
+from pruning.scores import Scorer, Streamed, StructureScores, unit_scores
 from pruning.slim.bert import SlimBert
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.spec import Structures
 from pruning.tasks import TASKS
+from pruning.unit_curves import attention_curves
+from pruning.unit_pass import UNIT_PASS_VERSION, UnitStatistics, unit_pass
 from pruning.variants import VariantStore
 from pruning.weight_pass import weight_pass
 
@@ -59,7 +62,7 @@ class Workbench:
     store: VariantStore = field(init=False)
     cache: CalibrationCache = field(init=False)
     recovered: RecoveredCuts = field(init=False)
-    _curves: dict[str, list[CostCurve]] = field(init=False, default_factory=dict)
+    _curves: dict[tuple[str, bool], list[Curve]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Open the folders; nothing is written yet."""
@@ -121,24 +124,67 @@ class Workbench:
         return self.cache.get(self.key)
 
     def curves(
-        self, scorer: Scorer, progress: Progress = lambda done, total: None, breath: Breath = no_breath
-    ) -> list[CostCurve]:
+        self,
+        scorer: Scorer,
+        progress: Progress = lambda done, total: None,
+        breath: Breath = no_breath,
+        *,
+        structures: Structures = Structures.HEADS,
+    ) -> Sequence[Curve]:
         """Return the cost curves along a scorer's order: kept in memory, else on disk, else solved now (seconds).
 
-        A scorer with a pass of its own takes it now if it never did: ``progress`` counts its rows, and ``breath`` is
-        called after every batch.
+        A scorer with a pass of its own takes it now if it never did, and units inside heads have one that all scorers
+        share: ``progress`` counts its rows, and ``breath`` is called after every batch.
         """
-        if scorer.name not in self._curves:
-            self._curves[scorer.name] = CurveCache(self.root).get_or_solve(
+        inside_heads = structures is Structures.UNITS
+        if (scorer.name, inside_heads) not in self._curves:
+            self._curves[scorer.name, inside_heads] = CurveCache(self.root).get_or_solve(
                 self.key.digest,
                 scorer,
-                lambda: cost_curves(self.base, self.calibration, self.structure_scores(scorer, progress, breath)),
+                lambda: self._solved(scorer, progress, breath, inside_heads=inside_heads),
+                inside_heads=inside_heads,
             )
-        return self._curves[scorer.name]
+        curves = self._curves[scorer.name, inside_heads]
+        if structures is Structures.SUBLAYERS:
+            return [curve.whole() for curve in curves if isinstance(curve, CostCurve)]  # without units all are
+        return curves
 
-    def has_curves(self, scorer: Scorer) -> bool:
+    def _solved(self, scorer: Scorer, progress: Progress, breath: Breath, *, inside_heads: bool) -> Sequence[Curve]:
+        if not inside_heads:
+            return cost_curves(self.base, self.calibration, self.structure_scores(scorer, progress, breath))
+        curves = [curve for curve in self.curves(scorer, progress, breath) if isinstance(curve, CostCurve)]
+        statistics = self.unit_statistics(progress, breath)
+        units = unit_scores(scorer, self.base, self._evidence(scorer, progress, breath), statistics)
+        head_orders = [curve.order for curve in curves if curve.kind is Kind.HEAD]
+        attention = attention_curves(self.base, self.calibration, statistics, head_orders, units)
+        neurons = [curve for curve in curves if curve.kind is Kind.NEURON]
+        return [curve for pair in zip(attention, neurons, strict=True) for curve in pair]
+
+    def has_curves(self, scorer: Scorer, structures: Structures = Structures.HEADS) -> bool:
         """Tell whether a structured cut by ``scorer`` needs no more than a look at the disk."""
-        return scorer.name in self._curves or CurveCache(self.root).has(self.key.digest, scorer)
+        inside_heads = structures is Structures.UNITS
+        cached = CurveCache(self.root).has(self.key.digest, scorer, inside_heads=inside_heads)
+        return (scorer.name, inside_heads) in self._curves or cached
+
+    def unit_statistics(
+        self, progress: Progress = lambda done, total: None, breath: Breath = no_breath
+    ) -> UnitStatistics:
+        """Return what cuts inside heads need of the calibration rows: kept on disk, else taken now (a pass)."""
+
+        def make() -> Mapping[str, Tensor]:
+            taken = unit_pass(self.base, self.train, micro_batch=self.key.micro_batch, progress=progress, breath=breath)
+            return taken.as_tensors()
+
+        return UnitStatistics.from_tensors(ScoreCache(self.root).get_or_make(self._unit_key, make))
+
+    @property
+    def has_unit_statistics(self) -> bool:
+        """Whether the pass of ``unit_statistics`` was taken before."""
+        return self._unit_key in ScoreCache(self.root)
+
+    @property
+    def _unit_key(self) -> ScoreKey:
+        return ScoreKey(calibration=self.key.digest, scorer="units", scorer_version=UNIT_PASS_VERSION)
 
     def has_sums(self, scorer: Streamed) -> bool:
         """Tell whether the scorer's own pass over the rows was taken before."""

@@ -41,8 +41,9 @@ def batches_of(sequences: Sequence[TokenSequence], *, mixed: bool) -> list[Packe
 
 def macs_of(bench: Workbench, manifest: Manifest, sequences: Sequence[TokenSequence]) -> int:
     """Return the multiply-accumulates of all sequences at their own lengths."""
-    shape, heads, neurons = bench.base.shape, manifest.heads, manifest.neurons
-    return sum(structured_cost(shape, heads, neurons, length=len(sequence.ids)).macs for sequence in sequences)
+    widths = (manifest.heads, manifest.neurons, manifest.head_dims)
+    lengths = [len(sequence.ids) for sequence in sequences]
+    return sum(structured_cost(bench.base.shape, *widths, length=length).macs for length in lengths)
 
 
 def seconds_of(model: SlimBert, batches: Sequence[PackedBatch]) -> float:

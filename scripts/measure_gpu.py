@@ -24,7 +24,7 @@ from pruning.encoder import BaseModel, load_base_model
 from pruning.prediction import predict_logits
 from pruning.random_model import SHAPES, even_mask, random_model, random_sequences, shape_named
 from pruning.slim.bert import SlimBert
-from pruning.slim.convert import build_slim, layer_widths, slim_layers
+from pruning.slim.convert import build_slim, in_dtype, layer_widths, slim_layers
 from pruning.slim.graphs import GraphedBert
 from pruning.slim.packed import PackedBatch
 from pruning.tasks.labels import encode_rows, read_rows
@@ -49,7 +49,7 @@ def cut(base: BaseModel, level: float) -> dict[str, Tensor]:
 
 def on_gpu(base: BaseModel, layers: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> SlimBert:
     """Return the model of these layers."""
-    return build_slim(base, {name: tensor.to(dtype) for name, tensor in layers.items()}).to(DEVICE)
+    return build_slim(base, in_dtype(layers, dtype)).to(DEVICE)
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:

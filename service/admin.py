@@ -80,7 +80,8 @@ def build_admin_api(
         cascades: rows of the cascades among them; likewise.
         scorers: names that a change may ask for.
         usual: what a change is taken to ask for where it does not say: the scorer, pattern, precision, recovery and
-            rounds of the ladder; the last two belong to the pattern, and one that names another pattern says its own.
+            rounds of the ladder; the last two belong to the pattern, and one that names another pattern says its own,
+            as one that names other structures does its rounds.
     """
     if not admin_token:
         raise ValueError("the admin token must not be empty")

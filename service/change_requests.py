@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from pruning.errors import SpecError
-from pruning.spec import MOST_ROUNDS, Pattern, Precision, PruneSpec, Recover
+from pruning.spec import MOST_ROUNDS, Pattern, Precision, PruneSpec, Recover, Structures
 from pruning.spec import Scope as WeightScope
 from service.errors import BadRequest, Invalid
 from service.problems import shown
@@ -26,6 +26,8 @@ def parse_spec(body: Any, scorers: Collection[str], usual: Mapping[str, Any]) ->
         raise Invalid('"sparsity" is missing: a number in [0, 1), the share of encoder weights to remove.')
     if body.get("pattern", usual.get("pattern")) != usual.get("pattern"):
         usual = {name: value for name, value in usual.items() if name not in ("recover", "rounds")}
+    if body.get("structures") not in (None, Structures.HEADS.value):
+        usual = {name: value for name, value in usual.items() if name != "rounds"}
     try:
         spec = PruneSpec.from_dict({**usual, **body})
     except SpecError as error:
@@ -79,6 +81,7 @@ def change_schema(scorers: Collection[str], usual: Mapping[str, Any]) -> dict[st
         "scorer": {"enum": sorted(scorers), "default": taken["scorer"]},
         "recover": {"enum": [recover.value for recover in Recover]},
         "scope": {"enum": [scope.value for scope in WeightScope]},
+        "structures": {"enum": [structures.value for structures in Structures], "default": Structures.HEADS.value},
         "rounds": {"type": "integer", "minimum": 1, "maximum": MOST_ROUNDS, "default": usual.get("rounds", 1)},
         "precision": {"enum": [precision.value for precision in Precision], "default": taken["precision"]},
         CANARY: {"anyOf": [{"const": False}, {"type": "number", "minimum": 0, "maximum": 1}]},

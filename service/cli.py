@@ -33,6 +33,7 @@ from service.options import (
     Scorer,
     Sparsity,
     Store,
+    StructuresOption,
     Train,
     number_of,
     refusals,
@@ -117,6 +118,7 @@ def prune(
     pattern: PatternOption = "structured",
     recover: RecoverOption = None,
     scope: ScopeOption = None,
+    structures: StructuresOption = None,
     rounds: RoundsOption = 1,
     precision: PrecisionOption = "float32",
     as_json: AsJson = False,
@@ -131,7 +133,10 @@ def prune(
       sparsedial prune 0.6 --model ./my-bert --train train.jsonl --eval dev.jsonl --store ./store
     """
     with refusals():
-        wish = {"scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope}
+        wish = {
+            "scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope,
+            "structures": structures,
+        }  # fmt: skip
         spec = PruneSpec.from_dict({"sparsity": number_of(sparsity), "rounds": rounds, **wish})
         from service.store_commands import Place, prune_model
 

@@ -7,7 +7,7 @@ import typer
 
 from pruning.errors import SpecError
 from pruning.spec import TWO_FOUR_SPARSITY, Pattern
-from service.options import AsJson, Eval, Model, PatternOption, ScopeOption, Store, Train, refusals
+from service.options import AsJson, Eval, Model, PatternOption, ScopeOption, Store, StructuresOption, Train, refusals
 from service.terminal import print_json, print_table, say, work_bar
 
 USUAL_LEVELS = "0.3,0.5,0.7"
@@ -25,6 +25,7 @@ def compare(
     seeds: Annotated[int, typer.Option(help="Draws of calibration rows, at least 1.")] = 3,
     rows: Annotated[int, typer.Option(help="Calibration rows of each draw, at most.")] = 2048,
     pattern: PatternOption = "structured",
+    structures: StructuresOption = None,
     scope: ScopeOption = None,
     recover: Annotated[
         str | None,
@@ -71,7 +72,7 @@ def compare(
         from pruning.comparison.run import compare as compare_scorers
         from pruning.recovery.recipe import Recipe
         from service.comparison_markdown import markdown_of
-        from service.comparison_tables import circumstances, overlap_tables, worth_table
+        from service.comparison_tables import circumstances, overlap_tables, pattern_words, worth_table
         from service.store_commands import Place
 
         usual_levels = f"{TWO_FOUR_SPARSITY}" if pattern == Pattern.TWO_FOUR else USUAL_LEVELS
@@ -81,6 +82,7 @@ def compare(
             seeds=seeds,
             rows=rows,
             pattern=pattern,  # type: ignore[arg-type]
+            structures=structures,  # type: ignore[arg-type]
             scope=scope,  # type: ignore[arg-type]
             recipe=None if steps is None else Recipe(steps=steps),
             recovers=(None,) if recover is None else _words(recover),  # type: ignore[arg-type]
@@ -90,7 +92,7 @@ def compare(
             outcome = compare_scorers(material, root, comparison, watch)
         report = report_of(outcome, material.base.shape)
         if plot is not None:
-            _draw(report, plot, f"{model}: {report['pattern']} pruning by published criteria")
+            _draw(report, plot, f"{model}: {pattern_words(report)} pruning by published criteria")
         if as_json:
             print_json({"model": model, "store": str(root), **report})
             return

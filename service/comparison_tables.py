@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from pruning.spec import Structures
+
 Report = Mapping[str, Any]
 """As ``pruning.comparison.report.report_of`` gives it."""
 
@@ -14,7 +16,7 @@ def circumstances(report: Report) -> str:
     dense = report["dense"]
     low, high = dense["interval"]
     seeds = f"{report['seeds']} seed" + ("" if report["seeds"] == 1 else "s")
-    pattern = report["pattern"] if report["scope"] is None else f"{report['pattern']}, {report['scope']}"
+    pattern = pattern_words(report) if report["scope"] is None else f"{pattern_words(report)}, {report['scope']}"
     training = report["training"]
     trained = "" if training is None else f" distill: {training['steps']} steps of {training['batch_rows']} rows;"
     return (
@@ -22,6 +24,12 @@ def circumstances(report: Report) -> str:
         f"{seeds} of {report['calibration_rows']} training rows each; mean ± standard deviation over the seeds, "
         f"95 % interval of the {report['evaluation_rows']} evaluation rows"
     )
+
+
+def pattern_words(report: Report) -> str:
+    """Return the pattern, with what goes where that is not the usual."""
+    usual = report["structures"] == Structures.HEADS
+    return str(report["pattern"]) if usual else f"{report['pattern']} ({report['structures']})"
 
 
 def worth_table(report: Report) -> Table:

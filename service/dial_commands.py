@@ -16,6 +16,7 @@ from service.options import (
     RecoverOption,
     ScopeOption,
     Sparsity,
+    StructuresOption,
     Token,
     Url,
     Wait,
@@ -36,6 +37,7 @@ def dial(
     pattern: Annotated[str | None, typer.Option(help=PATTERN_HELP)] = None,
     recover: RecoverOption = None,
     scope: ScopeOption = None,
+    structures: StructuresOption = None,
     rounds: Annotated[int | None, typer.Option(help="Score anew whenever another 1/N of the weights has gone.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8.")] = None,
     url: Url = DEFAULT_URL,
@@ -54,7 +56,7 @@ def dial(
     """
     with refusals(as_json=as_json):
         wish: dict[str, str | int | None] = {"scorer": scorer, "pattern": pattern, "recover": recover}
-        wish |= {"precision": precision, "scope": scope, "rounds": rounds}
+        wish |= {"precision": precision, "scope": scope, "structures": structures, "rounds": rounds}
         change = {"sparsity": number_of(sparsity), **{name: value for name, value in wish.items() if value is not None}}
         PruneSpec.from_dict(change)  # refused here in the same words, and NaN could not even be sent
         _change(lambda client: client.dial(change, wait), url, token, as_json)

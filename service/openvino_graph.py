@@ -6,8 +6,8 @@ width as the residual and the output bias.
 Attention alone sees a rectangle of the sequences; no query looks at what fills the shorter ones up. Embeddings are
 looked up outside: every compiled graph would hold a copy of the tables.
 
-Letters: T rows of tokens, B sequences, S slots of each, D hidden, E width of the embeddings,
-W = heads * head dimension of a layer.
+Letters: T rows of tokens, B sequences, S slots of each, D hidden, E width of the embeddings, N heads of a layer, H
+dimensions of each for queries and keys, V for values.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from pruning.encoder import BaseModel
 from pruning.errors import ModelError
-from pruning.slim.convert import shared_slots
+from pruning.slim.attention import Heads
+from pruning.slim.convert import layer_heads, shared_slots
 
 INDICES = {"first": 1, "source": 2, "slot": 1}
 """Inputs of 32-bit integers and their ranks: first row of each sequence [B]; row that each slot reads [B, S]; slot of
@@ -53,6 +54,7 @@ class _Graph:
     def __init__(self, base: BaseModel, layers: Mapping[str, Tensor]) -> None:
         self._base = base
         self._tensors = {name: base.tensors[slot] for name, slot in shared_slots(base).items()} | dict(layers)
+        self._heads = layer_heads(layers, base.shape)
         self._inputs = {name: ops.parameter([-1] * rank, Type.i32, name) for name, rank in INDICES.items()}
         self._inputs[EMBEDDED] = ops.parameter([-1, base.shape.embedding_width], Type.f32, EMBEDDED)
         self._inputs[BIAS] = ops.parameter([-1, -1], Type.f32, BIAS)
@@ -65,39 +67,42 @@ class _Graph:
             hidden = self._linear(hidden, "projection")
         last = self._base.shape.num_layers - 1
         for layer in range(last + 1):
-            hidden = self._layer(hidden, f"layers.{layer}", first_only=layer == last)
+            hidden = self._layer(hidden, layer, first_only=layer == last)
         logits = self._linear(self._activate(self._linear(hidden, "pooler"), self._base.head_activation), "classifier")
         return Model([logits], list(self._inputs.values()), "sparsedial")
 
-    def _layer(self, hidden_TD: Any, name: str, *, first_only: bool) -> Any:
+    def _layer(self, hidden_TD: Any, layer: int, *, first_only: bool) -> Any:
+        name = f"layers.{layer}"
         rows_RD = self._rows(hidden_TD, "first") if first_only else hidden_TD
-        attended = self._attention(hidden_TD, rows_RD, name, first_only=first_only)
+        attended = self._attention(hidden_TD, rows_RD, name, self._heads[layer], first_only=first_only)
         middle_RD = self._norm(ops.add(attended, rows_RD), f"{name}.attention_norm")
         return self._norm(ops.add(self._ffn(middle_RD, name), middle_RD), f"{name}.ffn_norm")
 
-    def _attention(self, hidden_TD: Any, rows_RD: Any, name: str, *, first_only: bool) -> Any:
+    def _attention(self, hidden_TD: Any, rows_RD: Any, name: str, heads: Heads, *, first_only: bool) -> Any:
         """Return what the sublayer adds to its rows."""
-        width = self._tensors[f"{name}.attention_output.weight"].shape[1]
-        if width == 0:
+        if heads.count == 0:
             return self._bias(f"{name}.attention_output")
+        queries, values = heads.query_width, heads.value_width
         if first_only:
-            query_BRW = ops.unsqueeze(self._linear(rows_RD, f"{name}.qkv", stop=width), _whole(1))
-            key_value = self._linear(hidden_TD, f"{name}.qkv", start=width)
-            key, value = ops.split(key_value, _whole(-1), 2).outputs()
+            query_BRW = ops.unsqueeze(self._linear(rows_RD, f"{name}.qkv", stop=queries), _whole(1))
+            key_value = self._linear(hidden_TD, f"{name}.qkv", start=queries)
+            key, value = ops.variadic_split(key_value, _whole(-1), _whole([queries, values])).outputs()
         else:
-            query, key, value = ops.split(self._linear(hidden_TD, f"{name}.qkv"), _whole(-1), 3).outputs()
+            together = self._linear(hidden_TD, f"{name}.qkv")
+            parts = ops.variadic_split(together, _whole(-1), _whole([queries, queries, values]))
+            query, key, value = parts.outputs()
             query_BRW = self._rows(query, "source")
-        query_BNRH, key_BNSH, value_BNSH = (
-            self._heads(part, width) for part in (query_BRW, self._rows(key, "source"), self._rows(value, "source"))
-        )
-        scale = np.float32(self._base.shape.head_dim**-0.5)
+        query_BNRH = _split_heads(query_BRW, heads.count, heads.dims.qk)
+        key_BNSH = _split_heads(self._rows(key, "source"), heads.count, heads.dims.qk)
+        value_BNSV = _split_heads(self._rows(value, "source"), heads.count, heads.dims.vo)
+        scale = np.float32(heads.scale)
         # Spelt out: OpenVINO's own attention operator took as long or longer at every length.
         scores = ops.matmul(ops.multiply(query_BNRH, ops.constant(scale)), key_BNSH, False, True)
         scores = ops.add(scores, ops.unsqueeze(self._inputs[BIAS], _whole([1, 2])))
-        context_BNRH = ops.matmul(ops.softmax(scores, -1), value_BNSH, False, False)
-        context_QW = ops.reshape(ops.transpose(context_BNRH, _whole([0, 2, 1, 3])), _whole([-1, width]), False)
-        context_RW = context_QW if first_only else self._rows(context_QW, "slot")
-        return self._linear(context_RW, f"{name}.attention_output")
+        context_BNRV = ops.matmul(ops.softmax(scores, -1), value_BNSV, False, False)
+        context_QNV = ops.reshape(ops.transpose(context_BNRV, _whole([0, 2, 1, 3])), _whole([-1, values]), False)
+        context_RNV = context_QNV if first_only else self._rows(context_QNV, "slot")
+        return self._linear(context_RNV, f"{name}.attention_output")
 
     def _ffn(self, middle_RD: Any, name: str) -> Any:
         """Return what the sublayer adds to its rows."""
@@ -110,11 +115,6 @@ class _Graph:
         if activation in ("relu", "tanh"):
             return ops.relu(inputs) if activation == "relu" else ops.tanh(inputs)
         return ops.gelu(inputs, {"gelu": "erf", "gelu_new": "tanh"}[activation])
-
-    def _heads(self, values_BXW: Any, width: int) -> Any:
-        head_dim = self._base.shape.head_dim
-        split = ops.reshape(values_BXW, _whole([0, 0, width // head_dim, head_dim]), True)
-        return ops.transpose(split, _whole([0, 2, 1, 3]))
 
     def _linear(self, inputs: Any, name: str, start: int = 0, stop: int | None = None) -> Any:
         product = ops.matmul(inputs, self._constant(f"{name}.weight", start, stop), False, True)
@@ -135,6 +135,11 @@ class _Graph:
 
     def _constant(self, name: str, start: int = 0, stop: int | None = None) -> Any:
         return ops.constant(_array(self._tensors[name][start:stop]), shared_memory=True)
+
+
+def _split_heads(values_BXW: Any, count: int, dims: int) -> Any:
+    """Return the parts of ``count`` heads, of ``dims`` numbers each, [B, count, X, dims]."""
+    return ops.transpose(ops.reshape(values_BXW, _whole([0, 0, count, dims]), True), _whole([0, 2, 1, 3]))
 
 
 def _array(tensor: Tensor) -> "np.ndarray[Any, np.dtype[np.float32]]":

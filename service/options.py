@@ -64,6 +64,14 @@ PatternOption = Annotated[
         envvar="SPARSEDIAL_PATTERN",
     ),
 ]
+StructuresOption = Annotated[
+    str | None,
+    typer.Option(
+        "--structures",
+        help="What goes, if structured: heads+neurons, heads+units+neurons (dimensions inside heads too) or sublayers "
+        "(whole ones, fewer kernels). Default: heads+neurons.",
+    ),
+]
 RecoverOption = Annotated[
     str | None,
     typer.Option(

@@ -16,6 +16,7 @@ from service.options import (
     ScopeOption,
     Scorer,
     Store,
+    StructuresOption,
     Train,
     refusals,
 )
@@ -52,6 +53,7 @@ def recover(
     scorer: Scorer = "fisher",
     pattern: PatternOption = "structured",
     scope: ScopeOption = None,
+    structures: StructuresOption = None,
     rounds: RoundsOption = 1,
     batch_rows: Annotated[int, typer.Option(help="Rows of one step.")] = USUAL.batch_rows,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = USUAL.learning_rate,
@@ -121,7 +123,7 @@ def recover(
             quantized=quantization_aware, seed=seed,
         )  # fmt: skip
         wish = {"sparsity": sparsity, "scorer": scorer, "pattern": pattern, "scope": scope, "rounds": rounds}
-        wish |= {"recover": Recover.DISTILL}
+        wish |= {"structures": structures, "recover": Recover.DISTILL}
         spec = PruneSpec.from_dict(wish | ({"precision": Precision.INT8} if quantization_aware else {}))
         from service.recovering import recover_model
         from service.store_commands import Place

@@ -1,6 +1,7 @@
 """What a mask keeps of every part of the encoder, small enough to be stored, and how far two masks overlap.
 
-A part is the heads or the neurons of a layer, or, of masks of single weights, one weight matrix.
+A part is the heads or the neurons of a layer, or the QK or VO units inside its heads, or, of masks of single weights,
+one weight matrix.
 """
 
 import base64
@@ -37,7 +38,7 @@ class Part:
     weights: int
     """Prunable weights of the whole part."""
     size: int
-    """Elements of the part: heads, neurons or weights."""
+    """Elements of the part: heads, neurons, units or weights."""
     kept: int
     """Elements kept, of ``size``."""
     sample: Tensor
@@ -77,11 +78,20 @@ def kept_by(mask: StructureMask | WeightMask, shape: Shape) -> tuple[Part, ...]:
             _part(layer, sublayer, kept, kept.numel() * weights_each)
             for layer in range(shape.num_layers)
             for sublayer, kept, weights_each in (
-                (Sublayer.ATTENTION, mask.heads_LN[layer], shape.head_weights),
+                *((Sublayer.ATTENTION, *heads) for heads in _heads_of(mask, layer, shape)),
                 (Sublayer.FFN, mask.neurons_LF[layer], shape.neuron_weights),
             )
         )
     return tuple(_part(*_place(name), kept.flatten(), kept.numel()) for name, kept in mask.items())
+
+
+def _heads_of(mask: StructureMask, layer: int, shape: Shape) -> list[tuple[Tensor, int]]:
+    """Return (kept, weights of one) of the heads of a layer, or of the units inside them."""
+    if mask.units is None:
+        return [(mask.heads_LN[layer], shape.head_weights)]
+    kept_N1 = mask.heads_LN[layer, :, None]
+    units = (mask.units.qk_LNH[layer], mask.units.vo_LNH[layer])
+    return [((kept_N1 & units_NH).flatten(), 2 * shape.hidden) for units_NH in units]
 
 
 def jaccard(ours: Sequence[Part], theirs: Sequence[Part]) -> float:

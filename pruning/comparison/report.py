@@ -9,7 +9,7 @@ from pruning.comparison.cells import Cell
 from pruning.comparison.kept import Sublayer, jaccard, kept_share, of_layer
 from pruning.comparison.run import Outcome
 from pruning.cost import Shape
-from pruning.spec import Pattern
+from pruning.spec import Pattern, Structures
 
 
 def report_of(outcome: Outcome, shape: Shape) -> dict[str, Any]:
@@ -19,7 +19,8 @@ def report_of(outcome: Outcome, shape: Shape) -> dict[str, Any]:
     seeds, ``spread`` their sample standard deviation (None for one seed), ``interval`` the mean of their 95 % intervals
     over the evaluation rows, ``lost`` what ``value`` lies under dense. ``kept`` has each sublayer's share of weights
     kept, layer by layer, and ``heads`` and ``neurons`` the widths, means over the seeds; widths are None unless the
-    pattern is structured. ``score_seconds`` is None where nothing was scored in this run.
+    pattern is structured, and ``heads`` where units inside them go too. ``score_seconds`` is None where nothing was
+    scored in this run.
 
     ``overlap`` has a member for each level: the Jaccard index of what any two scorers keep, in all and by layer, means
     over the seeds; ``between_seeds``, that of one scorer's masks with each other (None for one seed); and
@@ -34,6 +35,7 @@ def report_of(outcome: Outcome, shape: Shape) -> dict[str, Any]:
     return {
         "metric": outcome.dense.metric,
         "pattern": comparison.pattern.value,
+        "structures": comparison.structures.value,
         "scope": None if comparison.scope is None else comparison.scope.value,
         "training": None if comparison.recipe is None else comparison.recipe.as_dict(),
         "scorers": list(comparison.scorers),
@@ -61,6 +63,7 @@ def _row(outcome: Outcome, cells: Sequence[Cell], shape: Shape) -> dict[str, Any
         for sublayer in Sublayer
     }
     widths = outcome.comparison.pattern is Pattern.STRUCTURED
+    whole_heads = widths and outcome.comparison.structures is not Structures.UNITS
     return {
         "scorer": spec.scorer,
         "recover": spec.as_dict()["recover"],
@@ -78,7 +81,7 @@ def _row(outcome: Outcome, cells: Sequence[Cell], shape: Shape) -> dict[str, Any
         "agreement": statistics.fmean(worth.agreement for worth in worths),
         "score_seconds": _mean_or_none(outcome.seconds.scoring.get(spec.scorer, [])),
         "kept": kept,
-        "heads": [share * shape.num_heads for share in kept[Sublayer.ATTENTION]] if widths else None,
+        "heads": [share * shape.num_heads for share in kept[Sublayer.ATTENTION]] if whole_heads else None,
         "neurons": [share * shape.ffn for share in kept[Sublayer.FFN]] if widths else None,
     }
 

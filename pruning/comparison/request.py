@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pruning.errors import DataError, SpecError
 from pruning.recovery.recipe import Recipe
 from pruning.scores import SCORERS, scorer_named
-from pruning.spec import STRUCTURES_ALONE, Pattern, PruneSpec, Recover, Scope
+from pruning.spec import STRUCTURES_ALONE, Pattern, PruneSpec, Recover, Scope, Structures
 from pruning.workbench import CALIBRATION_ROWS
 
 USUAL_SCORERS = ("fisher", "taylor", "magnitude", "wanda", "random")
@@ -17,9 +17,9 @@ class Comparison:
     """Every scorer at every level with every seed and recovery. One that cannot be made cannot be built.
 
     Raises:
-        SpecError: an unknown scorer, pattern, scope or recovery, one that does not go with the pattern, a level outside
-            [0, 1) or not the pattern's, no scorer, no level above 0, fewer than one seed or row, or distillation
-            without a recipe.
+        SpecError: an unknown scorer, pattern, scope, recovery or kind of structure, one that does not go with the
+            pattern, a level outside [0, 1) or not the pattern's, no scorer, no level above 0, fewer than one seed or
+            row, or distillation without a recipe.
     """
 
     scorers: tuple[str, ...]
@@ -30,6 +30,8 @@ class Comparison:
     rows: int = CALIBRATION_ROWS
     """Calibration rows of each draw, at most."""
     pattern: Pattern = Pattern.STRUCTURED
+    structures: Structures = Structures.HEADS
+    """What the structured pattern removes."""
     recovers: tuple[Recover | None, ...] = (None,)
     """``None`` means the pattern's usual one."""
     scope: Scope | None = None
@@ -60,7 +62,8 @@ class Comparison:
             )
         if not self.recovers:
             raise SpecError("no recovery to compare; name some of none, reconstruct, sequential, distill")
-        ways = [PruneSpec(sparsity=levels[0], pattern=self.pattern, recover=recover) for recover in self.recovers]
+        first = {"sparsity": levels[0], "pattern": self.pattern, "structures": self.structures, "scope": self.scope}
+        ways = [PruneSpec.from_dict({**first, "recover": recover}) for recover in self.recovers]
         if any(way.recover is Recover.DISTILL for way in ways) != (self.recipe is not None):
             raise SpecError(
                 "recover='distill' needs a recipe, and nothing else takes one: give the steps of each training "
@@ -69,13 +72,21 @@ class Comparison:
         object.__setattr__(self, "scorers", tuple(names))
         object.__setattr__(self, "levels", tuple(levels))
         object.__setattr__(self, "pattern", ways[0].pattern)
+        object.__setattr__(self, "structures", ways[0].structures)
         object.__setattr__(self, "scope", specs[0].scope)
         object.__setattr__(self, "recovers", tuple(dict.fromkeys(way.recover for way in ways)))
 
     def specs_of(self, scorer: str) -> list[PruneSpec]:
         """Return the cuts by one scorer, least sparse first."""
         return [
-            PruneSpec(sparsity=level, pattern=self.pattern, scorer=scorer, recover=recover, scope=self.scope)
+            PruneSpec(
+                sparsity=level,
+                pattern=self.pattern,
+                structures=self.structures,
+                scorer=scorer,
+                recover=recover,
+                scope=self.scope,
+            )
             for level in self.levels
             for recover in self.recovers
         ]

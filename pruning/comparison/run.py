@@ -17,14 +17,14 @@ from pruning.comparison.cells import Cell, CellStore, Worth, cell_name
 from pruning.comparison.kept import kept_by
 from pruning.comparison.request import Comparison, draw_size
 from pruning.comparison.training import Training
-from pruning.comparison.work import Ledger, Watch, calibration_work, cut_work, scoring_work, work_of
+from pruning.comparison.work import Ledger, Watch, calibration_work, cut_work, scoring_work, unit_work, work_of
 from pruning.cutting import Ranking, carried_out, mask_of, ranking_of
 from pruning.evaluation import evaluate
 from pruning.material import Material
 from pruning.prediction import judged_logits
-from pruning.scores import Scorer, Streamed, scorer_named
+from pruning.scores import Streamed, scorer_named
 from pruning.slim.convert import build_slim
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.spec import Pattern, PruneSpec, Recover, Structures
 from pruning.workbench import Workbench
 
 
@@ -114,12 +114,15 @@ def _computed(
         made = bench.calibrate(progress)
     if made:
         seconds.calibration.append(took[0])
+    structures = specs[0].structures
+    if structures is Structures.UNITS:
+        with ledger.step(f"seed {bench.seed}, units", unit_work(bench, structures)) as progress:
+            bench.unit_statistics(progress)
     for name, cuts in groupby(specs, key=lambda spec: spec.scorer):
         levels = list(cuts)
-        scorer, pattern = scorer_named(name), levels[0].pattern
-        cached = _is_cached(bench, scorer, pattern)
+        cached = _is_cached(bench, levels[0])
         with (
-            ledger.step(f"seed {bench.seed}, {name}: scores", scoring_work(bench, pattern, scorer)) as progress,
+            ledger.step(f"seed {bench.seed}, {name}: scores", scoring_work(bench, levels[0])) as progress,
             _clock() as took,
         ):
             ranking = ranking_of(bench, levels[0], progress)
@@ -149,10 +152,11 @@ def _judged(bench: Workbench, training: Training | None, ranking: Ranking, spec:
     )
 
 
-def _is_cached(bench: Workbench, scorer: Scorer, pattern: Pattern) -> bool:
+def _is_cached(bench: Workbench, spec: PruneSpec) -> bool:
     """Tell whether ranking only reads: of single weights, only what a pass of the scorer's own gave is ever stored."""
-    if pattern is Pattern.STRUCTURED:
-        return bench.has_curves(scorer)
+    scorer = scorer_named(spec.scorer)
+    if spec.pattern is Pattern.STRUCTURED:
+        return bench.has_curves(scorer, spec.structures)
     return isinstance(scorer, Streamed) and bench.has_sums(scorer)
 
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from pruning.capture import Progress
 from pruning.recovery.recipe import Recipe
-from pruning.scores import Scorer, Streamed, scorer_named
-from pruning.spec import Pattern, PruneSpec, Recover
+from pruning.scores import Streamed, scorer_named
+from pruning.spec import Pattern, PruneSpec, Recover, Structures
 from pruning.weight_pass import Loss, Plan
 from pruning.workbench import Workbench
 
@@ -47,8 +47,9 @@ def work_of(bench: Workbench, specs: Sequence[PruneSpec], recipe: Recipe | None)
     """Return the work of these cuts on one draw of calibration rows."""
     if not specs:
         return 0
-    scorers = {spec.scorer: scoring_work(bench, spec.pattern, scorer_named(spec.scorer)) for spec in specs}
-    return calibration_work(bench) + sum(scorers.values()) + sum(cut_work(bench, spec, recipe) for spec in specs)
+    scorers = {spec.scorer: scoring_work(bench, spec) for spec in specs}
+    cuts = sum(cut_work(bench, spec, recipe) for spec in specs)
+    return calibration_work(bench) + unit_work(bench, specs[0].structures) + sum(scorers.values()) + cuts
 
 
 def calibration_work(bench: Workbench) -> int:
@@ -56,11 +57,18 @@ def calibration_work(bench: Workbench) -> int:
     return 0 if bench.key in bench.cache else (FORWARD + BACKWARD) * len(bench.train)
 
 
-def scoring_work(bench: Workbench, pattern: Pattern, scorer: Scorer) -> int:
+def unit_work(bench: Workbench, structures: Structures) -> int:
+    """Return the work of the pass that units inside heads need, none if it was taken or they stay."""
+    needed = structures is Structures.UNITS and not bench.has_unit_statistics
+    return (FORWARD + BACKWARD) * len(bench.train) if needed else 0
+
+
+def scoring_work(bench: Workbench, spec: PruneSpec) -> int:
     """Return the work of a scorer's own pass and of its cost curves, none for what is cached."""
-    if pattern is Pattern.STRUCTURED and bench.has_curves(scorer):
+    scorer = scorer_named(spec.scorer)
+    if spec.pattern is Pattern.STRUCTURED and bench.has_curves(scorer, spec.structures):
         return 0
-    curves = CURVES if pattern is Pattern.STRUCTURED else 0
+    curves = CURVES if spec.pattern is Pattern.STRUCTURED else 0
     if not isinstance(scorer, Streamed) or bench.has_sums(scorer):
         return curves
     return curves + _row_work(scorer.plan, bench.base.shape.labels) * len(bench.train)

@@ -1,4 +1,4 @@
-"""Choose the heads and neurons to keep under a budget of weights.
+"""Choose the structures to keep under a budget of weights: heads and neurons, or what else there are curves of.
 
 Inside a sublayer an importance score says *which* structures go first. How many go from each sublayer is decided by
 what their going costs: every sublayer has a curve of cost over structures removed, and the budget is spent where the
@@ -13,15 +13,17 @@ Letters: L layers, N heads, F neurons.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from pruning.cost import Shape
+from pruning.cost import HeadDims, Shape
 from pruning.errors import SpecError
+from pruning.masks.units import UnitMask
 
 ROUND_TO = 16
 """Neurons per block: one cache line of float32, a multiple of what the matrix kernels unroll by."""
@@ -38,6 +40,32 @@ class Kind(StrEnum):
     NEURON = "neuron"
 
 
+class Curve(Protocol):
+    """What it costs to remove more and more of one sublayer, step by step."""
+
+    @property
+    def layer(self) -> int:
+        """Its layer."""
+
+    @property
+    def kind(self) -> Kind:
+        """What its steps remove."""
+
+    @property
+    def costs(self) -> tuple[float, ...]:
+        """Cost after 0, 1, 2, ... steps; never falls."""
+
+    @property
+    def inside_heads(self) -> bool:
+        """Whether units inside heads go too."""
+
+    def weights_after(self, steps: int, shape: Shape) -> int:
+        """Return the prunable weights gone after so many steps."""
+
+    def remove(self, steps: int, mask: "StructureMask") -> None:
+        """Take from ``mask`` what is gone after so many steps."""
+
+
 @dataclass(frozen=True, slots=True)
 class CostCurve:
     """What it costs to remove the least important structures of one sublayer."""
@@ -50,6 +78,20 @@ class CostCurve:
     """Structures that go together: 1 head, or a block of neurons."""
     costs: tuple[float, ...]
     """Cost after 0, 1, 2, ... steps; never falls."""
+
+    def remove(self, steps: int, mask: "StructureMask") -> None:
+        """Take from ``mask`` what is gone after so many steps."""
+        kept = mask.heads_LN if self.kind is Kind.HEAD else mask.neurons_LF
+        kept[self.layer, self.order[: self.gone_after(steps)]] = False
+
+    @property
+    def inside_heads(self) -> bool:
+        """Never: heads go as a whole."""
+        return False
+
+    def whole(self) -> Self:
+        """Return the curve of the sublayer that stays as it is, or goes in one step."""
+        return replace(self, step=self.order.numel(), costs=(self.costs[0], self.costs[-1]))
 
     def gone_after(self, steps: int) -> int:
         """Return the structures gone after so many steps. What is left is a whole number of steps, or everything."""
@@ -73,6 +115,8 @@ class StructureMask:
 
     heads_LN: Tensor
     neurons_LF: Tensor
+    units: UnitMask | None = None
+    """None: every kept head is whole."""
 
     def kept_heads(self, layer: int) -> Tensor:
         """Return the indices of the heads kept in a layer, ascending."""
@@ -81,6 +125,24 @@ class StructureMask:
     def kept_neurons(self, layer: int) -> Tensor:
         """Return the indices of the neurons kept in a layer, ascending."""
         return self.neurons_LF[layer].nonzero().flatten()
+
+    def kept_dims(self, layer: int, head_dim: int) -> tuple[Tensor, Tensor]:
+        """Return the kept rows of W_q and W_k, and those of W_v, of a layer; ascending, head by head."""
+        heads_N1 = self.kept_heads(layer)[:, None]
+        if self.units is None:
+            dims = (heads_N1 * head_dim + torch.arange(head_dim)).flatten()
+            return dims, dims
+        units = (self.units.qk_LNH[layer], self.units.vo_LNH[layer])
+        qk, vo = ((part_NH & self.heads_LN[layer, :, None]).flatten().nonzero().flatten() for part_NH in units)
+        return qk, vo
+
+    def head_dims(self, shape: Shape) -> list[HeadDims]:
+        """Return the dimensions of the kept heads of every layer; of a layer without heads those of a whole one."""
+        firsts = [self.kept_heads(layer)[:1].tolist() for layer in range(shape.num_layers)]
+        return [
+            shape.whole if self.units is None or not first else self.units.dims_of_head(layer, first[0])
+            for layer, first in enumerate(firsts)
+        ]
 
     @property
     def head_counts(self) -> list[int]:
@@ -94,8 +156,9 @@ class StructureMask:
 
     def sparsity(self, shape: Shape) -> float:
         """Return the share of prunable weights that are gone."""
-        kept = sum(self.head_counts) * shape.head_weights + sum(self.neuron_counts) * shape.neuron_weights
-        return 1.0 - kept / shape.prunable_weights
+        heads = zip(self.head_counts, self.head_dims(shape), strict=True)
+        kept = sum(count * shape.weights_of_head(dims) for count, dims in heads)
+        return 1.0 - (kept + sum(self.neuron_counts) * shape.neuron_weights) / shape.prunable_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +177,15 @@ def is_coarse(shape: Shape) -> bool:
     return largest > 2 * TOLERANCE * shape.prunable_weights
 
 
-def structure_mask(curves: Sequence[CostCurve], shape: Shape, sparsity: float) -> StructureMask:
+def structure_mask(curves: Sequence[Curve], shape: Shape, sparsity: float) -> StructureMask:
     """Return the mask that removes ``sparsity`` of the prunable weights where the ``curves`` say it costs least.
 
     The achieved sparsity differs from the request by at most half a step of the sublayer where the budget ran out,
     and by at most ``TOLERANCE`` wherever blocks of neurons can fill what heads leave open. They cannot where one alone
     is more than twice that: where hidden size times layers is under 67, if FFNs are four times as wide. Unless the
     encoder ``is_coarse``, a sparser mask never keeps what a denser one removed. Ties are broken by the order of the
-    curves.
+    curves. Curves of whole sublayers have larger steps than that, those of attention with units inside heads smaller
+    ones.
 
     Raises:
         SpecError: the sparsity is so high that nothing would be left.
@@ -130,23 +194,25 @@ def structure_mask(curves: Sequence[CostCurve], shape: Shape, sparsity: float) -
     return mask_after([taken.get(index, 0) for index in range(len(curves))], curves, shape, sparsity)
 
 
-def mask_after(steps: Sequence[int], curves: Sequence[CostCurve], shape: Shape, sparsity: float) -> StructureMask:
+def mask_after(steps: Sequence[int], curves: Sequence[Curve], shape: Shape, sparsity: float) -> StructureMask:
     """Return the mask once so many ``steps`` were taken on each of the ``curves``; ``sparsity`` is what was asked for.
 
     Raises:
         SpecError: nothing would be left.
     """
-    heads_LN = torch.ones(shape.num_layers, shape.num_heads, dtype=torch.bool)
-    neurons_LF = torch.ones(shape.num_layers, shape.ffn, dtype=torch.bool)
+    mask = StructureMask(
+        heads_LN=torch.ones(shape.num_layers, shape.num_heads, dtype=torch.bool),
+        neurons_LF=torch.ones(shape.num_layers, shape.ffn, dtype=torch.bool),
+        units=UnitMask.whole(shape) if any(curve.inside_heads for curve in curves) else None,
+    )
     for taken, curve in zip(steps, curves, strict=True):
-        kept = heads_LN if curve.kind is Kind.HEAD else neurons_LF
-        kept[curve.layer, curve.order[: curve.gone_after(taken)]] = False
-    if not heads_LN.any() and not neurons_LF.any():
+        curve.remove(taken, mask)
+    if not mask.heads_LN.any() and not mask.neurons_LF.any():
         raise SpecError(f"sparsity {sparsity} leaves no head and no block of {ROUND_TO} neurons; ask for less")
-    return StructureMask(heads_LN, neurons_LF)
+    return mask
 
 
-def _steps_to_remove(curves: Sequence[CostCurve], shape: Shape, sparsity: float) -> list[_Step]:
+def _steps_to_remove(curves: Sequence[Curve], shape: Shape, sparsity: float) -> list[_Step]:
     """Return the steps to take: cheapest first until the budget is met, and where that misses it, ``_nearest``."""
     budget = sparsity * shape.prunable_weights
     path = _cheapest_first(curves, shape)
@@ -156,7 +222,7 @@ def _steps_to_remove(curves: Sequence[CostCurve], shape: Shape, sparsity: float)
     return _nearest(curves, path, steps, budget, TOLERANCE * shape.prunable_weights)
 
 
-def _cheapest_first(curves: Sequence[CostCurve], shape: Shape) -> list[_Step]:
+def _cheapest_first(curves: Sequence[Curve], shape: Shape) -> list[_Step]:
     """Return all steps of all curves, by the slope of the hull segments that they lie on."""
     segments = sorted(
         (_slope(curve, start, stop, shape), index, start, stop)
@@ -181,7 +247,7 @@ def _until(path: Sequence[_Step], budget: float) -> list[_Step]:
 
 
 def _nearest(
-    curves: Sequence[CostCurve], path: Sequence[_Step], steps: list[_Step], budget: float, tolerance: float
+    curves: Sequence[Curve], path: Sequence[_Step], steps: list[_Step], budget: float, tolerance: float
 ) -> list[_Step]:
     """Return the cheapest steps that meet the budget with any number of heads, or those that come nearest to it.
 
@@ -207,13 +273,13 @@ def _weight(steps: Sequence[_Step]) -> int:
     return sum(step.weights for step in steps)
 
 
-def _slope(curve: CostCurve, start: int, stop: int, shape: Shape) -> float:
+def _slope(curve: Curve, start: int, stop: int, shape: Shape) -> float:
     """Return the cost per weight removed between two points of a curve."""
     weights = curve.weights_after(stop, shape) - curve.weights_after(start, shape)
     return (curve.costs[stop] - curve.costs[start]) / weights
 
 
-def _hull(curve: CostCurve, shape: Shape) -> list[int]:
+def _hull(curve: Curve, shape: Shape) -> list[int]:
     """Return the points of the curve's lower convex hull, from 0 to its end."""
     hull: list[int] = []
     for point in range(len(curve.costs)):

@@ -29,9 +29,9 @@ from pruning.recovery.training import Report, train
 from pruning.recovery.weight_thinning import WeightThinning
 from pruning.scores import scorer_named
 from pruning.slim.bert import SlimBert
-from pruning.slim.convert import build_slim, dense_mask, slim_layers
+from pruning.slim.convert import build_slim, dense_mask, in_dtype, slim_layers
 from pruning.slim.quantized import require_integers
-from pruning.spec import IMPORTED, Pattern, PruneSpec, Recover
+from pruning.spec import IMPORTED, Pattern, PruneSpec, Recover, Structures
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
 
@@ -178,8 +178,9 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
     """Return what cuts the dense model to ``spec`` while it trains.
 
     Raises:
-        SpecError: the cut is imported, the pattern is 2:4, which nothing leads to bit by bit, the criterion is not the
-            pattern's, or the cut would have rounds, and it is the training that goes on in steps.
+        SpecError: the cut is imported, the pattern is 2:4, which nothing leads to bit by bit, units inside heads go,
+            the criterion is not the pattern's, or the cut would have rounds, and it is the training that goes on in
+            steps.
     """
     if spec.scorer == IMPORTED:
         raise SpecError(f"scorer={IMPORTED!r} names a cut that is made already: use gradual=0, or another scorer")
@@ -190,7 +191,12 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
     if spec.pattern is Pattern.UNSTRUCTURED:
         scope = spec.scope or scorer_named(spec.scorer).scope
         return WeightThinning(recipe, weight_criterion(recipe.criterion), spec.sparsity, scope)
-    shape, curves = bench.base.shape, bench.curves(scorer_named(spec.scorer))
+    if spec.structures is Structures.UNITS:
+        raise SpecError(
+            f"gradual cuts take whole structures; with structures={spec.structures.value!r} use gradual=0, and units "
+            "inside heads go before the training"
+        )
+    shape, curves = bench.base.shape, bench.curves(scorer_named(spec.scorer), structures=spec.structures)
 
     @cache
     def counts_at(share: float) -> Counts:
@@ -204,5 +210,5 @@ def teacher_of(base: BaseModel, device: torch.device) -> SlimBert:
     """Return the dense model, in bfloat16 where that is faster: it does most of the work of a deep cut's training."""
     layers = slim_layers(base, dense_mask(base.shape))
     if computes_bfloat16(device):
-        layers = {name: tensor.to(torch.bfloat16) for name, tensor in layers.items()}
+        layers = in_dtype(layers, torch.bfloat16)
     return build_slim(base, layers).to(device)

@@ -95,8 +95,7 @@ class Student:
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Return the heads and neurons of every layer."""
-        heads = [layer.width // layer.head_dim for layer in self._layers()]
-        return heads, [layer.num_neurons for layer in self._layers()]
+        return [layer.heads.count for layer in self._layers()], [layer.num_neurons for layer in self._layers()]
 
     def _layers(self) -> list[SlimLayer]:
         return [layer for layer in self.model.layers if isinstance(layer, SlimLayer)]

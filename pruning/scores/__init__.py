@@ -18,6 +18,7 @@ from pruning.scores.smooth_cam_cut import SmoothCamCut
 from pruning.scores.smooth_cut import SmoothCut, SmoothCutAbsolute
 from pruning.scores.streamed import Streamed
 from pruning.scores.taylor import Taylor
+from pruning.scores.units import UnitScores, unit_scores
 from pruning.scores.wanda import Wanda
 from pruning.spec import IMPORTED
 
@@ -92,7 +93,9 @@ __all__ = [
     "Streamed",
     "StructureScores",
     "Taylor",
+    "UnitScores",
     "Wanda",
     "choice_named",
     "scorer_named",
+    "unit_scores",
 ]

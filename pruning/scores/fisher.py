@@ -9,7 +9,9 @@ from torch import Tensor
 from pruning.calibration import Calibration
 from pruning.encoder import BaseModel
 from pruning.scores.base import StructureScores
+from pruning.scores.units import UnitScores
 from pruning.spec import Scope
+from pruning.unit_pass import UnitStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class Fisher:
         """Return the mean squared mask gradient of every head and neuron."""
         heads, neurons = calibration.head_gradients_MLN, calibration.neuron_gradients_MLF
         return StructureScores(heads.double().square().mean(0).float(), neurons.double().square().mean(0).float())
+
+    def units(self, base: BaseModel, calibration: Calibration, statistics: UnitStatistics) -> UnitScores:
+        """Return the mean squared mask gradient of every unit."""
+        gradients = (statistics.qk_gradients_MLNH, statistics.vo_gradients_MLNH)
+        return UnitScores(*(part_MLNH.double().square().mean(0).float() for part_MLNH in gradients))
 
     def weights(self, base: BaseModel, calibration: Calibration) -> Mapping[str, Tensor]:
         """Return ``w^2 * mean_b (dL/dw)^2`` of every weight."""

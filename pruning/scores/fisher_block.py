@@ -14,7 +14,9 @@ from pruning.calibration import Calibration
 from pruning.encoder import BaseModel
 from pruning.scores.base import StructureScores
 from pruning.scores.fisher import Fisher
+from pruning.scores.units import UnitScores
 from pruning.spec import Scope
+from pruning.unit_pass import UnitStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,19 @@ class FisherBlock:
         neurons = [removal_ranks(layer_MF) for layer_MF in calibration.neuron_gradients_MLF.unbind(1)]
         return StructureScores(torch.stack(heads), torch.stack(neurons))
 
+    def units(self, base: BaseModel, calibration: Calibration, statistics: UnitStatistics) -> UnitScores:
+        """Return the ranks of the units of every head, 1 for the last to go."""
+        gradients = (statistics.qk_gradients_MLNH, statistics.vo_gradients_MLNH)
+        return UnitScores(*(_ranks_within_heads(part_MLNH) for part_MLNH in gradients))
+
     def weights(self, base: BaseModel, calibration: Calibration) -> Mapping[str, Tensor]:
         """Return ``w^2 * mean_b (dL/dw)^2`` of every weight."""
         return Fisher().weights(base, calibration)
+
+
+def _ranks_within_heads(gradients_MLNH: Tensor) -> Tensor:
+    ranks = [removal_ranks(head_MH) for head_MH in gradients_MLNH.flatten(1, 2).unbind(1)]
+    return torch.stack(ranks).view(gradients_MLNH.shape[1:])
 
 
 def removal_ranks(gradients_MU: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""GRAIN on a frozen model: scores of units inside heads, gathered to heads.
+"""GRAIN on a frozen model: scores of units inside heads, as they are or gathered to heads.
 
 Letters: L layers, N heads, H head dimension, W = N * H, F FFN neurons, O, I outputs and inputs of a linear layer.
 """
@@ -14,7 +14,9 @@ from pruning.cost import Shape
 from pruning.encoder import BaseModel
 from pruning.scores.base import StructureScores
 from pruning.scores.streamed import Streamed
+from pruning.scores.units import UnitScores, by_head
 from pruning.spec import Scope
+from pruning.unit_pass import UnitStatistics
 from pruning.weight_pass import Accumulator, Reading
 
 BETA = 0.998
@@ -35,10 +37,12 @@ class Grain(Streamed):
     units of heads share a scale; the decay is 0.998, from zero. D is the share of a head's VO units that is left, and
     nudges nearly empty heads to empty.
 
-    Departures: GRAIN scores along 20 epochs of distillation and removes units inside heads, recomputing D as they go.
-    Here the model is frozen, a batch of 32 calibration rows is a step, and whole heads go: a head scores the mean of
-    its QK and VO units, and D is the share of its VO units among the better half of all VO units of the encoder. For
-    a single weight, which is no unit of theirs, the score is the same average of ``|w * dL_b/dw|``.
+    Departures: GRAIN scores along 20 epochs of distillation and recomputes D as units go. Here the model is frozen, a
+    batch of 32 calibration rows is a step, and D is the share of a head's VO units among the better half of all VO
+    units of the encoder. A whole head scores the mean of its QK and VO units. Where units go too, they go as many from
+    every kept head of a layer, so that the factor, which all units of a head share, says which head empties first, and
+    not which of its units goes. For a single weight, which is no unit of theirs, the score is the same average of
+    ``|w * dL_b/dw|``.
     """
 
     name: ClassVar[str] = "grain"
@@ -53,8 +57,20 @@ class Grain(Streamed):
         """Return the mean score of each head's units, regularised, and the score of each neuron."""
         sums = calibration.load_sums()
         qk, vo, neurons = (units_of(base.shape, sums, kind) for kind in UNITS)
-        left = round(DENSITY * base.shape.num_layers * base.shape.hidden)
-        return StructureScores(torch.stack(regularised_heads(base.shape.head_dim, qk, vo, left)), torch.stack(neurons))
+        heads = regularised_heads(base.shape.head_dim, qk, vo, _left(base.shape))
+        return StructureScores(torch.stack(heads), torch.stack(neurons))
+
+    def units(self, base: BaseModel, calibration: Calibration, statistics: UnitStatistics) -> UnitScores:
+        """Return the regularised score of each unit."""
+        sums = calibration.load_sums()
+        qk, vo = (units_of(base.shape, sums, kind) for kind in UNITS[:2])
+        factor_LN1 = torch.stack(regularisation(base.shape.head_dim, vo, _left(base.shape)))[..., None]
+        return UnitScores(*(by_head(base.shape, torch.stack(units)) * factor_LN1 for units in (qk, vo)))
+
+
+def _left(shape: Shape) -> int:
+    """Return how many VO units are taken to stay."""
+    return round(DENSITY * shape.num_layers * shape.hidden)
 
 
 def regularised_heads(head_dim: int, qk: Sequence[Tensor], vo: Sequence[Tensor], left: int) -> list[Tensor]:
@@ -66,14 +82,20 @@ def regularised_heads(head_dim: int, qk: Sequence[Tensor], vo: Sequence[Tensor],
         vo: the same of VO units.
         left: VO units of the whole encoder that are taken to stay.
     """
+    heads = []
+    for qk_W, vo_W, factor_N in zip(qk, vo, regularisation(head_dim, vo, left), strict=True):
+        qk_NH, vo_NH = (units_W.view(-1, head_dim) for units_W in (qk_W, vo_W))
+        heads.append(torch.cat([qk_NH, vo_NH], dim=1).mean(1) * factor_N)
+    return heads
+
+
+def regularisation(head_dim: int, vo: Sequence[Tensor], left: int) -> list[Tensor]:
+    """Return ``tanh(D / 0.3)`` [N] of every layer's heads; the arguments are those of ``regularised_heads``."""
     flat = torch.cat(list(vo))
     stays = torch.zeros_like(flat)
     stays[torch.sort(flat, descending=True, stable=True).indices[:left]] = 1.0
-    heads = []
-    for qk_W, vo_W, stays_W in zip(qk, vo, stays.split([units_W.numel() for units_W in vo]), strict=True):
-        qk_NH, vo_NH, stays_NH = (units_W.view(-1, head_dim) for units_W in (qk_W, vo_W, stays_W))
-        heads.append(torch.cat([qk_NH, vo_NH], dim=1).mean(1) * torch.tanh(stays_NH.mean(1) / ALPHA))
-    return heads
+    parts = stays.split([units_W.numel() for units_W in vo])
+    return [torch.tanh(stays_W.view(-1, head_dim).mean(1) / ALPHA) for stays_W in parts]
 
 
 def units_of(shape: Shape, sums: Mapping[str, Tensor], kind: str) -> list[Tensor]:

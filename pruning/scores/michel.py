@@ -8,7 +8,9 @@ from pruning.calibration import Calibration
 from pruning.encoder import BaseModel
 from pruning.scores.base import StructureScores
 from pruning.scores.streamed import Summed
+from pruning.scores.units import UnitScores, by_head
 from pruning.spec import Scope
+from pruning.unit_pass import UnitStatistics
 from pruning.weight_pass import Reading
 
 
@@ -29,6 +31,14 @@ class Michel(Summed):
         """Return the normalised mean size of the mask gradient of every head and neuron."""
         heads, neurons = calibration.head_gradients_MLN, calibration.neuron_gradients_MLF
         return StructureScores(_normalised(heads.double().abs().mean(0)), _normalised(neurons.double().abs().mean(0)))
+
+    def units(self, base: BaseModel, calibration: Calibration, statistics: UnitStatistics) -> UnitScores:
+        """Return the normalised mean size of the mask gradient of every unit."""
+        sizes = (
+            part_MLNH.double().abs().mean(0).flatten(1)
+            for part_MLNH in (statistics.qk_gradients_MLNH, statistics.vo_gradients_MLNH)
+        )
+        return UnitScores(*(by_head(base.shape, _normalised(sizes_LW)) for sizes_LW in sizes))
 
     def weights(self, base: BaseModel, calibration: Calibration) -> dict[str, Tensor]:
         """Return the normalised mean size of ``w * dL/dw`` of every weight."""

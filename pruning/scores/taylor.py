@@ -9,7 +9,9 @@ from torch import Tensor
 from pruning.calibration import Calibration
 from pruning.encoder import BaseModel
 from pruning.scores.base import StructureScores
+from pruning.scores.units import UnitScores
 from pruning.spec import Scope
+from pruning.unit_pass import UnitStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class Taylor:
         """Return ``|mean_x dL/dm|`` of every head and neuron."""
         heads, neurons = calibration.head_gradients_MLN, calibration.neuron_gradients_MLF
         return StructureScores(heads.double().mean(0).abs().float(), neurons.double().mean(0).abs().float())
+
+    def units(self, base: BaseModel, calibration: Calibration, statistics: UnitStatistics) -> UnitScores:
+        """Return ``|mean_x dL/dm|`` of every unit."""
+        gradients = (statistics.qk_gradients_MLNH, statistics.vo_gradients_MLNH)
+        return UnitScores(*(part_MLNH.double().mean(0).abs().float() for part_MLNH in gradients))
 
     def weights(self, base: BaseModel, calibration: Calibration) -> Mapping[str, Tensor]:
         """Return ``|w * mean_x dL/dw|`` of every weight."""

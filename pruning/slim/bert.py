@@ -6,7 +6,8 @@ computed (with the keys and values of all). A layer may have no head or no neuro
 residual and the output bias, at no cost.
 
 Letters: T tokens, B sequences, R rows that a layer computes (T; in the last layer below a pooled head B), D hidden,
-E width of the embeddings, N heads of a layer, H head dimension, F neurons of a layer.
+E width of the embeddings, N heads of a layer, H dimensions of each for queries and keys, V for values, F neurons of a
+layer.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from pruning.cost import Shape
 from pruning.errors import PrecisionError
+from pruning.slim.attention import Heads
 from pruning.slim.linear import Linear, rounded_rows
 from pruning.slim.packed import Layout, PackedBatch
 from pruning.slim.quantized import QuantizedLinear
@@ -28,7 +30,7 @@ class Site(StrEnum):
     """The places of a layer where a tap may look: where structures end, and what a sublayer adds to the residual."""
 
     ATTENTION = "attention"
-    """Input of the attention output projection, [R, N*H]: head outputs side by side."""
+    """Input of the attention output projection, [R, N*V]: head outputs side by side."""
     FFN = "ffn"
     """Input of the second FFN matrix, [R, F]: neuron activations."""
     ATTENTION_OUTPUT = "attention_output"
@@ -52,21 +54,32 @@ Visit = Callable[[Site, Tensor], Tensor]
 
 
 class SlimLayer(nn.Module):
-    """One encoder layer with ``num_heads`` heads and ``num_neurons`` neurons, either of which may be 0."""
+    """One encoder layer with its own heads and ``num_neurons`` neurons, of either of which there may be 0.
+
+    Heads that lost dimensions are counted by the tensor ``head_count``: matrices do not tell two heads of 16 from
+    four of 8.
+    """
 
     def __init__(
-        self, shape: Shape, num_heads: int, num_neurons: int, activation: str, norm_eps: float, *, quantized: bool
+        self,
+        shape: Shape,
+        heads: Heads,
+        num_neurons: int,
+        activation: str,
+        norm_eps: float,
+        *,
+        quantized: bool,
     ) -> None:
         """Allocate; the weights are loaded afterwards."""
         super().__init__()
-        width = num_heads * shape.head_dim
-        self.head_dim = shape.head_dim
-        self.width = width
+        self.heads = heads
+        if heads.dims != shape.whole:
+            self.register_buffer("head_count", torch.tensor(heads.count))
         self.num_neurons = num_neurons
         self.activation = activation
         linear = QuantizedLinear if quantized else Linear
-        self.qkv = linear(shape.hidden, 3 * width)
-        self.attention_output = linear(width, shape.hidden)
+        self.qkv = linear(shape.hidden, 2 * heads.query_width + heads.value_width)
+        self.attention_output = linear(heads.value_width, shape.hidden)
         self.attention_norm = nn.LayerNorm(shape.hidden, eps=norm_eps)
         self.ffn_out = linear(num_neurons, shape.hidden)
         if isinstance(self.ffn_out, QuantizedLinear):
@@ -91,20 +104,21 @@ class SlimLayer(nn.Module):
         visit: Visit | None,
     ) -> Tensor:
         """Return the rows with what the attention sublayer adds to them."""
-        if self.width == 0:
+        if self.heads.count == 0:
             return rows_RD + self.attention_output.bias
-        context_RW = self.attention_inputs(hidden_TD, first_R, rows_RD, layout)
+        context_RNV = self.attention_inputs(hidden_TD, first_R, rows_RD, layout)
         if visit is None:
-            return cast(Tensor, self.attention_output(context_RW, residual=rows_RD))
-        return rows_RD + visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RW)))
+            return cast(Tensor, self.attention_output(context_RNV, residual=rows_RD))
+        return rows_RD + visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RNV)))
 
     def attention_inputs(self, hidden_TD: Tensor, first_R: Tensor | None, rows_RD: Tensor, layout: Layout) -> Tensor:
-        """Return the input [R, N*H] of the attention output projection: head outputs side by side."""
+        """Return the input [R, N*V] of the attention output projection: head outputs side by side."""
+        width = self.heads.query_width
         if first_R is not None:
-            query_RW, key_value_T2W = self.qkv(rows_RD, stop=self.width), self.qkv(hidden_TD, start=self.width)
+            query_RNH, key_value_TW = self.qkv(rows_RD, stop=width), self.qkv(hidden_TD, start=width)
         else:
-            query_RW, key_value_T2W = self.qkv(hidden_TD).split((self.width, 2 * self.width), dim=1)
-        return layout.context(query_RW, key_value_T2W, self.head_dim, first_only=first_R is not None)
+            query_RNH, key_value_TW = self.qkv(hidden_TD).split((width, width + self.heads.value_width), dim=1)
+        return layout.context(query_RNH, key_value_TW, self.heads, first_only=first_R is not None)
 
     def _add_ffn(self, middle_RD: Tensor, visit: Visit | None) -> Tensor:
         """Return the rows with what the FFN adds to them."""
@@ -130,7 +144,7 @@ class SlimBert(nn.Module):
     def __init__(
         self,
         shape: Shape,
-        heads: Sequence[int],
+        heads: Sequence[Heads],
         neurons: Sequence[int],
         activation: str,
         norm_eps: float,
@@ -138,7 +152,7 @@ class SlimBert(nn.Module):
         head_activation: str = "tanh",
         quantized: bool = False,
     ) -> None:
-        """Allocate with ``heads[l]`` heads and ``neurons[l]`` neurons in layer ``l``; load the weights afterwards."""
+        """Allocate with ``heads[l]`` and ``neurons[l]`` neurons in layer ``l``; load the weights afterwards."""
         super().__init__()
         self.quantized = quantized
         self.head = shape.head
@@ -150,8 +164,8 @@ class SlimBert(nn.Module):
         self.embedding_norm = nn.LayerNorm(width, eps=norm_eps)
         self.projection = None if shape.embedding is None else Linear(width, shape.hidden)
         self.layers = nn.ModuleList(
-            SlimLayer(shape, num_heads, num_neurons, activation, norm_eps, quantized=quantized)
-            for num_heads, num_neurons in zip(heads, neurons, strict=True)
+            SlimLayer(shape, layer_heads, num_neurons, activation, norm_eps, quantized=quantized)
+            for layer_heads, num_neurons in zip(heads, neurons, strict=True)
         )
         self.pooler = Linear(shape.hidden, shape.hidden) if shape.head.pooled else None
         self.classifier = Linear(shape.hidden, shape.labels)

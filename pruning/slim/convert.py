@@ -6,11 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pruning.cost import Shape
+from pruning.cost import HeadDims, Shape
 from pruning.encoder import BaseModel
 from pruning.errors import StoreError
 from pruning.masks.structures import StructureMask
 from pruning.masks.weights import WeightMask
+from pruning.slim.attention import Heads
 from pruning.slim.bert import SlimBert
 from pruning.slim.quantized import require_integers
 from pruning.spec import Precision
@@ -45,8 +46,11 @@ A_NORM = "layers.0.ffn_norm.weight"
 FUSED = ("query", "key", "value")
 """Slots whose matrices the model holds as one, ``qkv``, from top to bottom."""
 
-OutputWeights = Mapping[tuple[int, str], Tensor]
-"""(layer, ``attention_output`` or ``ffn_out``) -> reconstructed weight over the kept inputs."""
+HEAD_COUNT = "layers.{}.head_count"
+"""int64 []: heads of a layer; there only where they are not whole."""
+
+SolvedWeights = Mapping[tuple[int, str], Tensor]
+"""(layer, slot) -> reconstructed weight of the kept inputs or outputs: ``attention_output``, ``ffn_out`` or ``key``."""
 
 
 def dense_mask(shape: Shape) -> StructureMask:
@@ -57,26 +61,30 @@ def dense_mask(shape: Shape) -> StructureMask:
     )
 
 
-def slim_layers(base: BaseModel, mask: StructureMask, outputs: OutputWeights | None = None) -> dict[str, Tensor]:
+def slim_layers(base: BaseModel, mask: StructureMask, solved: SolvedWeights | None = None) -> dict[str, Tensor]:
     """Return the encoder layers' tensors with only the kept rows and columns copied.
 
-    ``outputs`` replaces output projections by reconstructed ones. Output biases always survive.
+    ``solved`` replaces matrices by reconstructed ones. Output biases always survive.
     """
     layers: dict[str, Tensor] = {}
+    solved = {} if solved is None else solved
+    head_dims = mask.head_dims(base.shape)
     for layer in range(base.shape.num_layers):
-        heads = mask.kept_heads(layer)
-        dims = (heads[:, None] * base.shape.head_dim + torch.arange(base.shape.head_dim)).flatten()
+        qk, vo = mask.kept_dims(layer, base.shape.head_dim)
         neurons = mask.kept_neurons(layer)
         source = {slot: base.tensors[f"layers.{layer}.{slot}.weight"] for slot in PRUNABLE_SLOTS}
         bias = {slot: base.tensors[f"layers.{layer}.{slot}.bias"] for slot in PRUNABLE_SLOTS}
         name = f"layers.{layer}"
-        layers[f"{name}.qkv.weight"] = torch.cat([source[slot][dims] for slot in FUSED])
-        layers[f"{name}.qkv.bias"] = torch.cat([bias[slot][dims] for slot in FUSED])
+        rows = dict(zip(FUSED, (qk, qk, vo), strict=True))
+        fused = [solved.get((layer, slot), source[slot][kept]) for slot, kept in rows.items()]
+        layers[f"{name}.qkv.weight"] = torch.cat(fused)
+        layers[f"{name}.qkv.bias"] = torch.cat([bias[slot][kept] for slot, kept in rows.items()])
+        if head_dims[layer] != base.shape.whole:
+            layers[HEAD_COUNT.format(layer)] = torch.tensor(mask.head_counts[layer])
         layers[f"{name}.ffn_in.weight"] = source["ffn_in"][neurons]
         layers[f"{name}.ffn_in.bias"] = bias["ffn_in"][neurons]
-        for slot, kept in (("attention_output", dims), ("ffn_out", neurons)):
-            cut = source[slot][:, kept] if outputs is None else outputs.get((layer, slot), source[slot][:, kept])
-            layers[f"{name}.{slot}.weight"] = cut.contiguous()
+        for slot, kept in (("attention_output", vo), ("ffn_out", neurons)):
+            layers[f"{name}.{slot}.weight"] = solved.get((layer, slot), source[slot][:, kept]).contiguous()
             layers[f"{name}.{slot}.bias"] = bias[slot]
         for norm in ("attention_norm", "ffn_norm"):
             for part in ("weight", "bias"):
@@ -127,11 +135,11 @@ def build_slim(base: BaseModel, layers: Mapping[str, Tensor]) -> SlimBert:
     try:
         dtype = layers[A_NORM].dtype
         state = {name: base.tensors[slot].to(dtype) for name, slot in shared_slots(base).items()} | dict(layers)
-        heads, neurons = layer_widths(layers, base.shape)
+        _, neurons = layer_widths(layers, base.shape)
         with torch.device("meta"):
             model = SlimBert(
                 base.shape,
-                heads,
+                layer_heads(layers, base.shape),
                 neurons,
                 base.activation,
                 base.norm_eps,
@@ -139,7 +147,7 @@ def build_slim(base: BaseModel, layers: Mapping[str, Tensor]) -> SlimBert:
                 quantized=quantized,
             )
         model.load_state_dict(state, assign=True)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, ZeroDivisionError) as error:
         raise StoreError(
             f"the layers do not fit the model {base.name}: {error}; cut them from this very model again"
         ) from error
@@ -153,9 +161,31 @@ def shared_slots(base: BaseModel) -> dict[str, str]:
 
 def layer_widths(layers: Mapping[str, Tensor], shape: Shape) -> tuple[list[int], list[int]]:
     """Return (heads, neurons) of every layer as the tensors have them."""
-    heads = [layers[f"layers.{i}.qkv.weight"].shape[0] // (3 * shape.head_dim) for i in range(shape.num_layers)]
     neurons = [layers[f"layers.{i}.ffn_in.weight"].shape[0] for i in range(shape.num_layers)]
-    return heads, neurons
+    return [heads.count for heads in layer_heads(layers, shape)], neurons
+
+
+def layer_heads(layers: Mapping[str, Tensor], shape: Shape) -> list[Heads]:
+    """Return the heads of every layer as the tensors have them."""
+    found = []
+    for index in range(shape.num_layers):
+        values = layers[f"layers.{index}.attention_output.weight"].shape[1]
+        queries = (layers[f"layers.{index}.qkv.weight"].shape[0] - values) // 2
+        stored = layers.get(HEAD_COUNT.format(index))
+        count = values // shape.head_dim if stored is None else int(stored)
+        dims = shape.whole if stored is None else HeadDims(queries // count, values // count)
+        found.append(Heads(count, dims, shape.head_dim**-0.5))
+    return found
+
+
+def in_dtype(layers: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the layers with their real numbers in ``dtype``."""
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in layers.items()}
+
+
+def head_dims(layers: Mapping[str, Tensor], shape: Shape) -> list[HeadDims]:
+    """Return the dimensions of the heads of every layer as the tensors have them."""
+    return [heads.dims for heads in layer_heads(layers, shape)]
 
 
 def held_bytes(base: BaseModel, layers: Mapping[str, Tensor]) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning.slim.attention import Grouped
+from pruning.slim.attention import Grouped, Heads
 from pruning.slim.groups import group_lengths
 from pruning.slim.spans import Spans, computes_spans
 
@@ -33,14 +33,14 @@ class TokenSequence(Protocol):
 class Layout(Protocol):
     """Where the sequences of a batch lie, for attention, which alone looks across tokens."""
 
-    def context(self, query_RW: Tensor, key_value_T2W: Tensor, head_dim: int, *, first_only: bool) -> Tensor:
-        """Return what each query row reads within its own sequence, heads side by side: [R, W].
+    def context(self, query_RNH: Tensor, key_value_TW: Tensor, heads: Heads, *, first_only: bool) -> Tensor:
+        """Return what each query row reads within its own sequence, heads side by side: [R, N * V].
 
         Args:
-            query_RW: queries of all tokens, or of the first of each sequence; rows after them are of no sequence, and
+            query_RNH: queries of all tokens, or of the first of each sequence; rows after them are of no sequence, and
                 what they get means nothing.
-            key_value_T2W: keys and values of all tokens, side by side; likewise.
-            head_dim: H; the width W is a multiple of it.
+            key_value_TW: keys and values of all tokens, side by side: W = N * H + N * V; likewise.
+            heads: N heads of H dimensions for queries and keys, V for values.
             first_only: whether only the first token of each sequence asks.
         """
 

@@ -3,7 +3,8 @@
 Only GPUs have such kernels: flash attention in half precision, memory-efficient attention in float32. Nothing that
 they are told lies on the host but the longest length, so that a CUDA graph can replay them for other sequences.
 
-Letters: B sequences, T tokens of all, R rows of queries, N heads, H head dimension, W = N * H.
+Letters: B sequences, T tokens of all, R rows of queries, N heads, H dimensions of each for queries and keys, V for
+values, W numbers of a token's keys and values.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from pruning.slim.attention import Heads, widened
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -31,32 +33,29 @@ class Spans:
     longest: int
     """Tokens of the longest sequence, or any number above."""
 
-    def context(self, query_RW: Tensor, key_value_T2W: Tensor, head_dim: int, *, first_only: bool) -> Tensor:
+    def context(self, query_RNH: Tensor, key_value_TW: Tensor, heads: Heads, *, first_only: bool) -> Tensor:
         """Attend within each sequence, all in one call; rows of no sequence get anything. See ``packed.Layout``."""
-        width = query_RW.shape[1]
-        heads = width // head_dim
-        missing = -head_dim % EVEN_WIDTH
-        query_RNH = _wide(query_RW.view(-1, heads, head_dim), missing)
-        key_TNH, value_TNH = _wide(key_value_T2W.view(-1, 2, heads, head_dim), missing).unbind(1)
+        query, key, value = kernel_operands(query_RNH, key_value_TW, heads)
         offsets, longest = self.offsets_B1, self.longest
         if first_only:
             offsets, longest = torch.arange(offsets.shape[0], dtype=torch.int32, device=offsets.device), 1
-        scale = head_dim**-0.5
-        if query_RW.dtype == torch.float32:
-            context_RNH = torch.ops.aten._efficient_attention_forward(
-                query_RNH[None], key_TNH[None], value_TNH[None], None,
-                offsets, self.offsets_B1, longest, self.longest, 0.0, 0, scale=scale,
+        if query.dtype == torch.float32:
+            context = torch.ops.aten._efficient_attention_forward(
+                query[None], key[None], value[None], None,
+                offsets, self.offsets_B1, longest, self.longest, 0.0, 0, scale=heads.scale,
             )[0][0]  # fmt: skip
         else:
-            context_RNH = varlen_attn(
-                query_RNH, key_TNH, value_TNH, offsets, self.offsets_B1, longest, self.longest, scale=scale
-            )
-        context_RW: Tensor = context_RNH[..., :head_dim].reshape(-1, width)
-        return context_RW
+            context = varlen_attn(query, key, value, offsets, self.offsets_B1, longest, self.longest, scale=heads.scale)
+        context_RNV: Tensor = context[..., : heads.dims.vo].reshape(-1, heads.value_width)
+        return context_RNV
 
 
-def _wide(values: Tensor, missing: int) -> Tensor:
-    return functional.pad(values, (0, missing)) if missing else values
+def kernel_operands(query_RNH: Tensor, key_value_TW: Tensor, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values, [R or T, N, one width that the kernels take]; zeros fill up to it."""
+    key, value = key_value_TW.split((heads.query_width, heads.value_width), dim=1)
+    width = -(-max(heads.dims) // EVEN_WIDTH) * EVEN_WIDTH
+    query, key = (widened(part.view(-1, heads.count, heads.dims.qk), width) for part in (query_RNH, key))
+    return query, key, widened(value.view(-1, heads.count, heads.dims.vo), width)
 
 
 @cache

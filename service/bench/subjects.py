@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pruning.cost import Shape, structured_cost
+from pruning.cost import HeadDims, Shape, structured_cost
 from pruning.pipeline import in_precision
 from pruning.random_model import even_mask, random_model
 from pruning.slim.bert import SlimBert
@@ -28,10 +28,13 @@ class Subject:
     """Kept in each layer."""
     neurons: Sequence[int]
     model: SlimBert
+    head_dims: Sequence[HeadDims] | None = None
+    """Of each layer; None: heads are whole."""
 
     def macs(self, lengths: Iterable[int]) -> int:
         """Return the multiply-accumulates of sequences of these lengths, in tokens: of real ones, without padding."""
-        return sum(structured_cost(self.shape, self.heads, self.neurons, length=length).macs for length in lengths)
+        widths = (self.heads, self.neurons, self.head_dims)
+        return sum(structured_cost(self.shape, *widths, length=length).macs for length in lengths)
 
 
 def stored_subjects(bench: Workbench, manifests: Sequence[Manifest]) -> list[Subject]:
@@ -49,6 +52,7 @@ def stored_subjects(bench: Workbench, manifests: Sequence[Manifest]) -> list[Sub
             heads=manifest.heads,
             neurons=manifest.neurons,
             model=build_slim(bench.base, bench.store.load(manifest.variant_id)[1]),
+            head_dims=manifest.head_dims,
         )
         for manifest in manifests
     ]

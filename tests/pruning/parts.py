@@ -9,15 +9,17 @@ from torch import Tensor
 from transformers import BertForSequenceClassification
 
 from pruning.calibration import Calibration, CalibrationKey
-from pruning.cost import Shape
+from pruning.cost import HeadDims, Shape
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.masks.structures import StructureMask
+from pruning.masks.units import UnitMask
 from pruning.scores import Streamed
 from pruning.slim.bert import Site, SlimBert, Tap
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.slim.packed import PackedBatch
 from pruning.tokenization import Encoded
+from pruning.unit_pass import UnitStatistics
 from pruning.watched import Sightings
 from pruning.weight_pass import Plan, Reading, weight_pass
 
@@ -55,6 +57,27 @@ def mask_of(shape: Shape, heads: Sequence[Iterable[int]], neurons: Sequence[Iter
         heads_LN[layer, list(heads[layer])] = True
         neurons_LF[layer, list(neurons[layer])] = True
     return StructureMask(heads_LN, neurons_LF)
+
+
+def with_units(mask: StructureMask, shape: Shape, dims: Sequence[HeadDims], *, seed: int = 0) -> StructureMask:
+    """Return the mask with ``dims[l]`` of the units of every head of layer ``l`` kept, each head's drawn anew."""
+    generator = torch.Generator().manual_seed(seed)
+    units = UnitMask.whole(shape)
+    for layer, (qk, vo) in enumerate(dims):
+        for part_LNH, count in ((units.qk_LNH, qk), (units.vo_LNH, vo)):
+            for head in range(shape.num_heads):
+                part_LNH[layer, head, torch.randperm(shape.head_dim, generator=generator)[count:]] = False
+    return replace(mask, units=units)
+
+
+def random_statistics(shape: Shape, micro_batches: int = 3, seed: int = 0) -> UnitStatistics:
+    """Return statistics of units as a pass could leave them."""
+    generator = torch.Generator().manual_seed(seed)
+    units = (shape.num_layers, shape.num_heads, shape.head_dim)
+    gradients = torch.randn(2, micro_batches, *units, generator=generator)
+    rows = torch.randn(2, *units, 100, generator=generator)
+    grams = rows @ rows.mT / 100
+    return UnitStatistics(*gradients, *grams)
 
 
 def masking(mask: StructureMask, head_dim: int) -> Tap:

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from pruning.architectures import ARCHITECTURES
-from pruning.cost import structured_cost
+from pruning.cost import HeadDims, structured_cost
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import ModelError
 from pruning.heads import Head
 from pruning.slim.convert import build_slim, slim_layers
 from pruning.tokenization import Text, TextTokenizer
-from tests.pruning.parts import dense_model, logits_of, mask_of, sequences_of
+from tests.pruning.parts import dense_model, logits_of, mask_of, sequences_of, with_units
 from tests.pruning.zoo import LABELS, library_model, library_outputs, write_model
 
 LENGTHS = (7, 3, 20, 20, 1, 48)
@@ -56,6 +56,20 @@ def test_a_cut_model_answers_as_the_library_does_with_the_structures_masked(
     sequences = sequences_of(LENGTHS, vocabulary=base.shape.vocabulary)
     ours, dense = logits_of(build_slim(base, slim_layers(base, mask)), sequences), library_outputs(base, sequences)
     assert (ours - dense).abs().max() > 1e-3
+    torch.testing.assert_close(ours, library_outputs(base, sequences, mask), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("kind", "head"), KINDS_AND_HEADS)
+def test_heads_that_lost_dimensions_answer_as_the_library_does_with_those_masked(
+    loaded: Load, kind: str, head: Head
+) -> None:
+    base = loaded(kind, head)
+    heads_and_neurons = mask_of(base.shape, [[1, 3], [0, 1, 2]], [range(64), range(16)])
+    mask = with_units(heads_and_neurons, base.shape, [HeadDims(3, 6), HeadDims(8, 1)])
+    sequences = sequences_of(LENGTHS, vocabulary=base.shape.vocabulary)
+    ours = logits_of(build_slim(base, slim_layers(base, mask)), sequences)
+    whole = library_outputs(base, sequences, heads_and_neurons)
+    assert (ours - whole).abs().max() > 1e-3
     torch.testing.assert_close(ours, library_outputs(base, sequences, mask), atol=1e-4, rtol=0)
 
 

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.errors import SpecError
-from pruning.spec import MOST_ROUNDS, TWO_FOUR_SPARSITY, Pattern, Precision, PruneSpec, Recover, Scope, way_of
+from pruning.spec import (
+    MOST_ROUNDS,
+    TWO_FOUR_SPARSITY,
+    Pattern,
+    Precision,
+    PruneSpec,
+    Recover,
+    Scope,
+    Structures,
+    way_of,
+)
 
 any_sparsity = st.floats(min_value=0, max_value=1, exclude_max=True)
 common = {
@@ -22,6 +32,13 @@ specs = st.one_of(
         sparsity=any_sparsity,
         pattern=st.just(Pattern.STRUCTURED),
         rounds=st.integers(1, MOST_ROUNDS),
+        **common,
+    ),
+    st.builds(
+        PruneSpec,
+        sparsity=any_sparsity,
+        pattern=st.just(Pattern.STRUCTURED),
+        structures=st.sampled_from(Structures),
         **common,
     ),
     st.builds(
@@ -56,7 +73,7 @@ def test_a_scorer_that_is_no_name_is_refused_naming_what_was_given(scorer: Any) 
         PruneSpec.from_dict({"sparsity": 0.5, "scorer": scorer})
 
 
-@pytest.mark.parametrize("field", ["pattern", "recover", "precision", "scope"])
+@pytest.mark.parametrize("field", ["pattern", "recover", "precision", "scope", "structures"])
 @pytest.mark.parametrize("value", [["structured"], {}, 7])
 def test_a_choice_that_is_no_name_is_refused_naming_what_was_given(field: str, value: Any) -> None:
     with pytest.raises(SpecError, match=re.escape(f"unknown {field} {value!r}; known: ")):
@@ -75,11 +92,11 @@ def test_keys_that_are_no_names_are_refused_too() -> None:
         PruneSpec.from_dict(keys)
 
 
-@pytest.mark.parametrize("field", ["pattern", "recover", "precision", "scope"])
+@pytest.mark.parametrize("field", ["pattern", "recover", "precision", "scope", "structures"])
 def test_an_unknown_choice_is_refused_naming_the_known_ones(field: str) -> None:
     choices: dict[str, Any] = {field: "diagonal"}
     with pytest.raises(
-        SpecError, match=f"unknown {field} 'diagonal'; known: .*(unstructured|reconstruct|bfloat16|layerwise)"
+        SpecError, match=f"unknown {field} 'diagonal'; known: .*(unstructured|reconstruct|bfloat16|layerwise|sublayers)"
     ):
         PruneSpec(sparsity=0.5, **choices)
 
@@ -125,6 +142,17 @@ def test_a_scope_is_told_only_where_it_was_asked_for() -> None:
     )
 
 
+def test_structures_are_told_only_where_they_are_not_heads_and_neurons() -> None:
+    plain = PruneSpec(sparsity=0.5)
+    inside = PruneSpec.from_dict(plain.as_dict() | {"structures": "heads+units+neurons"})
+    assert PruneSpec.from_dict(plain.as_dict() | {"structures": None}) == plain
+    assert inside.as_dict() == plain.as_dict() | {"structures": "heads+units+neurons"}
+    assert (way_of(plain.as_dict()), way_of(inside.as_dict())) == (
+        "fisher, structured, reconstruct",
+        "fisher, structured, reconstruct, heads+units+neurons",
+    )
+
+
 @pytest.mark.parametrize("rounds", [0, -1, 17, 2.0, 4.5, True, "4", None, [4]])
 def test_rounds_are_a_whole_number_of_at_least_one(rounds: Any) -> None:
     with pytest.raises(SpecError, match=re.escape(f"rounds must be a whole number from 1 to 16; got {rounds!r}")):
@@ -134,6 +162,21 @@ def test_rounds_are_a_whole_number_of_at_least_one(rounds: Any) -> None:
 def test_rounds_are_refused_where_all_goes_at_once() -> None:
     with pytest.raises(SpecError, match=r"removes all that it removes at once, and rounds=4 .* leave it out"):
         PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR, rounds=4)
+
+
+@pytest.mark.parametrize("structures", [Structures.UNITS, Structures.SUBLAYERS])
+def test_rounds_are_refused_where_other_structures_than_heads_and_neurons_go(structures: Structures) -> None:
+    words = f"rounds=4 .* structures={structures.value!r} go at once".replace("+", r"\+")
+    with pytest.raises(SpecError, match=words):
+        PruneSpec(sparsity=0.5, structures=structures, rounds=4)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"), [({"scope": "layerwise"}, "scope='layerwise'"), ({"scorer": "imported"}, "scorer='imported'")]
+)
+def test_even_and_imported_cuts_are_of_heads_and_neurons(other: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=f"{words} goes with whole heads and neurons; got structures='sublayers'"):
+        PruneSpec.from_dict({"sparsity": 0.5, "structures": "sublayers", **other})
 
 
 def test_rounds_are_told_only_where_there_are_several() -> None:

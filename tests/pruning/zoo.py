@@ -115,7 +115,8 @@ def library_outputs(
 ) -> Tensor:
     """Return what the library answers, one sequence at a time: [B, labels], or [T, labels] of a token head.
 
-    With ``mask``, what goes into every output projection is multiplied by it there; ``model`` is one loaded before.
+    With ``mask``, queries and what goes into every output projection are multiplied by it there; ``model`` is one
+    loaded before.
     """
     model = model or library_model(base)
     if mask is not None:
@@ -137,8 +138,12 @@ def _mask_inputs(model: nn.Module, base: BaseModel, mask: StructureMask) -> None
     architecture = ARCHITECTURES[model.config.model_type]  # type: ignore[union-attr, index]
     for layer in range(base.shape.num_layers):
         within = f"{architecture.prefix}.{architecture.layer.format(layer)}"
-        heads = mask.heads_LN[layer].repeat_interleave(base.shape.head_dim)
-        for slot, kept in (("attention_output", heads), ("ffn_out", mask.neurons_LF[layer])):
+        queries_W, values_W = torch.zeros(2, base.shape.hidden, dtype=torch.bool)
+        queries, values = mask.kept_dims(layer, base.shape.head_dim)
+        queries_W[queries], values_W[values] = True, True
+        query = model.get_submodule(f"{within}.{architecture.layer_slots['query']}")
+        query.register_forward_hook(lambda _, __, output, kept=queries_W: output * kept)
+        for slot, kept in (("attention_output", values_W), ("ffn_out", mask.neurons_LF[layer])):
             projection = model.get_submodule(f"{within}.{architecture.layer_slots[slot]}")
             projection.register_forward_pre_hook(lambda _, inputs, kept=kept: (inputs[0] * kept,))
 

@@ -16,7 +16,7 @@ from pruning.encoder import BaseModel
 from pruning.evaluation import Evaluation
 from pruning.masks.structures import StructureMask
 from pruning.metrics import Metric
-from pruning.slim.convert import DTYPES, build_slim, layer_widths, slim_layers
+from pruning.slim.convert import DTYPES, build_slim, in_dtype, layer_widths, slim_layers
 from pruning.slim.packed import TokenSequence
 from pruning.spec import Precision, PruneSpec
 from pruning.timing import Speed
@@ -71,7 +71,7 @@ def put_variant(
     sparsity: float,
     precision: Precision = Precision.FLOAT32,
 ) -> Manifest:
-    layers = {name: tensor.to(DTYPES[precision]) for name, tensor in layers_of(base, sparsity).items()}
+    layers = in_dtype(layers_of(base, sparsity), DTYPES[precision])
     manifest = manifest_of(base, layers, variant_id, sparsity)
     return store.put(layers, replace(manifest, spec=replace(manifest.spec, precision=precision)))
 

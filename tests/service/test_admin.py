@@ -207,6 +207,7 @@ async def test_a_rollback_takes_back_the_change_that_runs_and_says_so(admin: Adm
         (b'{"sparsity": 0.5, "rounds": 0}', ["rounds", "1 to 16", "0"]),
         (b'{"sparsity": 0.5, "rounds": 4.5}', ["rounds", "1 to 16", "4.5"]),
         (b'{"sparsity": 0.5, "pattern": "2:4", "rounds": 4}', ["rounds=4", "2:4", "leave it out"]),
+        (b'{"sparsity": 0.5, "structures": "sublayers", "rounds": 4}', ["rounds=4", "sublayers", "leave one"]),
         (b"0.5", ["object", "0.5"]),
         (b"null", ["object"]),
         (b"[]", ["object"]),
@@ -398,6 +399,12 @@ def test_the_ladders_rounds_are_the_usual_ones_of_its_own_pattern_alone() -> Non
     assert parse_spec({"sparsity": 0.5}, ("fisher",), usual).rounds == 4
     assert parse_spec({"sparsity": 0.5, "rounds": 1}, ("fisher",), usual).rounds == 1
     assert parse_spec({"sparsity": 0.5, "pattern": "2:4"}, ("fisher",), usual).rounds == 1
+
+
+def test_the_ladders_rounds_are_the_usual_ones_of_whole_heads_and_neurons_alone() -> None:
+    usual = {"scorer": "fisher", "pattern": "structured", "precision": "float32", "rounds": 4}
+    assert parse_spec({"sparsity": 0.5, "structures": "heads+neurons"}, ("fisher",), usual).rounds == 4
+    assert parse_spec({"sparsity": 0.5, "structures": "sublayers"}, ("fisher",), usual).rounds == 1
 
 
 async def test_the_policy_is_read_changed_in_part_and_told_to_replicas(admin: Admin) -> None:

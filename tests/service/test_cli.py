@@ -164,6 +164,16 @@ def test_prune_adds_one_variant(store: Path, tiny_model_dir: Path, given: list[o
     assert row["variant"] in plain.stderr and "magnitude" in plain.stdout
 
 
+def test_prune_takes_dimensions_inside_heads_where_asked(
+    store: Path, tiny_model_dir: Path, given: list[object]
+) -> None:
+    options = ["--model", tiny_model_dir, *given, "--store", store, "--structures", "heads+units+neurons"]
+    row = json.loads(run("prune", "0.6", *options, "--json").stdout)
+    assert row["structures"] == "heads+units+neurons"
+    assert row["head_dims"] == [list(dims) for dims in VariantStore(store).manifest(row["variant"]).head_dims or []]
+    assert "heads+units+neurons" in run("prune", "0.6", *options).stdout
+
+
 @pytest.mark.parametrize("command", [["prepare", "--levels", "0.3"], ["frontier"]])
 def test_a_model_whose_store_is_found_by_itself_is_read_once(
     command: list[str], tiny_model_dir: Path, given: list[object], monkeypatch: pytest.MonkeyPatch
@@ -213,6 +223,13 @@ def test_a_scope_is_an_option_of_prune_and_an_unknown_one_is_refused(tiny_model_
     options = ("prune", "0.5", "--model", tiny_model_dir, *given, "--pattern", "unstructured", "--scope")
     assert refused(run(*options, "column"), 2, "'column'", "global, layerwise, row")
     assert refused(run("prune", "0.5", "--scope", "row"), 2, "pattern='unstructured'")
+
+
+@pytest.mark.parametrize("command", ["prune", "dial"])
+def test_structures_are_an_option_and_unknown_ones_are_refused(command: str) -> None:
+    assert refused(run(command, "0.5", "--structures", "toes"), 2, "'toes'", "heads+units+neurons, sublayers")
+    options = ("--structures", "sublayers", "--pattern", "unstructured")
+    assert refused(run(command, "0.5", *options), 2, "leave it out, or use pattern='structured'")
 
 
 @pytest.mark.parametrize(

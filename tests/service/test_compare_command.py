@@ -105,6 +105,8 @@ def test_2_4_is_compared_at_its_own_level(compared: Any) -> None:
         (["--levels", "half"], ["--levels must be numbers", "'half'"]),
         (["--pattern", "2:4", "--levels", "0.5,0.7"], ["sparsity=0.7", "use 0.5"]),
         (["--pattern", "unstructured", "--scorers", "obs"], ["ranks whole heads", "leave it out"]),
+        (["--structures", "toes"], ["unknown structures 'toes'", "sublayers"]),
+        (["--structures", "sublayers", "--pattern", "unstructured"], ["leave it out"]),
         (["--seeds", "0"], ["seeds must be a whole number of at least 1; got 0"]),
         (["--rows", "0"], ["rows must be a whole number of at least 1; got 0"]),
         (["--recover", "distill"], ["needs a recipe", "--steps"]),

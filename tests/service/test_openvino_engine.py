@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pruning.architectures import ARCHITECTURES
+from pruning.cost import HeadDims
 from pruning.encoder import BaseModel, load_base_model
 from pruning.errors import ModelError, PrecisionError, StoreError
 from pruning.heads import Head
 from pruning.masks.structures import StructureMask
-from pruning.slim.convert import DTYPES, build_slim, slim_layers
+from pruning.slim.convert import DTYPES, build_slim, in_dtype, slim_layers
 from pruning.spec import Precision
 from pruning.tokenization import Encoded
 from pruning.variants import VariantStore
@@ -26,6 +27,7 @@ from service.engine import NonFiniteLogits
 from service.engine_errors import EngineError
 from service.schedule import Lane
 from service.torch_engine import TorchEngine
+from tests.pruning.parts import mask_of, with_units
 from tests.pruning.zoo import write_model
 from tests.service.inference_parts import CPU, engine_of, layers_of, manifest_of, put_variant, sequence, sequences
 
@@ -45,7 +47,7 @@ def pair_of(
     base: BaseModel, layers: dict[str, Tensor], precision: Precision = Precision.FLOAT32, **changes: int
 ) -> tuple[TorchEngine, "openvino_engine.OpenVinoEngine"]:
     """Return both engines of the same tensors."""
-    layers = {name: tensor.to(DTYPES[precision]) for name, tensor in layers.items()}
+    layers = in_dtype(layers, DTYPES[precision])
     common = {
         "manifest": manifest_of(base, layers, "0" * 16, 0.0),
         "labels": base.labels,
@@ -84,6 +86,17 @@ def test_both_engines_give_the_same_logits(
         expected, logits = torch_engine.predict(given_sequences), compiled.predict(given_sequences)
         assert logits.dtype == torch.float32
         torch.testing.assert_close(logits, expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("dims", [HeadDims(2, 6), HeadDims(6, 2), HeadDims(4, 4)])
+@pytest.mark.parametrize(("precision", "tolerance"), [(Precision.FLOAT32, 1e-4), (Precision.BFLOAT16, 0.05)])
+def test_heads_that_lost_dimensions_are_computed_as_torch_does(
+    base: BaseModel, dims: HeadDims, precision: Precision, tolerance: float
+) -> None:
+    mask = with_units(mask_of(base.shape, [range(3), range(2)], [range(64)] * 2), base.shape, [dims, dims])
+    torch_engine, compiled = pair_of(base, slim_layers(base, mask), precision)
+    batch = sequences(LENGTHS, base.shape.vocabulary)
+    torch.testing.assert_close(compiled.predict(batch), torch_engine.predict(batch), atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])

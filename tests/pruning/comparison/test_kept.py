@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.comparison.kept import SAMPLE, Part, Sublayer, jaccard, kept_by, kept_share, of_layer
-from pruning.cost import Shape
-from tests.pruning.parts import mask_of
+from pruning.cost import HeadDims, Shape
+from tests.pruning.parts import mask_of, with_units
 
 SHAPE = Shape(
     hidden=8, num_layers=2, num_heads=2, head_dim=4, ffn=4, vocabulary=5, positions=6, token_types=2, labels=2
@@ -29,6 +29,19 @@ def test_an_overlap_by_hand() -> None:
     assert jaccard(ours, theirs) == pytest.approx(both / either)
     assert jaccard(of_layer(ours, 0), of_layer(theirs, 0)) == pytest.approx(both / (2 * HEAD + 4 * NEURON))
     assert jaccard(of_layer(ours, 1), of_layer(theirs, 1)) == 0.0
+
+
+def test_units_inside_heads_count_with_the_weights_that_they_own() -> None:
+    heads = mask_of(SHAPE, [{0, 1}, {0}], [set(), set()])
+    mask = with_units(heads, SHAPE, [HeadDims(1, 2), HeadDims(4, 3)])
+    kept = kept_by(mask, SHAPE)
+    attention = [(part.layer, part.kept, part.size) for part in kept if part.sublayer is Sublayer.ATTENTION]
+    assert attention == [(0, 2, 8), (0, 4, 8), (1, 4, 8), (1, 3, 8)]
+    assert sum(part.weights for part in kept) == SHAPE.prunable_weights
+    assert kept_share(kept, 0, Sublayer.ATTENTION) == pytest.approx((2 + 4) / 16)
+    assert jaccard(kept, kept) == 1.0
+    shares = [kept_share(kept, layer, Sublayer.ATTENTION) for layer in (0, 1)]
+    assert 1 - mask.sparsity(SHAPE) == pytest.approx(sum(shares) * 2 * HEAD / SHAPE.prunable_weights)
 
 
 @given(masks)

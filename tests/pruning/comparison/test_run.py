@@ -6,6 +6,7 @@ import pytest
 
 import pruning.comparison.run as module
 from pruning.cache import CalibrationCache
+from pruning.comparison.report import report_of
 from pruning.comparison.request import Comparison
 from pruning.comparison.run import Outcome, compare
 from pruning.errors import RecoveryError, StoreError
@@ -122,6 +123,22 @@ def test_single_weights_are_compared_too(
     first = compare(material, tmp_path, wish)
     assert [cell.achieved_sparsity for cell in first.cells] == pytest.approx([*levels, *levels], abs=0.01)
     assert plain(compare(material, tmp_path, wish)) == plain(first)
+
+
+@pytest.mark.parametrize("structures", ["heads+units+neurons", "sublayers"])
+def test_other_structures_are_compared_too(material: Material, tmp_path: Path, structures: str) -> None:
+    wish = Comparison(scorers=("fisher", "magnitude"), levels=(0.5,), seeds=1, structures=structures)  # type: ignore[arg-type]
+    seen: list[tuple[int, int]] = []
+    first = compare(material, tmp_path, wish, lambda what, done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1]
+    assert [cell.spec.structures for cell in first.cells] == [structures] * 2
+    assert plain(compare(material, tmp_path, wish)) == plain(first)
+    bench = Workbench.drawn(material, tmp_path, size=32)
+    assert first.cells[0].macs == build_variant(bench, first.cells[0].spec).cost.macs
+    report = report_of(first, material.base.shape)
+    assert report["structures"] == structures
+    assert (report["rows"][0]["heads"] is None) is (structures == "heads+units+neurons")
+    assert all(len(row["neurons"]) == material.base.shape.num_layers for row in report["rows"])
 
 
 @pytest.mark.parametrize(("kind", "head"), [("distilbert", Head.TAGS), ("roberta", Head.SCORE)])

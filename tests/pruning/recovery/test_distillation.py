@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,9 @@ from pruning.prediction import predict_logits
 from pruning.recovered import LAYERS
 from pruning.recovery.distillation import checkpoints_of, recover
 from pruning.recovery.training import Progress
-from pruning.slim.convert import build_slim
+from pruning.slim.convert import build_slim, head_dims
 from pruning.slim.quantized import multiplies_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover
+from pruning.spec import Pattern, Precision, PruneSpec, Recover, Structures
 from pruning.workbench import Workbench
 from tests.pruning.parts import everything_under, flip_byte
 from tests.pruning.recovery.conftest import HALF, SHORT, ZEROS
@@ -47,6 +48,29 @@ def test_a_recovered_cut_is_in_the_store_and_the_frontier(bench: Workbench, rows
     (row,) = frontier_rows(bench.store)
     assert (row["recover"], row["variant"]) == ("distill", manifest.variant_id)
     assert recovered.training["step"] == 6 and recovered.recipe["batch_rows"] == 8
+
+
+def test_a_cut_inside_heads_is_trained_like_any_other(bench: Workbench, rows: LabelledSet, tmp_path: Path) -> None:
+    spec = replace(HALF, structures=Structures.UNITS)
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(RecoveryError, match=r"--pattern structured --structures heads\+units\+neurons --rows ROWS"):
+        build_variant(bench, replace(spec, recover=Recover.DISTILL))
+    manifest, recovered = recover(bench, spec, rows, SHORT)
+    before, cost, _ = cut(bench, spec)
+    assert manifest.cost == cost and manifest.head_dims is not None
+    trained = bench.recovered.load(recovered)
+    assert head_dims(trained, bench.base.shape) == head_dims(before, bench.base.shape) == manifest.head_dims
+    assert any(not torch.equal(before[name], trained[name]) for name in before)
+    other = replace(bench, root=tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "calibration").symlink_to(bench.cache.folder)
+    with pytest.raises(KeyboardInterrupt):
+        recover(other, spec, rows, SHORT, report=kill)
+    assert recover(other, spec, rows, SHORT, resume=True)[1].digest == recovered.digest
 
 
 def test_nothing_else_stays_behind(bench: Workbench, rows: LabelledSet) -> None:

@@ -13,7 +13,8 @@ from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Criterion
 from pruning.recovery.thinning import cubic, over_at
 from pruning.recovery.training import Progress
-from pruning.spec import Pattern, PruneSpec
+from pruning.slim.convert import layer_widths
+from pruning.spec import Pattern, PruneSpec, Structures
 from pruning.workbench import Workbench
 from tests.pruning.recovery.conftest import GRADUAL, HALF, ZEROS
 
@@ -63,9 +64,17 @@ def test_single_weights_go_to_the_sparsity_of_the_spec(bench: Workbench, rows: L
     assert by_platon.variant_id != manifest.variant_id
 
 
+def test_whole_sublayers_go_one_after_the_other_too(bench: Workbench, rows: LabelledSet) -> None:
+    _, recovered = recover(bench, replace(HALF, structures=Structures.SUBLAYERS), rows, GRADUAL)
+    heads, neurons = layer_widths(bench.recovered.load(recovered), bench.base.shape)
+    assert {*heads, *neurons} == {0, bench.base.shape.num_heads, bench.base.shape.ffn}
+
+
 def test_what_cannot_go_bit_by_bit_is_refused(bench: Workbench, rows: LabelledSet) -> None:
     with pytest.raises(SpecError, match="'mask_gradient' ranks heads and neurons; for single weights"):
         recover(bench, ZEROS, rows, GRADUAL)
+    with pytest.raises(SpecError, match=r"structures='heads\+units\+neurons' use gradual=0"):
+        recover(bench, replace(HALF, structures=Structures.UNITS), rows, GRADUAL)
     with pytest.raises(SpecError, match="pattern='2:4' is cut at once: use gradual=0"):
         recover(bench, PruneSpec(sparsity=0.5, pattern=Pattern.TWO_FOUR), rows, GRADUAL)
     with pytest.raises(SpecError, match="without rounds=4: use 1, or gradual=0"):

@@ -5,12 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pruning.cost import HeadDims
 from pruning.encoder import BaseModel
 from pruning.errors import StoreError
 from pruning.masks.structures import StructureMask
 from pruning.slim.convert import (
     build_slim,
     dense_mask,
+    layer_heads,
     layer_widths,
     put_together,
     slim_layers,
@@ -19,9 +21,10 @@ from pruning.slim.convert import (
 )
 from pruning.slim.packed import PackedBatch
 from pruning.tensor_sizes import PRUNABLE_SLOTS
-from tests.pruning.parts import dense_model, logits_of, mask_of, masking, sequences_of
+from tests.pruning.parts import dense_model, logits_of, mask_of, masking, sequences_of, with_units
 
 LENGTHS = (7, 3, 20, 20, 1)
+PRUNABLE = ("qkv.weight", "attention_output.weight", "ffn_in.weight", "ffn_out.weight")
 
 
 def assert_slim_is_masked(base: BaseModel, mask: StructureMask) -> None:
@@ -62,6 +65,34 @@ def test_any_slim_model_gives_its_masked_models_logits(
     base: BaseModel, heads: list[set[int]], neurons: list[set[int]]
 ) -> None:
     assert_slim_is_masked(base, mask_of(base.shape, heads, neurons))
+
+
+@pytest.mark.parametrize("dims", [HeadDims(8, 8), HeadDims(1, 8), HeadDims(8, 3), HeadDims(4, 4)])
+def test_the_tensors_tell_how_many_heads_there_are_and_of_what(base: BaseModel, dims: HeadDims) -> None:
+    heads_and_neurons = mask_of(base.shape, [[1, 3], [0, 1, 2]], [ALL, NONE])
+    mask = with_units(heads_and_neurons, base.shape, [dims, base.shape.whole])
+    layers = slim_layers(base, mask)
+    assert [(heads.count, heads.dims) for heads in layer_heads(layers, base.shape)] == [(2, dims), (3, (8, 8))]
+    assert (mask.head_counts, mask.head_dims(base.shape)) == ([2, 3], [dims, (8, 8)])
+    assert len(layers) == len(slim_layers(base, heads_and_neurons)) + (dims != base.shape.whole)
+    kept = sum(tensor.numel() for name, tensor in layers.items() if name.endswith(PRUNABLE))
+    assert mask.sparsity(base.shape) == 1 - kept / base.shape.prunable_weights
+
+
+def test_a_layer_that_lost_all_heads_has_none_to_count(base: BaseModel) -> None:
+    mask = with_units(mask_of(base.shape, [[], [0]], [ALL, ALL]), base.shape, [HeadDims(2, 2), HeadDims(2, 2)])
+    assert mask.head_dims(base.shape) == [base.shape.whole, HeadDims(2, 2)]
+    layers = slim_layers(base, mask)
+    assert "layers.0.head_count" not in layers
+    assert logits_of(build_slim(base, layers), sequences_of([5], vocabulary=base.shape.vocabulary)).isfinite().all()
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_count_of_heads_that_the_matrices_do_not_have_is_refused(base: BaseModel, count: int) -> None:
+    mask = with_units(mask_of(base.shape, [[0, 1], [0]], [ALL, ALL]), base.shape, [HeadDims(4, 4), HeadDims(8, 8)])
+    layers = slim_layers(base, mask) | {"layers.0.head_count": torch.tensor(count)}
+    with pytest.raises(StoreError, match="the layers do not fit the model"):
+        build_slim(base, layers)
 
 
 def test_the_mask_that_keeps_everything_copies_every_weight(base: BaseModel) -> None:

@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.architectures import ARCHITECTURES
+from pruning.cost import HeadDims
 from pruning.encoder import BaseModel, load_base_model
 from pruning.heads import Head
 from pruning.slim.convert import build_slim, slim_layers
 from pruning.slim.graphs import SMALLEST, STEPS_FROM, TOKENS_PER_LONG, GraphedBert, graph_shapes, graph_sizes, inputs_of
 from pruning.slim.linear import rounded_rows
 from pruning.tokenization import Encoded
-from tests.pruning.parts import dense_model, logits_of, mask_of, sequences_of
+from tests.pruning.parts import dense_model, logits_of, mask_of, sequences_of, with_units
 from tests.pruning.zoo import write_model
 
 
@@ -73,8 +74,10 @@ def test_a_replay_answers_as_the_model_does_on_the_cpu(base: BaseModel, lengths:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_layers_without_heads_or_neurons_are_captured_too(base: BaseModel) -> None:
-    layers = slim_layers(base, mask_of(base.shape, [[], [1, 2]], [range(9), []]))
+@pytest.mark.parametrize("dims", [HeadDims(8, 8), HeadDims(2, 6), HeadDims(6, 2)])
+def test_layers_without_heads_or_neurons_or_with_narrow_heads_are_captured_too(base: BaseModel, dims: HeadDims) -> None:
+    mask = with_units(mask_of(base.shape, [[], [1, 2]], [range(9), []]), base.shape, [dims, dims])
+    layers = slim_layers(base, mask)
     sequences = sequences_of([5, 48, 2], vocabulary=base.shape.vocabulary)
     graphed = GraphedBert.capture(build_slim(base, layers).to("cuda"), max_tokens=64, max_length=base.max_length)
     expected = logits_of(build_slim(base, layers), sequences)
