@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pruning.spec import PruneSpec, way_of
+from pruning.spec import KEYS, PruneSpec, way_of
 from service.errors import Invalid
 
 P99_FACTOR = 3.0
@@ -88,8 +88,7 @@ def best_level(p99_ms: float | None, accuracy: float | None, rows: Sequence[Row]
         chosen = min(holding, key=lambda row: (row["requested_sparsity"], times[row["variant"]]))
         reason = f"the densest of {len(holding)} levels within {p99_ms:g} ms, with an accuracy of {least:.4f} or more"
     spec = PruneSpec.from_dict(
-        {"sparsity": chosen["requested_sparsity"]}
-        | {name: chosen[name] for name in ("pattern", "scorer", "recover", "precision", "scope", "rounds")}
+        {"sparsity": chosen["requested_sparsity"]} | {name: chosen[name] for name in KEYS if name != "sparsity"}
     )
     return _document(spec, chosen, chosen, 0.0, rows, facts) | {"reason": reason}
 

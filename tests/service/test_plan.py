@@ -16,6 +16,7 @@ def row(sparsity: float, accuracy: float, latency_ms: float, **changes: Any) -> 
     return {
         **{name: spec[name] for name in ("pattern", "scorer", "recover", "precision")},
         "scope": None,
+        "structures": "heads+neurons",
         "rounds": 1,
         "variant": f"v{sparsity:g}",
         "requested_sparsity": sparsity,
