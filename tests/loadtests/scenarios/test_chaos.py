@@ -1,5 +1,6 @@
-import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,8 +127,10 @@ async def test_a_service_without_a_part_is_refused_before_anything_is_sent(
     service: FakeService, options: LoadOptions, processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    with pytest.raises(LoadTestError, match="has no replica below it"):
-        await run(service, options, replace(SHORT, pid=os.getpid()))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as childless:
+        with pytest.raises(LoadTestError, match="has no replica below it"):
+            await run(service, options, replace(SHORT, pid=childless.pid))
+        childless.terminate()
     assert service.answered == 0 and not service.dials
 
 
