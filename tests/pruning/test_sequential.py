@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -69,6 +69,21 @@ def ridge_regression(inputs_RI: Tensor, targets_RO: Tensor, towards_OI: Tensor, 
     return torch.linalg.lstsq(design, torch.cat([targets_RO, root * towards_OI.T])).solution.T
 
 
+def targets_of(
+    name: str,
+    whole: Mapping[str, Tensor],
+    below: Mapping[str, Tensor],
+    dense: Mapping[str, Tensor],
+    here: Mapping[str, Tensor],
+) -> Tensor:
+    """What a matrix shall give: the dense one's outputs, or before a norm what its sum with the residual lacks."""
+    layer, slot = name.rsplit(".", 1)
+    if slot not in NORM_AFTER:
+        return affine(whole, name, dense[name])
+    norm = f"{layer}.{NORM_AFTER[slot]}"
+    return dense[norm] - (here[norm] - affine(below, name, here[name]))
+
+
 def test_every_matrix_is_the_ridge_regression_of_its_target_on_what_the_cut_model_gives_it(
     base: BaseModel, rows: list[Encoded], half: StructureMask
 ) -> None:
@@ -76,13 +91,8 @@ def test_every_matrix_is_the_ridge_regression_of_its_target_on_what_the_cut_mode
     dense = seen(base, slim_layers(base, dense_mask(base.shape)), rows)
     below = dict(cut)
     for name in MATRICES:
-        layer, slot = name.rsplit(".", 1)
         here = seen(base, below, rows)
-        if slot in NORM_AFTER:
-            norm = f"{layer}.{NORM_AFTER[slot]}"
-            targets = dense[norm] - (here[norm] - affine(below, name, here[name]))
-        else:
-            targets = affine(cut, name, dense[name])
+        targets = targets_of(name, cut, below, dense, here)
         strength = RIDGE * here[name].square().sum(0).mean()
         expected = ridge_regression(here[name], targets, cut[f"{name}.weight"].double(), strength)
         got = torch.cat([solved[f"{name}.weight"], solved[f"{name}.bias"][:, None]], 1).double()
@@ -119,13 +129,8 @@ def test_of_single_weights_every_row_is_the_ridge_regression_over_those_that_it_
     dense = seen(base, whole, rows)
     below = dict(cut)
     for name in MATRICES:
-        layer, slot = name.rsplit(".", 1)
         here = seen(base, below, rows)
-        if slot in NORM_AFTER:
-            norm = f"{layer}.{NORM_AFTER[slot]}"
-            targets = dense[norm] - (here[norm] - affine(below, name, here[name]))
-        else:
-            targets = affine(whole, name, dense[name])
+        targets = targets_of(name, whole, below, dense, here)
         weight_OI = solved[f"{name}.weight"]
         assert torch.equal(weight_OI == 0, cut[f"{name}.weight"] == 0)
         strength = RIDGE * here[name].square().sum(0).mean()
