@@ -144,9 +144,12 @@ async def test_a_replica_that_is_away_may_have_answered(runtime: InferenceRuntim
         assert (await client.get("/health")).status_code == 200
 
 
-@pytest.mark.parametrize("key", ["", "wrong"])
-async def test_the_internal_page_takes_no_feedback_without_the_key(runtime: InferenceRuntime, key: str) -> None:
-    async with peer(runtime, "right") as other, httpx.AsyncClient() as client:
+@pytest.mark.parametrize(("own", "key"), [("right", ""), ("right", "wrong"), ("", ""), ("", "any")])
+async def test_the_internal_page_takes_no_feedback_without_the_key(
+    runtime: InferenceRuntime, own: str, key: str
+) -> None:
+    """A process that has no key, as the controller, takes none from anybody."""
+    async with peer(runtime, own) as other, httpx.AsyncClient() as client:
         answer = await client.post(
             f"http://{other.metrics_address}/feedback",
             json={"request_id": "r", "labels": ["a"]},
