@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from pruning.cascades import read_cascades
-from pruning.files import digest_of, write_json
+from pruning.checked_json import Altered, checked, with_checksum
+from pruning.files import write_json
 from pruning.variants import VariantStore
 from service.errors import Invalid, NotReady
 from service.floor import accuracy_floor, below_floor
@@ -111,21 +112,19 @@ class PolicyDesk:
 
     def _write(self, members: dict[str, Any]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._path, {"policy": members, "sha256": digest_of(members)})
+        write_json(self._path, with_checksum("policy", members))
 
     def _read(self) -> dict[str, Any]:
         try:
-            stored = json.loads(self._path.read_bytes())
-            members, checksum = dict(stored["policy"]), stored["sha256"]
+            return checked(json.loads(self._path.read_bytes()), "policy", dict)
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise StateFileError(f"{self._path} cannot be read: {error.strerror}; mend its permissions") from error
+        except Altered as error:
+            raise self._damaged(str(error)) from None
         except (ValueError, KeyError, TypeError):
             raise self._damaged("is not the JSON that was written") from None
-        if digest_of(members) != checksum:
-            raise self._damaged("does not match its checksum")
-        return members
 
     def _damaged(self, what: str) -> StateDamaged:
         return StateDamaged(f"{self._path} {what}; delete it to go back to the policy of the settings")
