@@ -35,6 +35,7 @@ from service.metrics_merge import PeerPages, merge_pages
 from service.policy import Policy
 from service.protocol import Peer
 from service.queued import Answered
+from service.room import room_under
 from service.schedule import Lane
 from service.schemas import Query
 from service.settings import Settings
@@ -98,8 +99,7 @@ class InferenceRuntime:
             level=lambda engine: engine or shelf.live.engine,
             max_batch_tokens=settings.max_batch_tokens,
             max_batch_s=settings.max_batch_ms / 1e3,
-            max_queue_tokens=settings.max_queue_tokens,
-            max_queue_s=settings.max_queue_s,
+            room=room_under(settings, lambda: self.dial.policy, self._meter),
             lanes=self._lanes,
             meter=self._meter,
             observe=self._observe_batch,

@@ -12,6 +12,7 @@ from service.batcher import TokenBatcher
 from service.lanes import Lanes
 from service.load_meter import LoadMeter
 from service.queued import Answered
+from service.room import Room
 
 S = TypeVar("S")
 
@@ -87,6 +88,7 @@ async def settle() -> None:
 @dataclass
 class Bench:
     batcher: TokenBatcher[int, Sequence_]
+    room: Room
     executor: SteppedExecutor
     model: Model
     clock: "itertools.count[int]"
@@ -121,20 +123,21 @@ async def bench(
     meter: LoadMeter | None = None,
 ) -> AsyncIterator[Bench]:
     executor, model, clock = SteppedExecutor(), Model(set(poisoned)), itertools.count()
+    meter = meter or LoadMeter()
+    room = Room(max_tokens=queue, max_wait_s=lambda: queue_s, meter=meter)
     batcher = TokenBatcher[int, Sequence_](
         lambda choice: next(clock),
         model,
         max_batch_tokens=budget,
         level=lambda choice: LEVEL,
         max_batch_s=batch_s,
-        max_queue_tokens=queue,
-        max_queue_s=queue_s,
+        room=room,
         lanes=lanes_on(executor, narrow),
-        meter=meter or LoadMeter(),
+        meter=meter,
     )
     batcher._schedule.worth_a_core = 1
     batcher.start()
-    made = Bench(batcher, executor, model, clock)
+    made = Bench(batcher, room, executor, model, clock)
     try:
         yield made
     finally:
@@ -146,16 +149,16 @@ def roomy(
     snapshot: Callable[[Any], S], run: Callable[[S, Sequence[Sequence_]], Sequence[Any]], lanes: Lanes
 ) -> TokenBatcher[S, Sequence_]:
     """Return a batcher with room and time for all that a test sends; it is not started yet."""
+    meter = LoadMeter()
     return TokenBatcher[S, Sequence_](
         snapshot,
         run,
         max_batch_tokens=64,
         level=lambda choice: LEVEL,
         max_batch_s=1e6,
-        max_queue_tokens=10_000,
-        max_queue_s=1e6,
+        room=Room(max_tokens=10_000, max_wait_s=lambda: 1e6, meter=meter),
         lanes=lanes,
-        meter=LoadMeter(),
+        meter=meter,
     )
 
 

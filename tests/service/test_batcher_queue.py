@@ -27,8 +27,8 @@ async def test_a_full_queue_is_refused_with_the_time_it_takes_to_drain() -> None
         await settle()
         waiting = [b.send(request, 10) for request in range(1, 5)]
         await settle()
-        b.batcher._rate = DrainRate()
-        b.batcher._rate.record(tokens=8, start=0.0, end=1.0)
+        b.room.rate = DrainRate()
+        b.room.rate.record(tokens=8, arrived=0.0, end=1.0)
         with pytest.raises(Overloaded) as refused:
             await b.batcher.submit([Sequence_(9, 1)])
         assert refused.value.retry_after_s == 5
@@ -38,7 +38,7 @@ async def test_a_full_queue_is_refused_with_the_time_it_takes_to_drain() -> None
 
 async def test_room_for_a_small_request_is_known_without_one() -> None:
     async with bench(queue_s=2.0) as b:
-        b.batcher._rate.record(tokens=10, start=0.0, end=1.0)
+        b.room.rate.record(tokens=10, arrived=0.0, end=1.0)
         b.batcher.check_room()
         busy = b.send(0, 1)
         await settle()
@@ -54,10 +54,10 @@ async def test_room_for_a_small_request_is_known_without_one() -> None:
 async def test_no_more_may_wait_than_drains_in_time_but_always_a_batch() -> None:
     async with bench(queue_s=2.0) as b:
         assert b.batcher.queue_limit_tokens == QUEUE
-        b.batcher._rate.record(tokens=15, start=0.0, end=1.0)
+        b.room.rate.record(tokens=15, arrived=0.0, end=1.0)
         assert b.batcher.queue_limit_tokens == 30
-        b.batcher._rate = DrainRate()
-        b.batcher._rate.record(tokens=1, start=0.0, end=1.0)
+        b.room.rate = DrainRate()
+        b.room.rate.record(tokens=1, arrived=0.0, end=1.0)
         assert b.batcher.queue_limit_tokens == BUDGET
 
 
@@ -65,7 +65,7 @@ async def test_what_counts_is_the_wait_before_a_request_and_not_its_own_length()
     async with bench(queue_s=2.0) as b:
         busy = b.send(0, 1)
         await settle()
-        b.batcher._rate.record(tokens=10, start=0.0, end=1.0)
+        b.room.rate.record(tokens=10, arrived=0.0, end=1.0)
         waiting = [b.send(1, 19), b.send(2, 21)]
         await settle()
         with pytest.raises(Overloaded, match="40 of 20 tokens wait"):
