@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pruning.files import digest_of, write_json
+from pruning.checked_json import Altered, checked, with_checksum
+from pruning.files import write_json
 from pruning.variants import VariantStore
 from service.errors import Invalid, NotReady
 from service.floor import accuracy_floor, below_floor
@@ -17,6 +18,8 @@ from service.state import StateDamaged, StateFileError
 
 POLICY = "policy.json"
 """Name of the file in a store."""
+OFF = "cascade_off"
+"""Stands in the file beside the members that were set: why the guard switched the cascade off."""
 
 logger = logging.getLogger(__name__)
 
@@ -141,28 +144,23 @@ class PolicyDesk:
 
     def _write(self, members: dict[str, Any], cascade_off: str | None) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        off = {} if cascade_off is None else {"cascade_off": cascade_off}
-        write_json(self._path, {"policy": members, **off, "sha256": digest_of(_content(members, cascade_off))})
+        off = {} if cascade_off is None else {OFF: cascade_off}
+        write_json(self._path, with_checksum("policy", members | off))
 
     def _read(self) -> tuple[dict[str, Any], str | None]:
         """Return the members that were set, and why the cascade among them is off."""
         try:
-            stored = json.loads(self._path.read_bytes())
-            members, cascade_off, checksum = dict(stored["policy"]), stored.get("cascade_off"), stored["sha256"]
+            stored = checked(json.loads(self._path.read_bytes()), "policy", dict)
         except FileNotFoundError:
             return {}, None
         except OSError as error:
             raise StateFileError(f"{self._path} cannot be read: {error.strerror}; mend its permissions") from error
+        except Altered as error:
+            raise self._damaged(str(error)) from None
         except (ValueError, KeyError, TypeError):
             raise self._damaged("is not the JSON that was written") from None
-        if digest_of(_content(members, cascade_off)) != checksum:
-            raise self._damaged("does not match its checksum")
-        return members, cascade_off
+        cascade_off = stored.pop(OFF, None)
+        return stored, cascade_off
 
     def _damaged(self, what: str) -> StateDamaged:
         return StateDamaged(f"{self._path} {what}; delete it to go back to the policy of the settings")
-
-
-def _content(members: dict[str, Any], cascade_off: str | None) -> Any:
-    """Return what the checksum is of; without ``cascade_off`` as it was before there was one."""
-    return members if cascade_off is None else [members, cascade_off]

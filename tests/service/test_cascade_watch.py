@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from service.policy_desk import POLICY
+from service.policy_desk import OFF, POLICY
 from tests.service.control_parts import DENSE, Control, id_of, ladder_cascade, make_control, until
 from tests.service.test_rollout import HALF
 from tests.service.test_watch import running
@@ -104,4 +104,4 @@ async def test_a_controller_without_cascades_says_so(tmp_path: Path) -> None:
     async with running(tmp_path) as (control, _):
         assert default_of(control) is None
         assert control.value("cascade_wanted") == 0
-        assert "cascade_off" not in json.loads((tmp_path / POLICY).read_text())
+        assert OFF not in json.loads((tmp_path / POLICY).read_text())["policy"]

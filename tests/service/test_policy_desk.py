@@ -42,10 +42,18 @@ async def test_a_policy_that_cannot_be_written_does_not_hold(tmp_path: Path) -> 
     assert desk.policy.max_sparsity == 1.0
 
 
-@pytest.mark.parametrize("damage", ["not json", '{"policy": {}}', '{"policy": {"max_sparsity": 0.5}, "sha256": "0"}'])
-def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("not json", "is not the JSON that was written"),
+        ('{"policy": {}}', "is not the JSON that was written"),
+        ('{"policy": {"max_sparsity": NaN}, "sha256": "0"}', "is not the JSON that was written"),
+        ('{"policy": {"max_sparsity": 0.5}, "sha256": "0"}', "does not match its checksum"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path, damage: str, words: str) -> None:
     (tmp_path / POLICY).write_text(damage)
-    with pytest.raises(StateDamaged, match="delete it"):
+    with pytest.raises(StateDamaged, match=f"{POLICY} {words}.*; delete it"):
         desk_in(tmp_path)
 
 
