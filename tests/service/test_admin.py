@@ -89,6 +89,7 @@ async def test_the_dial_says_what_is_served(admin: Admin) -> None:
         "accuracy_floor": FLOOR,
         "mode": "manual",
         "governor": None,
+        "cascade": None,
         "online": None,
         "previous_variant": None,
         "operation": None,

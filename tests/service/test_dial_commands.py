@@ -48,6 +48,19 @@ def test_status_says_what_is_served_and_what_is_changing(admin: FakeAdmin) -> No
     assert admin.asked[0].authorization == "Bearer t"
 
 
+@pytest.mark.parametrize(
+    ("off", "words"),
+    [
+        (None, "the cascade from 0.6 (agreement 0.99) answers requests that name no level"),
+        ("it agrees in 0.5 of 40 texts", "(agreement 0.99) is switched off: it agrees in 0.5 of 40 texts"),
+    ],
+)
+def test_status_says_how_the_policy_s_cascade_fares(admin: FakeAdmin, off: str | None, words: str) -> None:
+    cascade = {"sparsity": 0.6, "agreement_target": 0.99, "active": off is None, "off": off, "of": []}
+    admin.answers(200, status_of(first_state()) | {"cascade": cascade})
+    assert words in run("status", "--url", admin.url, "--token", "t").stdout
+
+
 def test_status_says_what_the_governor_is_about(admin: FakeAdmin) -> None:
     governor = {"why": "queue", "reason": "what waits takes 300 ms to answer"}
     admin.answers(200, status_of(first_state()) | {"governor": governor})
