@@ -8,6 +8,8 @@ from service.tally import Tally
 
 KEPT = 256
 """Variants whose counts are remembered; of more, the one that was heard of least recently is forgotten."""
+MAY_RETURN = 64
+"""Replicas that are silent and may be heard again; of more, the first that was ever heard counts as gone for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +20,15 @@ class Mark:
 
 
 class Evidence:
-    """Sums of cumulative counts. A report may come twice, a replica may go, or begin anew: nothing counts twice."""
+    """Sums of cumulative counts. A report may come twice, a replica may go, return or begin anew: nothing counts twice.
+
+    Reports of one replica must come in the order in which they were made, as ``LeaseTable`` gives them.
+    """
 
     def __init__(self) -> None:
         """Nothing was heard."""
         self._latest: dict[tuple[str, str], Tally] = {}
-        """By replica and variant, of the live replicas."""
+        """By replica and variant, of the live replicas and of those that may be heard again."""
         self._ended: dict[str, Tally] = {}
         """By variant: what replicas that are gone counted, and what others forgot."""
 
@@ -39,8 +44,13 @@ class Evidence:
                 self._ended[tally.variant_id] = self._ended.pop(tally.variant_id)
 
     def keep(self, live: Collection[str]) -> None:
-        """Let go of the replicas that are not ``live``; what they counted stays counted."""
-        for name in [name for name in self._latest if name[0] not in live]:
+        """Let go of the replicas that are not ``live``, but for ``MAY_RETURN``; what they counted stays counted.
+
+        One whose reports were late for longer than its lease goes on counting from where it was.
+        """
+        silent = [one for one in dict.fromkeys(replica_id for replica_id, _ in self._latest) if one not in live]
+        gone = set(silent[:-MAY_RETURN])
+        for name in [name for name in self._latest if name[0] in gone]:
             self._end(self._latest.pop(name))
 
     def total(self, variant_id: str) -> Tally:

@@ -36,11 +36,15 @@ class LeaseTable:
     def renew(self, report: ReplicaReport, now: float) -> bool:
         """Take a report; tell whether it says anything new, what it counts apart.
 
-        A replica that serves nothing yet only asks: it gets no lease.
+        A replica that serves nothing yet only asks: it gets no lease. A report that was overtaken by a later one of
+        the same replica shows that it lives, and says nothing.
         """
         if not report.variant_id:
             return False
         known = self._leases.get(report.replica_id)
+        if known is not None and _is_older(report, known.report):
+            known.renewed_at = now
+            return False
         self._leases[report.replica_id] = _Lease(report, now)
         if known is None:
             return True
@@ -60,3 +64,8 @@ class LeaseTable:
         self._leases = {
             replica_id: lease for replica_id, lease in self._leases.items() if now - lease.renewed_at <= self.lease_s
         }
+
+
+def _is_older(report: ReplicaReport, other: ReplicaReport) -> bool:
+    """Tell whether a report was made before another one of the same replica, by the clock that it reads its load by."""
+    return report.load is not None and other.load is not None and report.load.at_s < other.load.at_s

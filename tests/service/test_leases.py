@@ -44,6 +44,16 @@ def test_only_what_differs_from_the_last_report_is_news() -> None:
     assert [report.inflight for report in table] == [0]
 
 
+def test_a_report_that_another_one_overtook_says_nothing_but_that_the_replica_lives() -> None:
+    table = LeaseTable(3.0)
+    table.renew(report_of("a", prepared="op1", load=load(2.0)), 0.0)
+    assert not table.renew(report_of("a", load=load(1.0)), 2.0)
+    table.sweep(2.0)
+    table.sweep(3.5)
+    assert [report.prepared_operation for report in table] == ["op1"]
+    assert table.renew(report_of("a", load=load(3.0)), 4.0)
+
+
 def test_a_replica_that_serves_nothing_yet_gets_no_lease() -> None:
     table = LeaseTable(3.0)
     assert not table.renew(newborn(), 0.0)
