@@ -1,7 +1,7 @@
 """``POST /admin/plan``: what a level would be worth and cost, or which level keeps within bounds. Nothing changes."""
 
 import asyncio
-import math
+import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -63,15 +63,15 @@ def _bounds(body: Any) -> tuple[float | None, float | None] | None:
     p99_ms, accuracy = body.get("p99_ms"), body.get("accuracy")
     if p99_ms is None and accuracy is None:
         raise Invalid("A plan needs a number in p99_ms or accuracy.")
-    return _number("p99_ms", p99_ms, math.inf), _number("accuracy", accuracy, 1.0)
+    return _number("p99_ms", p99_ms), _number("accuracy", accuracy, 1.0)
 
 
-def _number(name: str, value: Any, high: float) -> float | None:
+def _number(name: str, value: Any, high: float = sys.float_info.max) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value <= high or value == math.inf:
-        raise Invalid(f"{name} must be a number above 0" + (f", {high:g} at most" if high < math.inf else "")
-                      + f"; got {shown(value)}.")  # fmt: skip
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value <= high:
+        most = "" if high == sys.float_info.max else f", {high:g} at most"
+        raise Invalid(f"{name} must be a number above 0{most}; got {shown(value)}.")
     return float(value)
 
 

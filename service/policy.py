@@ -5,6 +5,7 @@ change is held by the accuracy floor alone.
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
@@ -62,7 +63,8 @@ class Policy:
     """Agreement with the dense model on live traffic below which a variant is turned back. ``None`` means 0.05 below
     the lower end of the interval on the evaluation rows."""
     false_alarm_rate: float = 0.01
-    """Chance that a variant which holds its agreement floor is ever turned back by the test of it."""
+    """Chance that a variant which holds its agreement floor is ever turned back by one test of it. Its trial is one;
+    another one begins whenever an operator commits it."""
     shadow_fraction: float = 0.02
     """Share of live requests that the dense model answers as well, where there is time."""
     canary_fraction: float = 0.0
@@ -154,7 +156,8 @@ MEMBERS = tuple(field.name for field in fields(Policy))
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Tell whether it is a finite number; JSON has whole numbers beyond what a float holds."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _cascade(value: Any) -> CascadeChoice | None:

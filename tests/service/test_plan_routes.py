@@ -76,6 +76,7 @@ async def test_bounds_choose_among_the_loaded_levels(client: httpx.AsyncClient) 
         ({"p99_ms": None}, "needs a number"),
         ({"p99_ms": 0}, "p99_ms must be a number above 0; got 0"),
         ({"p99_ms": True}, "p99_ms must be"),
+        ({"p99_ms": 10**400}, "p99_ms must be a number above 0; got 1000"),
         ({"accuracy": 1.5}, "accuracy must be a number above 0, 1 at most; got 1.5"),
         ({"accuracy": "0.9"}, "accuracy must be"),
         ({"accuracy": 0.99}, "the best, 0, has 0.9000"),

@@ -46,6 +46,7 @@ def test_auto_and_its_target_may_come_together_and_go_together() -> None:
         ({"agreement_floor": 2}, "agreement_floor must be"),
         ({"slo_p99_ms": 0}, "slo_p99_ms must be a number in (0, inf)"),
         ({"slo_p99_ms": math.inf}, "slo_p99_ms must be"),
+        ({"slo_p99_ms": 10**400}, "slo_p99_ms must be"),
         ({"false_alarm_rate": 1}, "false_alarm_rate must be a number in (0, 1)"),
         ({"canary_s": 0}, "canary_s must be"),
         ({"canary_texts": 0.5}, "canary_texts must be a whole number"),
