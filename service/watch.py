@@ -9,7 +9,7 @@ from service.events import GuardTripped, TrialJudged
 from service.evidence import Evidence, Mark
 from service.fleet import Fleet
 from service.guard import disagreement, judge
-from service.operations import Choice, Operation, Phase, RolloutState, new_operation_id
+from service.operations import Asker, Choice, Operation, Phase, RolloutState, new_operation_id
 from service.policy import Policy
 
 Finding = TrialJudged | GuardTripped
@@ -42,8 +42,10 @@ class Watch:
         self._metrics = metrics
         self._prepare_timeout_s = prepare_timeout_s
         self.evidence = Evidence()
-        self._marks: dict[object, Mark] = {}
-        """When the running trial, and the committed generation, began."""
+        self._marks: dict[str, Mark] = {}
+        """By operation and by variant: when the trial that runs began, and when what is or was committed did."""
+        self._generation = 0
+        """The one that was committed at the last look."""
 
     def hear(self, fleet: Fleet) -> None:
         """Take the counts of the live replicas, and show what they say of each level."""
@@ -61,16 +63,26 @@ class Watch:
     def finding(self, state: RolloutState, now: float) -> Finding | None:
         """Return what the rollout should hear of now, if anything."""
         on_trial = state.operation if state.phase is Phase.TRYING else None
-        self._mark(state.generation, on_trial)
+        self._mark(state, on_trial)
         if on_trial is not None and not on_trial.passed and (found := self._judged(on_trial, state, now)):
             return found
         return self._tripped(state, now)
 
-    def _mark(self, generation: int, on_trial: Operation | None) -> None:
-        """Note when what is watched began; what a controller finds at its start counts from the beginning."""
-        watched: list[object] = [generation] if on_trial is None else [generation, on_trial.id]
-        first = not self._marks
-        self._marks = {one: self._marks.get(one) or (Mark({}) if first else self.evidence.mark()) for one in watched}
+    def _mark(self, state: RolloutState, on_trial: Operation | None) -> None:
+        """Note when what is watched began; what a controller finds at its start counts from the beginning.
+
+        A variant that an operator commits is judged anew. One that the service goes back to by itself is not: moment
+        by moment a governor would never leave it long enough for what it answers to say anything.
+        """
+        variant_id, known = state.committed.variant_id, dict(self._marks)
+        if state.generation != self._generation and _by_an_operator(state):
+            known.pop(variant_id, None)
+        self._generation = state.generation
+        watched = [variant_id] if on_trial is None else [variant_id, on_trial.id]
+        for name in watched:
+            if name not in known:
+                known[name] = self.evidence.mark() if self._marks else Mark({})
+        self._marks = {name: known[name] for name in known if name in (*watched, *self._ladder)}
 
     def _judged(self, operation: Operation, state: RolloutState, now: float) -> TrialJudged | None:
         assert operation.variant_id is not None and operation.canary is not None
@@ -95,7 +107,7 @@ class Watch:
 
     def _tripped(self, state: RolloutState, now: float) -> GuardTripped | None:
         committed = state.committed.variant_id
-        seen = self.evidence.since(self._marks[state.generation], committed)
+        seen = self.evidence.since(self._marks[committed], committed)
         if seen.texts == 0:
             return None
         words = disagreement(self._policy(), self._manifest(committed).evaluation, seen)
@@ -113,3 +125,9 @@ class Watch:
 
     def _fallback(self) -> Choice:
         return Choice.of(self._manifest(self._ladder[0]))
+
+
+def _by_an_operator(state: RolloutState) -> bool:
+    """Tell whether what is committed was asked for by one; where nobody remembers who did, it was."""
+    operation = state.find(state.committed.operation_id or "")
+    return operation is None or operation.asked_by is Asker.OPERATOR

@@ -6,12 +6,34 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from pruning.spec import PruneSpec
+from service.control_metrics import ControlMetrics
+from service.events import LevelChosen
 from service.ladder_cascades import LadderCascade
-from service.operations import Asker, Cause, Phase
+from service.operations import Asker, Cause, Phase, RolloutState
+from service.policy import Policy
 from service.protocol import ReplicaReport
+from service.rollout import advance
 from service.tally import Compared, Tally
-from tests.service.control_parts import DENSE, Control, ModelReplica, id_of, make_control, put, until
-from tests.service.test_rollout import HALF
+from service.watch import Watch
+from tests.service.control_parts import (
+    DENSE,
+    FLOOR,
+    Control,
+    ModelReplica,
+    choice_of,
+    first_state,
+    id_of,
+    make_control,
+    manifest_of,
+    put,
+    report_of,
+    until,
+)
+from tests.service.test_controller import full_disk
+from tests.service.test_rollout import HALF, reported
 
 
 class CountingReplica(ModelReplica):
@@ -23,8 +45,13 @@ class CountingReplica(ModelReplica):
         return replace(super().report(), tallies=self.tallies)
 
     def saw(self, variant_id: str, texts: int, agreed: int) -> None:
-        slices = (Compared(label="a", length="1-8", texts=texts, agreed=agreed, kl_sum=0.0),)
-        self.tallies = (Tally(variant_id=variant_id, answered=texts, compared=slices),)
+        self.tallies = saw(variant_id, texts, agreed).tallies
+
+
+def saw(variant_id: str, texts: int, agreed: int) -> ReplicaReport:
+    """A replica's report of what it counted."""
+    slices = (Compared(label="a", length="1-8", texts=texts, agreed=agreed, kl_sum=0.0),)
+    return replace(report_of(), tallies=(Tally(variant_id=variant_id, answered=texts, compared=slices),))
 
 
 @asynccontextmanager
@@ -116,6 +143,58 @@ async def test_what_was_counted_before_a_commit_does_not_count_against_it(tmp_pa
         assert control.controller.view.served()[1].variant_id == id_of(HALF)
         replica.saw(id_of(HALF), 80, 40)
         await until(lambda: control.controller.view.served()[1].variant_id == id_of(DENSE))
+
+
+async def test_a_full_disk_puts_off_what_the_guard_does_and_nothing_else(tmp_path: Path) -> None:
+    async with running(tmp_path) as (control, replica):
+        operation = await control.controller.request_change(HALF)
+        await until(lambda: phase_of(control, operation.id) is Phase.COMMITTED)
+        with full_disk():
+            replica.saw(id_of(HALF), 40, 20)
+            await until(lambda: control.controller.view.evidence.total(id_of(HALF)).texts == 40)
+            await control.controller.tick()
+            assert (await replica.ask()).variant_id == id_of(HALF)
+        await until(lambda: control.controller.view.served()[1].variant_id == id_of(DENSE))
+
+
+@pytest.mark.parametrize(("asker", "is_found"), [(Asker.GOVERNOR, True), (Asker.OPERATOR, False)])
+def test_a_level_that_the_governor_goes_back_to_is_judged_by_all_that_was_seen_of_it(
+    asker: Asker, is_found: bool
+) -> None:
+    """Each stay is too short to say anything; an operator who commits a variant again has it judged anew."""
+    watch = Watch(
+        manifest=lambda variant_id: manifest_of(HALF if variant_id == id_of(HALF) else DENSE),
+        policy=lambda: Policy(accuracy_floor=FLOOR, agreement_floor=0.9),
+        ladder=(id_of(DENSE), id_of(HALF)),
+        metrics=ControlMetrics(),
+        prepare_timeout_s=30.0,
+    )
+    texts, found, state = 0, [], first_state()
+    for _ in range(3):
+        for spec in (HALF, DENSE):
+            state = committed(state, spec, asker)
+            found.append(watch.finding(state, 0.0))
+            texts += 8 if spec == HALF else 0
+            watch.evidence.hear(saw(id_of(HALF), texts, texts // 2))
+            found.append(watch.finding(state, 0.0))
+    assert any(found) is is_found
+
+
+def committed(state: RolloutState, spec: PruneSpec, asker: Asker) -> RolloutState:
+    """The state after someone's operation."""
+    state, _ = advance(
+        state,
+        LevelChosen(
+            operation_id=f"op{state.generation}",
+            choice=choice_of(spec),
+            asked_by=asker,
+            reason="",
+            accuracy_floor=FLOOR,
+            now=0.0,
+            deadline=30.0,
+        ),
+    )
+    return advance(state, reported(of=f"op{state.generation}"))[0]
 
 
 async def test_what_traffic_says_of_a_level_is_shown_beside_what_rows_say(tmp_path: Path) -> None:
