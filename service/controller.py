@@ -15,10 +15,10 @@ from service.control_view import ControlView
 from service.durable import DurableRollout, EventFor
 from service.errors import NotFound, NotReady
 from service.event_log import EventLog
-from service.events import Action, Announce, Broken, Built, Reply, StartBuild
+from service.events import Action, Announce, Broken, Built, Event, Reply, StartBuild
 from service.fleet import Fleet
 from service.limits import Clock, ControlLimits
-from service.operations import Asker, Choice, Operation
+from service.operations import Asker, Choice, Operation, RolloutState
 from service.pilot import Pilot
 from service.policy import Mode, Policy
 from service.policy_desk import PolicyDesk
@@ -76,7 +76,7 @@ class VariantController:
             cascade_off=lambda: desk.cascade_off is not None,
         )
         self._rollout = DurableRollout(state_file, self._act, self._clock.wall)
-        self._log = EventLog()
+        self._log = EventLog(round(1e3 * self._clock.wall()))
         self._audit = Audit(metrics, self._log, lambda: desk.policy, self._clock.wall)
         self._watch = Watch(
             manifest=store.manifest,
@@ -86,7 +86,7 @@ class VariantController:
             prepare_timeout_s=limits.prepare_timeout_s,
         )
         self._cascades = CascadeWatch(desk, self._watch.evidence, metrics.cascades, self._log)
-        self._events = TimedEvents(limits, desk, self._clock)
+        self._events = TimedEvents(limits, desk, self._clock, self._standing)
         self._pilot = Pilot(
             desk=desk,
             fleet=self._fleet,
@@ -134,7 +134,7 @@ class VariantController:
             NotReady: the controller is starting.
         """
         if self._fleet.hear(report, self._clock.monotonic()):
-            await self._hear_replicas()
+            await self._tasks.whole(self._hear_replicas())
         async with self._rollout.changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.poll_s):
@@ -154,14 +154,7 @@ class VariantController:
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
         self._pilot.check_resting()
-        return await self._request(
-            lambda state: self._events.change(
-                spec,
-                committed_stands=self._standing.stands(state.committed),
-                expected_generation=expected_generation,
-                canary_fraction=canary_fraction,
-            )
-        )
+        return await self._request(lambda state: self._events.change(state, spec, expected_generation, canary_fraction))
 
     async def request_rollback(self, expected_generation: int | None = None) -> Operation:
         """Return the change that ran, taken back; or, where none ran, the one that brings the previous variant back.
@@ -173,11 +166,7 @@ class VariantController:
             Conflict: nothing runs, and there is no previous variant, or it is below the floor.
             NotReady: the service is starting or stopping, or its state cannot be written.
         """
-        event = self._events.rollback(expected_generation)
-        operation = await self._request(lambda _: event)
-        if self._desk.policy.mode is Mode.AUTO:
-            await self.change_policy({"mode": Mode.MANUAL})
-        return operation
+        return await self._tasks.whole(self._roll_back(expected_generation))
 
     def operation(self, operation_id: str) -> Operation:
         """Return a running or remembered operation.
@@ -209,11 +198,7 @@ class VariantController:
             Invalid: a member that cannot be valid or contradicts another.
             NotReady: it cannot be written.
         """
-        policy = await self._desk.change(members)
-        self._log.append("policy", policy.as_dict())
-        async with self._rollout.changed:
-            self._tell()
-        return policy
+        return await self._tasks.whole(self._change_policy(members))
 
     async def drain(self) -> None:
         """Ask every replica to finish what is in flight and to take nothing new; refuse changes from now on."""
@@ -238,6 +223,20 @@ class VariantController:
         async with self._rollout.changed:
             self._tell()
 
+    async def _roll_back(self, expected_generation: int | None) -> Operation:
+        with self._pilot.held():
+            operation = await self._request(lambda _: self._events.rollback(expected_generation))
+            if self._desk.policy.mode is Mode.AUTO:
+                await self._change_policy({"mode": Mode.MANUAL})
+            return operation
+
+    async def _change_policy(self, members: Any) -> Policy:
+        policy = await self._desk.change(members)
+        self._log.append("policy", policy.as_dict())
+        async with self._rollout.changed:
+            self._tell()
+        return policy
+
     async def _request(self, event_for: EventFor) -> Operation:
         if self._fleet.draining:
             raise NotReady("The service is stopping; it takes no changes.", retry_after_s=10)
@@ -249,7 +248,11 @@ class VariantController:
         return next(action.operation for action in actions if isinstance(action, Reply))
 
     async def _request_level(self, choice: Choice, reason: str) -> Operation:
-        return await self._request(lambda _: self._events.level(choice, Asker.GOVERNOR, reason))
+        def chosen(_: RolloutState) -> Event:
+            self._pilot.check_governing()
+            return self._events.level(choice, Asker.GOVERNOR, reason)
+
+        return await self._request(chosen)
 
     def _act(self, actions: tuple[Action, ...]) -> None:
         for action in actions:

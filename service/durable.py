@@ -74,19 +74,20 @@ class DurableRollout:
             StateUnwritable: nothing has changed.
             Conflict: nothing has changed; see ``service.rollout.advance``.
         """
-        return await asyncio.shield(self._transitions.spawn(self._transition(event_for, self._refuse)))
+        return await self._transitions.whole(self._transition(event_for, self._refuse))
 
     async def apply_or_end(self, event_for: EventFor) -> None:
-        """Let an event happen; where its state cannot be written, end the running operation instead.
+        """Let an event happen; where its state cannot be written, end the running operation instead, if there is one.
 
-        That end is the one thing told before it is on disk: ``flush`` repeats the attempt. A controller that dies
-        before it succeeds takes the operation up again when it comes back.
+        Without one nothing has changed, and whoever finds the event again tries again. That end is the one thing told
+        before it is on disk: ``flush`` repeats the attempt. A controller that dies before it succeeds takes the
+        operation up again when it comes back.
         """
-        await asyncio.shield(self._transitions.spawn(self._transition(event_for, self._end_running)))
+        await self._transitions.whole(self._transition(event_for, self._end_running))
 
     async def flush(self) -> None:
         """Write what memory knows and the disk was not told for certain, if anything."""
-        await asyncio.shield(self._transitions.spawn(self._flush()))
+        await self._transitions.whole(self._flush())
 
     async def finish(self) -> None:
         """Wait for transitions that are under way."""
@@ -123,7 +124,8 @@ class DurableRollout:
     def _end_running(self, error: StateUnwritable) -> None:
         running = self.state.operation
         if running is None:
-            raise error
+            logger.error("nothing was changed: %s", error)
+            return
         broken = Broken(operation_id=running.id, error=str(error), cause=Cause.STORAGE, now=self._wall())
         self._unwritten = True
         self._adopt(*advance(self.state, broken))

@@ -14,7 +14,7 @@ KEPT = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedEvent:
-    """One event; numbers grow by one, from 1 at the controller's start."""
+    """One event; numbers grow by one, and a controller's are above those of the controllers before it."""
 
     number: int
     kind: str
@@ -27,10 +27,10 @@ class LoggedEvent:
 class EventLog:
     """A bounded log that can be followed. All methods run on one event loop."""
 
-    def __init__(self) -> None:
-        """Nothing happened."""
+    def __init__(self, after: int = 0) -> None:
+        """Nothing happened; ``after`` is the number before the first event's."""
         self._events: deque[LoggedEvent] = deque(maxlen=KEPT)
-        self._number = 0
+        self._number = after
         self._closed = False
         self._news = asyncio.Event()
 
@@ -50,8 +50,8 @@ class EventLog:
         """Give the events after number ``after`` as they come, until the log is closed.
 
         Args:
-            after: 0 gives all that are kept; None only those to come. A number that was never given, as by a
-                controller before this one, counts as 0.
+            after: 0 gives all that are kept, and so does a number of a controller before this one; None only those to
+                come. A number above all that were given counts as 0.
             silence_s: after so many seconds without an event None is given, so that a connection shows its life.
         """
         seen = self._number if after is None else after if after <= self._number else 0

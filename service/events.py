@@ -81,6 +81,8 @@ class ReplicasReported:
     prepared: frozenset[str]
     failed: Mapping[str, str]
     """Replica id -> why it could not prepare."""
+    accuracy_floor: float
+    """As it is now: it may have been raised since the variant was built or chosen."""
     now: float
 
 

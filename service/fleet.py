@@ -124,6 +124,7 @@ class Fleet:
             failed={
                 one.replica_id: one.failure or "it gave no reason" for one in self if one.failed_operation == running
             },
+            accuracy_floor=self._policy().accuracy_floor,
             now=now,
         )
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pruning.variants import VariantStore
@@ -64,6 +65,26 @@ class Pilot:
         self._memory, self._readings = Memory(), Readings()
         self._seen: Observation | None = None
         self._decision: Move | Stay | None = None
+        self._held = 0
+        """Operators who are taking over."""
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let an operator take over while the block runs: the governor asks for nothing."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
+    def check_governing(self) -> None:
+        """Return if the governor turns the dial still: an operator may have taken over while it looked.
+
+        Raises:
+            Conflict: it does not.
+        """
+        if self._held or self._desk.policy.mode is not Mode.AUTO:
+            raise Conflict("An operator has taken over.")
 
     def check_resting(self) -> None:
         """Return if an operator's change stands against nothing.

@@ -33,10 +33,13 @@ def give_up(state: RolloutState, event: Broken) -> Transition:
 
 
 def hear_replicas(state: RolloutState, event: ReplicasReported) -> Transition:
-    """Try, or commit, once every live replica has prepared; give up as soon as one of them cannot."""
+    """Try, or commit, once every live replica has prepared; give up if one of them cannot, or the floor was raised."""
     operation = running_of(state)
     if event.operation_id != operation.id:
         return state, ()
+    assert operation.accuracy is not None
+    if operation.accuracy < event.accuracy_floor:
+        return refuse(state, operation, operation.accuracy, event.accuracy_floor, event.now)
     failed = sorted(event.live & event.failed.keys())
     if failed:
         return end(state, operation, Cause.REPLICA, f"replica {failed[0]}: {event.failed[failed[0]]}", event.now)

@@ -25,6 +25,10 @@ class Tasks:
         task.add_done_callback(self._running.discard)
         return task
 
+    async def whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what ``work`` returns; it goes on to its end if whoever waits for it goes away."""
+        return await asyncio.shield(self.spawn(work))
+
     async def cancel(self) -> None:
         """Cancel whatever runs and wait until it has ended."""
         running = list(self._running)

@@ -7,6 +7,7 @@ from service.events import ChangeRequested, LevelChosen, Restarted, RollbackRequ
 from service.limits import Clock, ControlLimits
 from service.operations import Asker, Choice, Phase, RolloutState, new_operation_id
 from service.policy_desk import PolicyDesk
+from service.standing import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,21 +17,17 @@ class TimedEvents:
     limits: ControlLimits
     desk: PolicyDesk
     clock: Clock
+    standing: Standing
 
     def change(
-        self,
-        spec: PruneSpec,
-        *,
-        committed_stands: bool,
-        expected_generation: int | None,
-        canary_fraction: float | None,
+        self, state: RolloutState, spec: PruneSpec, expected_generation: int | None, canary_fraction: float | None
     ) -> ChangeRequested:
         """Return that an operator wants ``spec`` served, tried on a share of the requests, by default the policy's."""
         now = self.clock.wall()
         return ChangeRequested(
             operation_id=new_operation_id(),
             spec=spec,
-            committed_stands=committed_stands,
+            committed_stands=self.standing.stands(state.committed),
             now=now,
             deadline=now + self.limits.build_timeout_s,
             expected_generation=expected_generation,

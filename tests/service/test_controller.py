@@ -2,9 +2,11 @@ import asyncio
 import errno
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -14,8 +16,10 @@ from pruning.spec import PruneSpec
 from pruning.variants import VariantStore
 from service.controller import VariantController
 from service.errors import Conflict, NotFound, NotReady
+from service.event_log import LoggedEvent
 from service.floor import BelowFloor
 from service.operations import Cause, Operation, Phase, RolloutState
+from service.policy_desk import PolicyDesk
 from service.protocol import Refusal
 from service.state import StateDamaged, StateFile, StateUnwritable
 from tests.service.control_parts import (
@@ -57,6 +61,13 @@ def full_disk() -> Iterator[None]:
 
     with patch.object(StateFile, "write", refuse):
         yield
+
+
+async def first_event(controller: VariantController) -> LoggedEvent:
+    """The first event that a controller keeps."""
+    event = await anext(controller.view.log.follow(0, silence_s=SOON_S))
+    assert event is not None, "none came"
+    return event
 
 
 @pytest.fixture
@@ -443,6 +454,19 @@ async def test_a_committed_variant_below_a_raised_floor_is_served_and_said(
         await reborn.controller.stop()
 
 
+async def test_a_floor_that_is_raised_while_replicas_prepare_is_held(control: Control) -> None:
+    await control.controller.sync(report_of("a"), -1)
+    await control.controller.change_policy({"accuracy_floor": 0.8})
+    control.builder.accuracy = 0.86
+    operation = await control.controller.request_change(HALF)
+    await until(lambda: control.controller.operation(operation.id).phase is Phase.PREPARING)
+    await control.controller.change_policy({"accuracy_floor": 0.88})
+    await control.controller.sync(report_of("a", prepared=operation.id), -1)
+    await until(lambda: control.controller.operation(operation.id).finished)
+    assert control.controller.operation(operation.id).error_type is Cause.ACCURACY_FLOOR
+    assert control.controller.view.served()[0] == 1
+
+
 async def test_a_preparation_below_a_raised_floor_is_given_up_at_the_restart(control: Control, tmp_path: Path) -> None:
     await control.controller.sync(report_of("a"), -1)
     operation = await control.controller.request_change(HALF)
@@ -568,6 +592,40 @@ async def test_a_caller_that_goes_away_does_not_interrupt_a_transition(control: 
     await until(lambda: control.controller.view.status()["operation"] is not None)
     stored = control.file.read()
     assert stored is not None and stored.operation is not None and stored.operation.spec == HALF
+
+
+async def test_a_caller_that_goes_away_leaves_no_policy_on_disk_that_does_not_hold(control: Control) -> None:
+    begun, ready, write = asyncio.Event(), threading.Event(), PolicyDesk._write
+    loop = asyncio.get_running_loop()
+
+    def write_late(desk: PolicyDesk, *values: Any) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert ready.wait(SOON_S)
+        write(desk, *values)
+
+    with patch.object(PolicyDesk, "_write", write_late):
+        asked = asyncio.create_task(control.controller.change_policy({"shadow_fraction": 0.5}))
+        await begun.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        ready.set()
+        await until(lambda: control.controller.view.policy().shadow_fraction == 0.5, SOON_S)
+    assert (await first_event(control.controller)).data["shadow_fraction"] == 0.5
+
+
+async def test_events_of_a_controller_are_numbered_above_those_of_the_one_before(
+    control: Control, tmp_path: Path
+) -> None:
+    await control.controller.change_policy({"shadow_fraction": 0.5})
+    before = await first_event(control.controller)
+    await control.controller.stop()
+    control.clock.now += 1.0
+    reborn = make_control(tmp_path, clock=control.clock)
+    await reborn.controller.start()
+    await reborn.controller.change_policy({"shadow_fraction": 0.4})
+    assert (await first_event(reborn.controller)).number > before.number
+    await reborn.controller.stop()
 
 
 async def test_every_phase_leaves_one_audit_line(control: Control, caplog: pytest.LogCaptureFixture) -> None:

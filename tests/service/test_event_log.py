@@ -44,6 +44,15 @@ async def test_who_begins_now_gets_what_comes_and_who_was_away_what_came() -> No
     assert await numbers(log.follow(99, silence_s=60), 1) == [1]
 
 
+async def test_a_controller_tells_all_of_its_events_to_who_followed_the_one_before() -> None:
+    log = EventLog(after=1000)
+    for _ in range(3):
+        log.append("operation", {})
+    assert await numbers(log.follow(2, silence_s=60), 3) == [1001, 1002, 1003]
+    assert await numbers(log.follow(0, silence_s=60), 3) == [1001, 1002, 1003]
+    assert await numbers(log.follow(1002, silence_s=60), 1) == [1003]
+
+
 async def test_silence_is_told_and_the_end_ends() -> None:
     log = EventLog()
     assert await numbers(log.follow(silence_s=0.001), 2) == [None, None]

@@ -1,10 +1,12 @@
 """The governor in the controller: real operations of a real rollout, with the replica's load in the test's hands."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -13,8 +15,9 @@ from pruning.variants import VariantStore
 from service.errors import Conflict
 from service.governor.moves import Why
 from service.operations import Asker, Cause, Operation, Phase
-from service.policy import Mode
-from tests.service.control_parts import DENSE, Control, ModelReplica, id_of, make_control, put, until
+from service.policy import Mode, Policy
+from service.policy_desk import PolicyDesk
+from tests.service.control_parts import DENSE, Control, ModelReplica, choice_of, id_of, make_control, put, until
 from tests.service.governor.sightings import load
 
 TICK_S = 0.25
@@ -176,6 +179,35 @@ async def test_an_operators_rollback_works_at_once_and_the_governor_rests_from_t
     assert governed.level == DENSE
 
 
+async def test_a_move_that_was_decided_before_an_operator_took_over_comes_to_nothing(governed: Governed) -> None:
+    await governed.begin()
+    await governed.run(2, 20_000)
+    controller, change = governed.controller, PolicyDesk.change
+
+    async def move() -> None:
+        with pytest.raises(Conflict, match="An operator has taken over"):
+            await controller._request_level(choice_of(HALF), "decided a moment ago")
+
+    async def change_late(desk: PolicyDesk, members: Any) -> Policy:
+        await governed.obey()
+        await move()
+        return await change(desk, members)
+
+    with patch.object(PolicyDesk, "change", change_late):
+        await controller.request_rollback()
+    await move()
+    assert governed.level == DENSE
+
+
+async def test_an_operator_who_does_not_wait_for_a_rollback_takes_over_all_the_same(governed: Governed) -> None:
+    await governed.begin()
+    await governed.run(2, 20_000)
+    asked = asyncio.create_task(governed.controller.request_rollback())
+    await asyncio.sleep(0)
+    asked.cancel()
+    await until(lambda: governed.controller.view.policy().mode is Mode.MANUAL, 10.0)
+
+
 async def test_a_level_that_a_replica_cannot_load_is_left_out(governed: Governed) -> None:
     await governed.begin()
     governed.replica.failure = "no memory"
@@ -210,7 +242,7 @@ async def test_a_level_off_the_ladder_is_left_for_the_nearest(governed: Governed
     assert governed.replica.variant_id == id_of(PruneSpec(sparsity=0.6))
     await governed.controller.change_policy({"mode": "auto", "slo_p99_ms": 200})
     for number in range(3):
-        governed.replica.load = load(float(number))
+        governed.replica.load = load(governed.control.clock.now + number)
         await governed.obey()
         await governed.controller.tick()
         await governed.obey()

@@ -80,10 +80,21 @@ def built(
 
 
 def reported(
-    live: str = "ab", prepared: str = "ab", failed: dict[str, str] | None = None, *, of: str = "op1", now: float = 15.0
+    live: str = "ab",
+    prepared: str = "ab",
+    failed: dict[str, str] | None = None,
+    *,
+    of: str = "op1",
+    floor: float = FLOOR,
+    now: float = 15.0,
 ) -> ReplicasReported:
     return ReplicasReported(
-        operation_id=of, live=frozenset(live), prepared=frozenset(prepared), failed=failed or {}, now=now
+        operation_id=of,
+        live=frozenset(live),
+        prepared=frozenset(prepared),
+        failed=failed or {},
+        accuracy_floor=floor,
+        now=now,
     )
 
 
@@ -389,6 +400,17 @@ def test_a_restart_resumes_a_preparation_after_one_lease() -> None:
     assert not any(isinstance(action, StartBuild) for action in actions)
     assert after(state, reported(now=22.9)).generation == 1
     assert after(state, reported(now=23.0)).generation == 2
+
+
+@pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.TRYING])
+def test_a_floor_that_is_raised_meanwhile_is_held_by_what_is_committed(phase: Phase) -> None:
+    before = in_phase(phase)
+    assert before.operation is not None
+    ready = replace(before, operation=replace(before.operation, passed=True))
+    state, _ = advance(ready, reported(floor=0.89))
+    ended = state.history[-1]
+    assert (ended.phase, ended.error_type, state.generation) == (Phase.ROLLED_BACK, Cause.ACCURACY_FLOOR, 1)
+    assert advance(ready, reported(floor=0.88))[0].generation == 2
 
 
 def test_a_preparation_below_a_raised_floor_is_not_resumed() -> None:

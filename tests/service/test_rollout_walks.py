@@ -178,6 +178,7 @@ class Walk(RuleBasedStateMachine):
             live=frozenset(self.live),
             prepared=frozenset(name for name, known in self.prepared.items() if known == operation_id),
             failed={name: "e" for name, known in self.failed.items() if known == operation_id},
+            accuracy_floor=FLOOR,
             now=self.now,
         )
         self.happen(event, crash=crash)
