@@ -1,4 +1,4 @@
-"""What a replica counted of one variant since it started: values that grow, travel with its reports and add up."""
+"""What a replica counted of one variant since it started: values that travel with its reports and add up."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """Counts of one variant. All of them only grow while the replica lives."""
+    """Counts of one variant. All but ``right`` only grow while the replica lives: a true label may be corrected."""
 
     variant_id: str
     answered: int = 0
