@@ -18,6 +18,8 @@ from tests.integration.test_service import Traffic
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
+BUILT_S = 300.0
+"""A wait for a build, which other work on the processor keeps waiting."""
 CONTROL = "ray::ServeReplica:control:Control"
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
@@ -108,7 +110,7 @@ def test_replicas_on_two_nodes_are_one_service_and_outlive_the_loss_of_one(
 
         running = service.admin("PUT", "/sparsity", json={"sparsity": 0.42}).json()
         cluster.lose(*cluster.nodes_of(CONTROL))
-        until(lambda: operation(service, running["id"]).get("phase") == "committed")
+        until(lambda: operation(service, running["id"]).get("phase") == "committed", BUILT_S)
         assert generations(service) == [operation(service, running["id"])["generation"]]
         committed = swap_under_traffic(service, 0.3)
         cluster.add_a_node()
