@@ -111,6 +111,7 @@ def _swap_options(options: argparse.Namespace) -> SwapOptions:
         pause_s=options.pause,
         start=options.start,
         max_sparsity=options.max_sparsity,
+        new_share=options.new_share,
         max_seconds=options.max_seconds,
     )
 
@@ -191,7 +192,7 @@ def _add_swap_under_load(
         "swap_under_load",
         parents=[common],
         help="swaps among ladder levels and new ones while an open loop sends on",
-        description="Hold a steady load, then swap under it: half of the swaps go to ladder levels, half to new ones.",
+        description="Hold a steady load, then swap under it, to levels of the ladder and to new ones.",
     )
     _add_admin_token(parser)
     add = parser.add_argument
@@ -200,6 +201,7 @@ def _add_swap_under_load(
     add("--pause", type=float, default=0.5, metavar="S", help="quiet time after each swap (%(default)s s)")
     add("--start", type=float, default=0.0, help="level of the probe and of the steady phase (%(default)s)")
     add("--max-sparsity", type=float, default=0.99, help="leave out levels above it (%(default)s)")
+    add("--new-share", type=float, default=0.5, metavar="SHARE", help="of swaps to levels to be built (%(default)s)")
     add("--max-seconds", type=float, default=3600.0, metavar="S", help="the load ends after it (%(default)s s)")
 
 

@@ -68,26 +68,35 @@ class Swap:
 
 
 def plan_swaps(
-    levels: Sequence[float], count: int, *, seed: int, start: float | None = None, known: Iterable[float] = ()
+    levels: Sequence[float],
+    count: int,
+    *,
+    seed: int,
+    start: float | None = None,
+    known: Iterable[float] = (),
+    new_share: float = 0.5,
 ) -> list[Step]:
-    """Return ``count`` steps, half of them to ladder levels and half to levels never seen before, well mixed.
+    """Return ``count`` steps, ``new_share`` of them to levels never seen before, the rest to the ladder's, well mixed.
 
     New levels lie strictly between the lowest and the highest of ``levels`` and are none of them nor of the ``known``
     ones, of which a variant exists already. No step repeats the level before it, the first not ``start``, so that each
     is a real swap. The same arguments give the same plan.
 
     Raises:
-        LoadTestError: fewer than two levels, or too narrow a range for that many new ones.
+        LoadTestError: fewer than two levels, or too narrow a range for that many new ones; a share out of [0, 1].
     """
+    if not 0.0 <= new_share <= 1.0:
+        raise LoadTestError(f"the share of swaps to new levels must lie in [0, 1]; got {new_share:g}")
     if len(levels) < 2:
         raise LoadTestError(f"swapping needs a ladder of two levels or more; got {list(levels)}")
     draw = random.Random(seed)
     taken = {round(level / STEP) for level in (*levels, *known)}
     lowest, highest = round(min(levels) / STEP), round(max(levels) / STEP)
     free = [number for number in range(lowest + 1, highest) if number not in taken]
-    if len(free) < count // 2:
-        raise LoadTestError(f"there are {len(free)} new levels between {levels[0]} and {levels[-1]}; need {count // 2}")
-    fresh = [round(number * STEP, 3) for number in draw.sample(free, count // 2)]
+    new = int(count * new_share)
+    if len(free) < new:
+        raise LoadTestError(f"there are {len(free)} new levels between {levels[0]} and {levels[-1]}; need {new}")
+    fresh = [round(number * STEP, 3) for number in draw.sample(free, new)]
     kinds = [Kind.NEW] * len(fresh) + [Kind.LADDER] * (count - len(fresh))
     draw.shuffle(kinds)
     steps: list[Step] = []

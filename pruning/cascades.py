@@ -3,7 +3,6 @@
 <root>/cascades/<variant id>-<dense id>.<version>.json   {"cascades": [...], "sha256"}
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pruning.cascade import AGREEMENTS, Cascade, lowest_threshold, margins, unsure
+from pruning.checked_json import read_checked_json, with_checksum
 from pruning.data import LabelledSet
 from pruning.errors import StoreError
 from pruning.evaluation import Evaluation, evaluate
@@ -152,24 +152,16 @@ def _path(root: Path, pair: Pair) -> Path:
 
 
 def _write(root: Path, pair: Pair, cascades: Sequence[Cascade]) -> None:
-    path, values = _path(root, pair), [asdict(one) for one in cascades]
+    path = _path(root, pair)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"cascades": values, "sha256": digest_of(values)})
+        write_json(path, with_checksum("cascades", [asdict(one) for one in cascades]))
     except OSError as error:
         raise StoreError(f"{path} could not be written: {error}; free space or choose a writable --store") from error
 
 
 def _read(path: Path) -> tuple[Cascade, ...]:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        values, checksum = list(stored["cascades"]), str(stored["sha256"])
-        actual = digest_of(values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is damaged ({error}); {REMEDY}") from None
-    if actual != checksum:
-        raise StoreError(f"{path} is damaged: it does not match its checksum {checksum[:12]}; {REMEDY}")
-    return tuple(_cascade(one) for one in values)
+    return tuple(_cascade(one) for one in read_checked_json(path, "cascades", list, StoreError, REMEDY))
 
 
 def _cascade(values: Mapping[str, Any]) -> Cascade:

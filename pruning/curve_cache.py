@@ -4,17 +4,17 @@
 <root>/curves/<calibration key>-<scorer>-<versions>-units.json    heads with units inside them, and neurons
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pruning.checked_json import read_checked_json, with_checksum
 from pruning.cost import HeadDims
 from pruning.curves import CURVES_VERSION
 from pruning.errors import CacheError
-from pruning.files import digest_of, write_json
+from pruning.files import write_json
 from pruning.masks.attention_curve import AttentionCurve, AttentionSize
 from pruning.masks.structures import CostCurve, Curve, Kind
 from pruning.scores import Scorer
@@ -50,12 +50,11 @@ class CurveCache:
         """
         path = self._path(calibration_digest, scorer, inside_heads)
         if path.is_file():
-            return _read(path)
+            return [_from_plain(curve) for curve in read_checked_json(path, "curves", list, CacheError, REMEDY)]
         curves = list(solve())
-        values = [_as_plain(curve) for curve in curves]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"curves": values, "sha256": digest_of(values)})
+            write_json(path, with_checksum("curves", [_as_plain(curve) for curve in curves]))
         except OSError as error:
             raise CacheError(f"{path} could not be written: {error}; free space or choose another --store") from error
         return curves
@@ -104,15 +103,3 @@ def _from_plain(values: Mapping[str, Any]) -> Curve:
         step=values["step"],
         costs=tuple(values["costs"]),
     )
-
-
-def _read(path: Path) -> list[Curve]:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        values, checksum = list(stored["curves"]), str(stored["sha256"])
-        actual = digest_of(values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CacheError(f"{path} is damaged ({error}); {REMEDY}") from error
-    if actual != checksum:
-        raise CacheError(f"{path} does not match its checksum {checksum[:12]}; {REMEDY}")
-    return [_from_plain(curve) for curve in values]

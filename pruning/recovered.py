@@ -73,7 +73,7 @@ class RecoveredCuts:
         path = self.folder / cut / recipe_id / RECORD
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            claimed = values.pop("record_sha256")
+            claimed = str(values.pop("record_sha256"))
             intact = digest_of(values) == claimed
             found = RecoveredCut(**values)
         except FileNotFoundError:

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pruning.checked_json import CHECKSUM, Altered, checked, with_checksum
 from pruning.errors import StoreError
-from pruning.files import digest_of
 from pruning.timing import Speed
 
 SPEEDS = "speeds.json"
@@ -47,23 +47,19 @@ def read_runs(path: Path) -> list[Run]:
         return []
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(stored, dict) and not stored.keys() & {"runs", "sha256"}:
+        if isinstance(stored, dict) and not stored.keys() & {"runs", CHECKSUM}:
             return []
-        values, checksum = list(stored["runs"]), str(stored["sha256"])
-        actual = digest_of(values)
-        runs = [_run(run) for run in values]
+        return [_run(run) for run in checked(stored, "runs", list)]
+    except Altered as error:
+        raise StoreError(f"{path} is damaged: it {error}; {REMEDY}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} is damaged ({error}); {REMEDY}") from None
-    if actual != checksum:
-        raise StoreError(f"{path} is damaged: it does not match its checksum {checksum[:12]}; {REMEDY}")
-    return runs
 
 
 def document_of(runs: Sequence[Run], newest: Run) -> dict[str, Any]:
     """Return what is stored: the ``newest``, and of ``runs`` the latest ones with a variant that it has not."""
     kept = [run for run in runs if not run.speeds.keys() <= newest.speeds.keys()]
-    values = [asdict(run) for run in [*kept, newest][-RUNS_KEPT:]]
-    return {"runs": values, "sha256": digest_of(values)}
+    return with_checksum("runs", [asdict(run) for run in [*kept, newest][-RUNS_KEPT:]])
 
 
 def newest_run(runs: Sequence[Run], variant_ids: Set[str]) -> Run | None:

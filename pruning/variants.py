@@ -128,7 +128,8 @@ class VariantStore:
         path = self.folder / variant_id / MANIFEST
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            claimed = values.pop("manifest_sha256")
+            claimed = str(values.pop("manifest_sha256"))
+            actual = digest_of(values)
         except FileNotFoundError:
             raise StoreError(
                 f"no variant {variant_id} in {self.folder}; build it with 'sparsedial prune' or 'sparsedial prepare', "
@@ -136,7 +137,7 @@ class VariantStore:
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ChecksumError(f"{path} is damaged (not the JSON that was written); {_remedy(variant_id)}") from None
-        if digest_of(values) != claimed:
+        if actual != claimed:
             raise ChecksumError(f"{path} does not match its checksum {claimed[:12]}; {_remedy(variant_id)}")
         return Manifest.from_dict(values)
 

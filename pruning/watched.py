@@ -13,7 +13,7 @@ from torch.nn import functional
 from pruning.encoder import BaseModel
 from pruning.slim.bert import Tap
 from pruning.slim.convert import FUSED, build_slim, dense_mask, slim_layers, told_apart
-from pruning.slim.linear import Linear, activate
+from pruning.slim.linear import Linear, finish
 from pruning.slim.packed import PackedBatch
 
 Watch = Callable[[str, Tensor, Tensor], Tensor]
@@ -49,8 +49,7 @@ class WatchedLinear(nn.Module):
         outputs = functional.linear(inputs, self.weight[start:stop], self.bias[start:stop])
         parts = zip(self._names[start // width : stop // width], outputs.split(width, dim=1), strict=True)
         outputs = torch.cat([self._watch(name, inputs, part) for name, part in parts], dim=1)
-        outputs = outputs if activation is None else activate(outputs, activation)
-        return outputs if residual is None else residual + outputs
+        return finish(outputs, activation, residual)
 
 
 class WatchedBert:

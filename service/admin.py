@@ -19,7 +19,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pruning.errors import PruningError
 from service.answer_headers import AnswerHeaders, variant_headers
 from service.bodies import read_json
-from service.change_requests import canary_fraction, change_schema, expected_generation, parse_spec, without_canary
+from service.change_requests import (
+    MAX_BODY_BYTES,
+    canary_fraction,
+    change_schema,
+    expected_generation,
+    parse_spec,
+    without_canary,
+)
 from service.controller import VariantController
 from service.documents import operation_document
 from service.errors import Invalid, NotReady, ServiceError, Unauthorized
@@ -30,7 +37,6 @@ from service.plan_routes import plan_routes
 from service.policy import MEMBERS
 from service.problems import install_problem_handlers, problem_response, send_problem
 
-MAX_BODY_BYTES = 65_536
 OPEN_PATHS = frozenset({"/health", "/prometheus/targets"})
 """What is answered without a token; see the module's docstring."""
 

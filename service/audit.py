@@ -8,6 +8,7 @@ from service.documents import operation_document
 from service.event_log import EventLog
 from service.fleet import Fleet
 from service.operations import Operation, Phase, RolloutState
+from service.policy import Policy
 
 logger = logging.getLogger(__name__)
 
@@ -19,13 +20,13 @@ class Audit:
         self,
         metrics: ControlMetrics,
         log: EventLog,
-        accuracy_floor: Callable[[], float],
+        policy: Callable[[], Policy],
         wall: Callable[[], float],
     ) -> None:
-        """Tell ``metrics`` and ``log``; ``accuracy_floor`` gives the floor, ``wall`` the time in Unix seconds."""
+        """Tell ``metrics`` and ``log``; ``policy`` gives the one that holds, ``wall`` the time in Unix seconds."""
         self._log = log
         self._metrics = metrics
-        self._accuracy_floor = accuracy_floor
+        self._policy = policy
         self._wall = wall
         self._reached = 0
         self._spreading: Operation | None = None
@@ -63,6 +64,6 @@ class Audit:
             generation=state.generation,
             replicas=len(fleet),
             running=state.operation is not None,
-            accuracy_floor=self._accuracy_floor(),
+            policy=self._policy(),
         )
         return self._reached != before

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from typing import Any, Generic
 
 from service.deadlines import Deadline
-from service.drain_rate import DrainRate
-from service.errors import InferenceFailed, NotReady, Overloaded, TooLarge
+from service.errors import InferenceFailed, NotReady
 from service.gathering import Gathering
 from service.lanes import Lanes
 from service.level_paces import LevelPaces
 from service.load_meter import LoadMeter
 from service.queued import Answered, Item, S, T
+from service.room import Room
 from service.schedule import Lane, Schedule
 from service.token_queue import TokenQueue
 
@@ -42,8 +42,7 @@ class TokenBatcher(Generic[S, T]):
         level: Callable[[Any], object],
         max_batch_tokens: int,
         max_batch_s: float,
-        max_queue_tokens: int,
-        max_queue_s: float,
+        room: Room,
         lanes: Lanes,
         meter: LoadMeter,
         observe: Callable[[S, Lane, Sequence[T]], None] = lambda snapshot, lane, sequences: None,
@@ -57,9 +56,7 @@ class TokenBatcher(Generic[S, T]):
             level: what the cost of a batch of a choice depends on, as of now; hashed by identity.
             max_batch_tokens: budget of one batch.
             max_batch_s: its bound in seconds, at the pace at which batches of the same level ran on the same lane.
-            max_queue_tokens: bound of the queue; what has left it for a batch no longer counts.
-            max_queue_s: its bound in seconds, at the rate at which it was seen to drain. One batch may always wait, for
-                the rate seen under little load is less than what full batches reach.
+            room: bounds the queue.
             lanes: where batches run.
             meter: told what comes, what is refused and what runs.
             observe: told what each batch ran on, where, and its sequences.
@@ -68,14 +65,12 @@ class TokenBatcher(Generic[S, T]):
         self._run = run
         self._level = level
         self._max_batch_tokens = max_batch_tokens
-        self._max_queue_tokens = max_queue_tokens
-        self._max_queue_s = max_queue_s
         self._lanes = lanes
         self._meter = meter
         self._observe = observe
         self._schedule = Schedule(lanes.narrow_lanes)
         self._queue: TokenQueue[Item[S, T]] = TokenQueue()
-        self._rate = DrainRate()
+        self._room = room
         self._paces = LevelPaces(max_batch_s)
         self._gathering = Gathering()
         self._work = asyncio.Event()
@@ -92,13 +87,12 @@ class TokenBatcher(Generic[S, T]):
     @property
     def queue_s(self) -> float:
         """Seconds that they need at the rate at which the queue was seen to drain."""
-        return self._rate.seconds(self._queue.tokens)
+        return self._room.rate.seconds(self._queue.tokens)
 
     @property
     def queue_limit_tokens(self) -> int:
         """Tokens beyond which nothing more may wait now."""
-        in_time = max(self._max_batch_tokens, self._rate.tokens_in(self._max_queue_s))
-        return int(min(self._max_queue_tokens, in_time))
+        return self._room.limit_tokens(self._one_batch_tokens)
 
     @property
     def alive(self) -> bool:
@@ -140,12 +134,7 @@ class TokenBatcher(Generic[S, T]):
             InferenceFailed: the engine cannot answer this request.
         """
         tokens = sum(len(sequence.ids) for sequence in sequences)
-        if tokens > self._max_queue_tokens:
-            raise TooLarge(
-                f"The request has {tokens} tokens; at most {self._max_queue_tokens} can wait. Send fewer texts.",
-                tokens=tokens,
-                limit_tokens=self._max_queue_tokens,
-            )
+        self._room.check_size(tokens)
         self.check_room(tokens)
         item = Item[S, T](sequences, tokens, choice, deadline, asyncio.get_running_loop().create_future())
         with self._queued(item):
@@ -160,14 +149,13 @@ class TokenBatcher(Generic[S, T]):
         """
         if self._draining:
             raise NotReady("This replica is stopping; send the request again.", retry_after_s=1)
-        # The wait is that of what stands before it, however large it is itself.
-        limit = self.queue_limit_tokens
-        if self._queue.tokens >= limit or self._queue.tokens + tokens > self._max_queue_tokens:
-            self._meter.refused()
-            raise Overloaded(
-                f"The queue is full: {self._queue.tokens} of {limit} tokens wait. Try again later.",
-                retry_after_s=self._rate.seconds_for(self._queue.tokens),
-            )
+        self._room.check(self._queue.tokens, tokens, self._one_batch_tokens)
+
+    @property
+    def _one_batch_tokens(self) -> int:
+        """Tokens of the largest batch that would be run by default."""
+        level = self._level(None)
+        return min(self._max_batch_tokens, max(self._paces.tokens(level, lane) for lane in Lane))
 
     @contextmanager
     def _queued(self, item: Item[S, T]) -> Iterator[None]:
@@ -253,7 +241,7 @@ class TokenBatcher(Generic[S, T]):
         if len(rows) != len(sequences):
             raise RuntimeError(f"the engine gave {len(rows)} rows for {len(sequences)} sequences")
         tokens = sum(item.tokens for item in batch)
-        self._rate.record(tokens, started, ended)
+        self._room.rate.record(tokens, batch[0].arrived, ended)
         self._meter.ran(tokens)
         self._paces.record(level, lane, tokens, ended - started)
         self._observe(snapshot, lane, sequences)

@@ -26,7 +26,13 @@ class Rule:
 
 
 def cascade_for(
-    wish: Wish, level: Engine | None, resident: Iterable[Engine], policy: Policy, known: Known
+    wish: Wish,
+    level: Engine | None,
+    resident: Iterable[Engine],
+    policy: Policy,
+    known: Known,
+    *,
+    usual_off: bool = False,
 ) -> Rule | None:
     """Return how a request is answered by a cascade; None if it is not.
 
@@ -36,12 +42,16 @@ def cascade_for(
         resident: the levels of the ladder that are loaded.
         policy: says whether requests that ask for nothing are answered by a cascade, and by which.
         known: calibrated cascades.
+        usual_off: the policy's cascade is switched off: whoever would be answered by it without naming a level is
+            answered as if there were none, those that ask for it by name too, for the guard's work must fail nobody.
 
     Raises:
         Invalid: the request asks for a cascade that there is not, or that is not loaded; names what there is.
     """
     usual, loaded = policy.cascade, list(resident)
     if wish.cascade is False or (wish.cascade is None and (usual is None or wish or level is not None)):
+        return None
+    if usual is not None and usual_off and level is None:
         return None
     if not policy.allows(0.0):
         raise Invalid(

@@ -10,6 +10,8 @@ from pruning.spec import Scope as WeightScope
 from service.errors import BadRequest, Invalid
 from service.problems import shown
 
+MAX_BODY_BYTES = 65_536
+"""Of what an operator sends."""
 CANARY = "canary"
 """The one member of a change that is none of its spec: how it is tried."""
 

@@ -8,6 +8,7 @@ import typer
 from pruning.errors import SpecError
 from pruning.spec import TWO_FOUR_SPARSITY, Pattern
 from service.options import AsJson, Eval, Model, PatternOption, ScopeOption, Store, StructuresOption, Train, refusals
+from service.pictures import drawing, require_png
 from service.terminal import print_json, print_table, say, work_bar
 
 USUAL_LEVELS = "0.3,0.5,0.7"
@@ -65,8 +66,7 @@ def compare(
     with refusals():
         if as_json and as_markdown:
             raise SpecError("--json and --markdown are two outputs; choose one")
-        if plot is not None and plot.suffix != ".png":
-            raise SpecError(f"--plot writes a PNG; name it so: {plot.with_suffix('.png')}, not {plot}")
+        require_png(plot)
         from pruning.comparison.report import report_of
         from pruning.comparison.request import USUAL_SCORERS, Comparison, scorers_for
         from pruning.comparison.run import compare as compare_scorers
@@ -110,10 +110,8 @@ def compare(
 def _draw(report: dict[str, object], plot: Path, title: str) -> None:
     from pruning.comparison.plot import plot_comparison
 
-    try:
+    with drawing(plot):
         plot_comparison(report, plot, title)
-    except OSError as error:
-        raise SpecError(f"--plot {plot} cannot be written: {error.strerror}") from error
     say(f"picture in {plot}")
 
 

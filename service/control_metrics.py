@@ -6,8 +6,10 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from service.cascade_metrics import CascadeMetrics
 from service.governor_metrics import GovernorMetrics
 from service.operations import Operation, Phase
+from service.policy import Policy
 from service.tally import Tally
 
 PAGE_TYPE: Final = CONTENT_TYPE_LATEST
@@ -57,6 +59,9 @@ class ControlMetrics:
         self._replicas = self._gauge("controller_replicas", "Live model replicas")
         self._in_progress = self._gauge("controller_operation_in_progress", "1 while a change runs")
         self._floor = self._gauge("accuracy_floor_ratio", "Accuracy below which nothing is promoted")
+        self._target = self._gauge(
+            "slo_p99_seconds", "Seconds for 99 of 100 requests, as the policy wants; NaN without"
+        )
         self._levels = {
             name: Gauge(f"sparsedial_{name}", text, ["sparsity"], registry=self.registry)
             for name, (_, text) in _LEVEL_GAUGES.items()
@@ -66,6 +71,7 @@ class ControlMetrics:
             for name, text in _ONLINE_GAUGES.items()
         }
         self.governor = GovernorMetrics(self.registry)
+        self.cascades = CascadeMetrics(self.registry)
         for outcome in _OUTCOMES:
             self._swaps.labels(outcome.value)
         for phase in ("build", "prepare", "try", "commit", "total"):
@@ -81,12 +87,13 @@ class ControlMetrics:
         """Record the time from the decision to commit until the last live replica had followed."""
         self._durations.labels("commit").observe(seconds)
 
-    def set_controller(self, *, generation: int, replicas: int, running: bool, accuracy_floor: float) -> None:
-        """Show where the controller stands."""
+    def set_controller(self, *, generation: int, replicas: int, running: bool, policy: Policy) -> None:
+        """Show where the controller stands, and what the policy asks of it."""
         self._generation.set(generation)
         self._replicas.set(replicas)
         self._in_progress.set(running)
-        self._floor.set(accuracy_floor)
+        self._floor.set(policy.accuracy_floor)
+        self._target.set(float("nan") if policy.slo_p99_ms is None else policy.slo_p99_ms / 1e3)
 
     def set_levels(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Show the ladder's frontier: rows as ``GET /admin/frontier`` gives them, one per level, replacing all others.

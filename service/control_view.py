@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruning.variants import Manifest, VariantStore
+from service.cascade_watch import CascadeWatch
 from service.documents import online_document, status_document, targets_document
 from service.durable import DurableRollout
 from service.event_log import EventLog
@@ -30,6 +31,7 @@ class ControlView:
     evidence: Evidence
     log: EventLog
     pilot: Pilot
+    cascades: CascadeWatch
 
     def served(self) -> tuple[int, Choice]:
         """Return (generation, variant) as committed, from memory; NotReady while the controller is starting."""
@@ -48,7 +50,8 @@ class ControlView:
         state = self.rollout.state
         manifest = self.store.manifest(state.committed.variant_id)
         seen = self.evidence.total(manifest.variant_id)
-        return status_document(state, manifest, self.desk.policy, self.fleet, seen, self.pilot.document())
+        governor, cascade = self.pilot.document(), self.cascades.document()
+        return status_document(state, manifest, self.desk.policy, self.fleet, seen, governor, cascade)
 
     def variants(self) -> list[Manifest]:
         """Return the manifest of every variant in the store."""

@@ -9,6 +9,7 @@ from pruning.spec import PruneSpec
 from pruning.variants import VariantStore
 from service.audit import Audit
 from service.builds import Builds
+from service.cascade_watch import CascadeWatch
 from service.control_metrics import ControlMetrics
 from service.control_view import ControlView
 from service.durable import DurableRollout, EventFor
@@ -24,7 +25,7 @@ from service.policy_desk import PolicyDesk
 from service.protocol import Builder, Desired, ReplicaReport
 from service.standing import Standing
 from service.state import StateFile, StateUnwritable
-from service.tasks import Tasks
+from service.tasks import Tasks, repeat
 from service.timed_events import TimedEvents
 from service.watch import Watch
 
@@ -68,11 +69,15 @@ class VariantController:
         self._standing = Standing(store, ladder, lambda: desk.policy.accuracy_floor)
         self._clock = clock or Clock()
         self._fleet = Fleet(
-            lease_s=limits.lease_s, ladder=ladder, metrics_address=metrics_address, policy=lambda: desk.policy
+            lease_s=limits.lease_s,
+            ladder=ladder,
+            metrics_address=metrics_address,
+            policy=lambda: desk.policy,
+            cascade_off=lambda: desk.cascade_off is not None,
         )
         self._rollout = DurableRollout(state_file, self._act, self._clock.wall)
         self._log = EventLog()
-        self._audit = Audit(metrics, self._log, lambda: desk.policy.accuracy_floor, self._clock.wall)
+        self._audit = Audit(metrics, self._log, lambda: desk.policy, self._clock.wall)
         self._watch = Watch(
             manifest=store.manifest,
             policy=lambda: desk.policy,
@@ -80,6 +85,7 @@ class VariantController:
             metrics=metrics,
             prepare_timeout_s=limits.prepare_timeout_s,
         )
+        self._cascades = CascadeWatch(desk, self._watch.evidence, metrics.cascades, self._log)
         self._events = TimedEvents(limits, desk, self._clock)
         self._pilot = Pilot(
             desk=desk,
@@ -90,7 +96,9 @@ class VariantController:
             metrics=metrics.governor,
             monotonic=self._clock.monotonic,
         )
-        self.view = ControlView(self._rollout, self._fleet, store, desk, self._watch.evidence, self._log, self._pilot)
+        self.view = ControlView(
+            self._rollout, self._fleet, store, desk, self._watch.evidence, self._log, self._pilot, self._cascades
+        )
         self._told: Desired | None = None
         self._tasks = Tasks()
         self._builds = Builds(builder, self._tasks, self._clock.wall, limits.prepare_timeout_s)
@@ -107,7 +115,7 @@ class VariantController:
         await self._rollout.begin(lambda: self._standing.first_state(self._initial_variant), self._events.restarted)
         for words in await asyncio.to_thread(self._standing.misgivings, self._rollout.state.committed):
             logger.warning("%s", words)
-        self._ticker = self._tasks.spawn(self._keep_time())
+        self._ticker = self._tasks.spawn(repeat(self.tick, self._limits.tick_s, "a tick of the controller"))
 
     async def stop(self) -> None:
         """Stop keeping time and building; an operation that runs is taken up at the next start."""
@@ -221,19 +229,12 @@ class VariantController:
         await self._rollout.flush()
         await self._pilot.tick(self._rollout.state, self._clock.wall())
 
-    async def _keep_time(self) -> None:
-        while True:
-            await asyncio.sleep(self._limits.tick_s)
-            try:
-                await self.tick()
-            except Exception:
-                logger.exception("a tick of the controller failed; the next one follows")
-
     async def _hear_replicas(self) -> None:
         """Let the rollout go on if the replicas' reports allow it, and tell what is new."""
         await self._rollout.apply_or_end(lambda state: self._fleet.reported(state, self._clock.wall()))
         self._watch.hear(self._fleet)
         await self._rollout.apply_or_end(lambda state: self._watch.finding(state, self._clock.wall()))
+        await self._cascades.look()
         async with self._rollout.changed:
             self._tell()
 

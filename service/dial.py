@@ -37,6 +37,7 @@ class Dial:
         self._shelf = shelf
         self._metrics = metrics
         self._policy = policy
+        self._cascade_off = False
         self._cascades = cascades
         self._draw = draw
         self._trial: Trial | None = None
@@ -87,7 +88,9 @@ class Dial:
         Raises:
             Invalid: it asks for a cascade that there is not, or that is not loaded.
         """
-        return cascade_for(wish, engine, self._shelf.resident, self._policy, self._cascades)
+        return cascade_for(
+            wish, engine, self._shelf.resident, self._policy, self._cascades, usual_off=self._cascade_off
+        )
 
     def snapshot(self, engine: Engine | None) -> Live:
         """Return what a batch runs on whose requests chose ``engine``."""
@@ -127,9 +130,9 @@ class Dial:
         """Load these variants where they are not yet, and let go of others; ExceptionGroup of what failed."""
         await self._shelf.keep_resident(variant_ids)
 
-    def heed(self, policy: Policy) -> None:
-        """Choose levels and sample requests by this policy from now on."""
-        self._policy = policy
+    def heed(self, policy: Policy, *, cascade_off: bool = False) -> None:
+        """Choose levels and sample requests by this policy from now on, its cascade left out if that is off."""
+        self._policy, self._cascade_off = policy, cascade_off
 
     def try_out(self, trial: Trial | None) -> None:
         """Let a loaded variant answer a share of the requests from now on; ``None`` ends that."""

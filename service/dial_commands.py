@@ -78,8 +78,8 @@ def rollback(url: Url = DEFAULT_URL, token: Token = None, wait: Wait = 60.0, as_
 def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False) -> None:
     """Show what a running service serves now.
 
-    Sparsity, generation, variant, accuracy, replicas, in mode auto what the governor is about, and the change that
-    runs, if one does. Example:
+    Sparsity, generation, variant, accuracy, replicas, in mode auto what the governor is about, the policy's cascade,
+    and the change that runs, if one does. Example:
 
     \b
       sparsedial status --json
@@ -98,6 +98,8 @@ def status(url: Url = DEFAULT_URL, token: Token = None, as_json: AsJson = False)
         )
         if state["governor"]:
             typer.echo(f"the governor turns the dial ({state['governor']['why']}): {state['governor']['reason']}")
+        if state["cascade"]:
+            typer.echo(_cascade_words(state["cascade"]))
         if state["operation"]:
             typer.echo(f"changing: operation {state['operation']['id']} is {state['operation']['phase']}")
 
@@ -127,6 +129,13 @@ def policy(
             return
         for name, value in held.items():
             typer.echo(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+
+
+def _cascade_words(cascade: dict[str, Any]) -> str:
+    name = f"the cascade from {cascade['sparsity']:g} (agreement {cascade['agreement_target']:g})"
+    if cascade["active"]:
+        return f"{name} answers requests that name no level"
+    return f"{name} is switched off: {cascade['off']}"
 
 
 def _assignment(words: str) -> tuple[str, Any]:

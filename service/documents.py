@@ -43,8 +43,9 @@ def status_document(
     replicas: Iterable[ReplicaReport],
     seen: Tally,
     governor: dict[str, Any] | None,
+    cascade: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what ``GET /admin/sparsity`` shows; ``governor`` is what ``Pilot.document`` says."""
+    """Return what ``GET /admin/sparsity`` shows; ``governor`` and ``cascade`` are documents of their own."""
     evaluation = committed.evaluation
     return {
         "generation": state.generation,
@@ -58,6 +59,7 @@ def status_document(
         "accuracy_floor": policy.accuracy_floor,
         "mode": policy.mode.value,
         "governor": governor,
+        "cascade": cascade,
         "previous_variant": state.previous.variant_id if state.previous else None,
         "operation": operation_document(state.operation) if state.operation else None,
         "replicas": [

@@ -9,7 +9,8 @@ MEMORY = 0.9
 class DrainRate:
     """Tokens that leave the queue in a second: a moving average over batches, weighted by their length.
 
-    Batches may run side by side: a second in which two of them ran counts once.
+    Batches may run side by side: a second in which two of them ran counts once. One in which something waited and none
+    ran counts too: whoever waits does not care why.
     """
 
     def __init__(self) -> None:
@@ -18,10 +19,16 @@ class DrainRate:
         self._seconds = 0.0
         self._last_end = -math.inf
 
-    def record(self, tokens: int, start: float, end: float) -> None:
-        """Count a batch that ran from ``start`` to ``end``, in seconds of one clock; in the order of their ends."""
+    def record(self, tokens: int, arrived: float, end: float) -> None:
+        """Count a batch, in the order of their ends.
+
+        Args:
+            tokens: of the batch.
+            arrived: when the first of its requests began to wait, in seconds of some clock.
+            end: when it was done, by the same clock.
+        """
         self._tokens = MEMORY * self._tokens + tokens
-        self._seconds = MEMORY * self._seconds + end - max(start, self._last_end)
+        self._seconds = MEMORY * self._seconds + end - max(arrived, self._last_end)
         self._last_end = end
 
     def tokens_in(self, seconds: float) -> float:

@@ -18,7 +18,7 @@ class LoggedEvent:
 
     number: int
     kind: str
-    """``operation`` or ``policy``."""
+    """``operation``, ``policy`` or ``cascade``."""
     at: str
     """RFC 3339, UTC."""
     data: dict[str, Any]

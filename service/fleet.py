@@ -20,13 +20,23 @@ class Fleet:
     """Reports in, orders out. Knows nothing of how a rollout goes on."""
 
     def __init__(
-        self, *, lease_s: float, ladder: tuple[str, ...], metrics_address: str, policy: Callable[[], Policy]
+        self,
+        *,
+        lease_s: float,
+        ladder: tuple[str, ...],
+        metrics_address: str,
+        policy: Callable[[], Policy],
+        cascade_off: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Begin with no replica; see ``VariantController`` for the arguments."""
+        """Begin with no replica; see ``VariantController`` for the arguments.
+
+        ``cascade_off`` tells whether the policy's cascade is switched off.
+        """
         self._leases = LeaseTable(lease_s)
         self._ladder = ladder
         self._metrics_address = metrics_address
         self._policy = policy
+        self._cascade_off = cascade_off
         self._draining = False
         self._orders: Desired | None = None
 
@@ -94,6 +104,7 @@ class Fleet:
             draining=self._draining,
             peers=self.peers(),
             policy=self._policy(),
+            cascade_off=self._cascade_off(),
             trial=trial,
         )
         if known is None or orders != known:

@@ -18,6 +18,7 @@ class GovernorMetrics:
         self._registry = registry
         self._active = self._gauge("active", "1 while the governor turns the dial")
         self._level = self._gauge("level", "Sparsity, as asked for, of the level that it has answer")
+        self._wanted_level = self._gauge("wanted_level", "The same of the level that it wants, asked for or answering")
         self._capacity = self._gauge("capacity_tokens_per_second", "What that level holds, measured or predicted")
         self._arrived = self._gauge("arrived_tokens_per_second", "What comes, refused requests included")
         self._refused = self._gauge("refused_per_second", "Requests refused for want of room")
@@ -41,6 +42,10 @@ class GovernorMetrics:
         """Show what a tick saw and came to; ``capacity`` is that of the level that answers."""
         self._active.set(1)
         self._level.set(seen.level.sparsity)
+        if isinstance(decision, Move):
+            self._wanted_level.set(decision.level.sparsity)
+        elif not seen.changing:  # what it asked for stays wanted until it answers
+            self._wanted_level.set(seen.level.sparsity)
         self._capacity.set(float("nan") if capacity is None else capacity)
         self._arrived.set(seen.fast.arrived_per_s)
         self._refused.set(seen.fast.refused_per_s)

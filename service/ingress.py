@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.answer_headers import AnswerHeaders
 from service.bodies import read_json
 from service.deadlines import HEADER, LONGEST_MS, Deadline, deadline_of
+from service.direct_routes import DirectRoutes, Endpoint
 from service.errors import DeadlineExceeded, ServiceError, Unauthorized
 from service.feedback import FeedbackDesk, FeedbackRequest
 from service.info import ModelCard, info
@@ -45,13 +48,26 @@ def build_inference_api(
         api_key: bearer token of the inference routes; ``None`` asks for none. Health, metrics and docs are open.
     """
     api = FastAPI(title="SparseDial", version=card.version, description="A BERT service whose cost is a dial.")
+    key = None if api_key is None else _BearerKey(api_key)
+    inference = _inference_routes(runtime, feedback, settings, card)
+    api.add_middleware(DirectRoutes, endpoints=_tracked_endpoints(inference), check=key.check if key else None)
     install_problem_handlers(api)
     api.add_middleware(_Tracked, runtime=runtime)
     api.add_middleware(AnswerHeaders, variant=runtime.variant_headers)
-    guards = [] if api_key is None else [Depends(_BearerKey(api_key))]
-    api.include_router(_inference_routes(runtime, feedback, settings, card), dependencies=guards)
+    api.include_router(inference, dependencies=[Depends(key)] if key else [])
     api.include_router(_open_routes(runtime))
     return api
+
+
+def _tracked_endpoints(routes: APIRouter) -> dict[tuple[str, str], Endpoint]:
+    """Return the functions that FastAPI describes under the tracked routes."""
+    functions = {
+        (method, route.path): route.endpoint
+        for route in routes.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    }
+    return {route: functions[route] for route in TRACKED_ROUTES}
 
 
 def _inference_routes(
@@ -193,9 +209,21 @@ class _BearerKey:
         self._key = key.encode()
 
     async def __call__(
-        self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+        self,
+        request: Request,
+        described: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
     ) -> None:
-        if given is None or not hmac.compare_digest(given.credentials.encode("latin-1"), self._key):
+        """Check it as a dependency of FastAPI, whose description then says that a key is needed."""
+        self.check(request)
+
+    def check(self, request: Request) -> None:
+        """Return if the request carries the key.
+
+        Raises:
+            Unauthorized: it does not.
+        """
+        scheme, given = get_authorization_scheme_param(request.headers.get("authorization"))
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode("latin-1"), self._key):
             raise Unauthorized("This route needs the API key: send 'Authorization: Bearer <key>'.")
 
 

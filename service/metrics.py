@@ -74,6 +74,9 @@ class ReplicaMetrics:
             "shadow_length_texts", "The same by length in tokens.", "length", "outcome"
         )
         self.shadow_kl = self._counter("shadow_kl_nats", "Sum of KL(dense || variant) over them.", "sparsity")
+        self.cascade_shadow_texts = self._counter(
+            "cascade_shadow_texts", "Texts of cascades that the dense model answered too.", "sparsity", "outcome"
+        )
         self.shadow_dropped = self._counter("shadow_dropped", "Samples that were not compared.", "reason")
         for reason in ("busy", "failed"):
             self.shadow_dropped.labels(reason)
@@ -96,14 +99,16 @@ class ReplicaMetrics:
         self.queue_limit_tokens.set_function(queue_limit_tokens)
         self.in_flight.set_function(in_flight)
 
-    def saw_agreement(self, level: str, slices: Iterable[Compared]) -> None:
-        """Count texts of a level that the dense model answered too."""
+    def saw_agreement(self, level: str, slices: Iterable[Compared], *, cascaded: bool = False) -> None:
+        """Count texts of a level, or of a cascade that begins with it, that the dense model answered too."""
+        counter = self.cascade_shadow_texts if cascaded else self.shadow_texts
         for one in slices:
             for outcome, texts in (("agreed", one.agreed), ("flipped", one.texts - one.agreed)):
-                self.shadow_texts.labels(level, outcome).inc(texts)
+                counter.labels(level, outcome).inc(texts)
                 self.shadow_label_texts.labels(one.label, outcome).inc(texts)
                 self.shadow_length_texts.labels(one.length, outcome).inc(texts)
-            self.shadow_kl.labels(level).inc(one.kl_sum)
+            if not cascaded:
+                self.shadow_kl.labels(level).inc(one.kl_sum)
 
     def saw_cascade(self, level: str, counts: Mapping[str, int]) -> None:
         """Count the texts of a request that a cascade answered, by its level and by what became of them."""

@@ -8,13 +8,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from service.bodies import read_json
-from service.change_requests import parse_spec
+from service.change_requests import MAX_BODY_BYTES, parse_spec
 from service.controller import VariantController
 from service.errors import Invalid
 from service.plan import best_level, plan_level
 from service.problems import shown
 
-MAX_BODY_BYTES = 65_536
 BOUNDS = ("p99_ms", "accuracy")
 
 

@@ -3,21 +3,23 @@
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
-from pruning.cascades import read_cascades
-from pruning.files import digest_of, write_json
+from pruning.checked_json import Altered, checked, with_checksum
+from pruning.files import write_json
 from pruning.variants import VariantStore
 from service.errors import Invalid, NotReady
 from service.floor import accuracy_floor, below_floor
-from service.policy import Policy
+from service.ladder_cascades import LadderCascade, ladder_cascades
+from service.policy import CascadeChoice, Policy
 from service.state import StateDamaged, StateFileError
 
 POLICY = "policy.json"
 """Name of the file in a store."""
+OFF = "cascade_off"
+"""Stands in the file beside the members that were set: why the guard switched the cascade off."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class PolicyDesk:
     """Holds one policy. What was set by ``change`` outlives the controller; everything else follows the settings."""
 
     def __init__(
-        self, path: Path, usual: Policy, dense_accuracy: float, cascaded: Mapping[float, float] = MappingProxyType({})
+        self, path: Path, usual: Policy, dense_accuracy: float, cascades: tuple[LadderCascade, ...] = ()
     ) -> None:
         """Read what was set before.
 
@@ -34,7 +36,7 @@ class PolicyDesk:
             path: file of the members that were set; its folder is made when it is first written.
             usual: what holds where nothing was set.
             dense_accuracy: of the dense model; no floor may lie above it.
-            cascaded: accuracy of the levels that a cascade may begin with, by their sparsity.
+            cascades: those of the ladder, levels in the usual precision first.
 
         Raises:
             StateDamaged: the file was altered, or holds what is no policy.
@@ -43,8 +45,12 @@ class PolicyDesk:
         self._path = path
         self._usual = usual
         self._dense_accuracy = dense_accuracy
-        self._cascaded = cascaded
-        self._set = self._read()
+        self.cascades = cascades
+        """Those that the policy may name."""
+        self._set, self.cascade_off = self._read()
+        """What was set; why the guard switched the policy's cascade off, None while it answers."""
+        self.cascade_settings = 0
+        """How often a cascade was set, or taken back, since the start."""
         self._lock = asyncio.Lock()
         try:
             self.policy = usual.changed(self._set)
@@ -62,16 +68,24 @@ class PolicyDesk:
             StateDamaged, StateFileError: as the class.
             StoreError: a level of the ``ladder``, dense first, or its cascades cannot be read.
         """
-        cascades = read_cascades(store.root, ladder)
-        dense, *levels = (store.manifest(variant_id) for variant_id in ladder)
-        cascaded = {  # of several precisions the usual one, which comes first
-            level.spec.sparsity: level.evaluation.accuracy for level in reversed(levels) if level.variant_id in cascades
-        }
-        floor = accuracy_floor(configured_floor, dense.evaluation.accuracy)
-        return cls(store.root / POLICY, Policy(accuracy_floor=floor), dense.evaluation.accuracy, cascaded)
+        dense_accuracy = store.manifest(ladder[0]).evaluation.accuracy
+        usual = Policy(accuracy_floor=accuracy_floor(configured_floor, dense_accuracy))
+        return cls(store.root / POLICY, usual, dense_accuracy, ladder_cascades(store, ladder))
+
+    @property
+    def chosen_cascades(self) -> tuple[LadderCascade, ...]:
+        """The cascades that the policy names: of several precisions the usual one first."""
+        choice = self.policy.cascade
+        return tuple(
+            one
+            for one in self.cascades
+            if choice is not None and (one.sparsity, one.cascade.target) == (choice.sparsity, choice.agreement)
+        )
 
     async def change(self, members: Any) -> Policy:
         """Set some members, on disk first; return the policy that holds from now on.
+
+        A cascade that the guard had switched off answers again if it is among them.
 
         Raises:
             Invalid: a member that cannot be valid, contradicts another, a floor above the dense model, or a cascade
@@ -86,46 +100,67 @@ class PolicyDesk:
                     f"{self._dense_accuracy:.4f}: nothing could be served; choose a lower one."
                 )
             self._check_cascade(policy)
+            off = None if "cascade" in members else self.cascade_off
+            settings = self.cascade_settings + ("cascade" in members)
             members = {name: policy.as_dict()[name] for name in (*self._set, *members)}
             try:
-                await asyncio.to_thread(self._write, members)
+                await asyncio.to_thread(self._write, members, off)
             except OSError as error:
                 raise NotReady(f"Nothing was changed: {self._path} could not be written ({error}).") from error
             self._set, self.policy = members, policy
+            self.cascade_off, self.cascade_settings = off, settings
             logger.info("policy=%s", policy.as_dict())
             return policy
+
+    async def switch_cascade_off(self, choice: CascadeChoice, words: str) -> bool:
+        """Let the policy's cascade answer no longer, if it is ``choice`` and still answers; tell whether it was so.
+
+        It ends at once, and on disk if that can be written: a full disk keeps nothing answering that disagrees.
+        """
+        async with self._lock:
+            if self.policy.cascade != choice or self.cascade_off is not None:
+                return False
+            self.cascade_off = words
+            try:
+                await asyncio.to_thread(self._write, self._set, words)
+            except OSError as error:
+                logger.error("%s could not be written (%s): a restart lets the cascade answer again", self._path, error)
+            return True
 
     def _check_cascade(self, policy: Policy) -> None:
         """Raise if the policy's cascade begins with a level that has none, or that may not answer alone."""
         if policy.cascade is None:
             return
         sparsity = policy.cascade.sparsity
-        if sparsity not in self._cascaded:
-            known = ", ".join(f"{level:g}" for level in sorted(self._cascaded)) or "none"
+        level = next((one.level for one in self.cascades if one.sparsity == sparsity), None)
+        if level is None:
+            known = ", ".join(f"{one:g}" for one in sorted({one.sparsity for one in self.cascades})) or "none"
             raise Invalid(f"no cascade begins at sparsity {sparsity:g}; levels of the ladder that have one: {known}.")
-        if (accuracy := self._cascaded[sparsity]) < policy.accuracy_floor:
+        if (accuracy := level.evaluation.accuracy) < policy.accuracy_floor:
             raise Invalid(
                 f"the cascade's level {sparsity:g} answers alone where there is no time for the dense model, and "
                 f"{below_floor(accuracy, policy.accuracy_floor)}; choose a denser one."
             )
 
-    def _write(self, members: dict[str, Any]) -> None:
+    def _write(self, members: dict[str, Any], cascade_off: str | None) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._path, {"policy": members, "sha256": digest_of(members)})
+        off = {} if cascade_off is None else {OFF: cascade_off}
+        write_json(self._path, with_checksum("policy", members | off))
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> tuple[dict[str, Any], str | None]:
+        """Return the members that were set, and why the cascade among them is off."""
         try:
-            stored = json.loads(self._path.read_bytes())
-            members, checksum = dict(stored["policy"]), stored["sha256"]
+            stored = checked(json.loads(self._path.read_bytes()), "policy", dict)
         except FileNotFoundError:
-            return {}
+            return {}, None
         except OSError as error:
             raise StateFileError(f"{self._path} cannot be read: {error.strerror}; mend its permissions") from error
+        except Altered as error:
+            raise self._damaged(str(error)) from None
         except (ValueError, KeyError, TypeError):
             raise self._damaged("is not the JSON that was written") from None
-        if digest_of(members) != checksum:
-            raise self._damaged("does not match its checksum")
-        return members
+        cascade_off = stored.pop(OFF, None)
+        return stored, cascade_off
 
     def _damaged(self, what: str) -> StateDamaged:
         return StateDamaged(f"{self._path} {what}; delete it to go back to the policy of the settings")

@@ -58,6 +58,8 @@ class Desired:
     """True once the service is stopping: finish what is in flight, take nothing new."""
     peers: tuple[Peer, ...]
     policy: Policy
+    cascade_off: bool = False
+    """Whether the guard has switched off the cascade that the policy names."""
     trial: Trial | None = None
 
 
@@ -124,8 +126,8 @@ class EngineHolder(Protocol):
     async def keep_resident(self, variant_ids: tuple[str, ...]) -> None:
         """Load these variants where they are not yet, and let go of others that are neither live nor staged."""
 
-    def heed(self, policy: Policy) -> None:
-        """Choose levels and sample requests by this policy from now on."""
+    def heed(self, policy: Policy, *, cascade_off: bool = False) -> None:
+        """Choose levels and sample requests by this policy from now on, its cascade left out if that is off."""
 
     def try_out(self, trial: Trial | None) -> None:
         """Let a loaded variant answer a share of the requests from now on; ``None`` ends that."""

@@ -16,6 +16,7 @@ from service.engine import Live
 from service.engine_choice import EngineLoader
 from service.feedback import FeedbackDesk
 from service.follower import Follower
+from service.garbage import collect_seldom
 from service.info import ModelCard
 from service.ingress import build_inference_api
 from service.internal_pages import InternalPages, peer_key
@@ -49,6 +50,7 @@ class ModelReplica:
         """
         threads = settings.threads or cores_each(settings.most_on_node)
         compute_alone()
+        collect_seldom()
         self._name = replica_id()
         device = assigned_device(settings.device)
         base = await asyncio.to_thread(load_base_model, sources.model)

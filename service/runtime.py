@@ -35,6 +35,7 @@ from service.metrics_merge import PeerPages, merge_pages
 from service.policy import Policy
 from service.protocol import Peer
 from service.queued import Answered
+from service.room import room_under
 from service.schedule import Lane
 from service.schemas import Query
 from service.settings import Settings
@@ -98,8 +99,7 @@ class InferenceRuntime:
             level=lambda engine: engine or shelf.live.engine,
             max_batch_tokens=settings.max_batch_tokens,
             max_batch_s=settings.max_batch_ms / 1e3,
-            max_queue_tokens=settings.max_queue_tokens,
-            max_queue_s=settings.max_queue_s,
+            room=room_under(settings, lambda: self.dial.policy, self._meter),
             lanes=self._lanes,
             meter=self._meter,
             observe=self._observe_batch,
@@ -149,7 +149,7 @@ class InferenceRuntime:
         """Return the answer to ``query``, until ``deadline``, by default the service's own limit from now on.
 
         The answer is remembered under ``request_id``, so that true labels may come back for it. An answer of a cascade
-        counts as that cascade's; shadow answers judge its level alone.
+        counts as that cascade's, compared with the dense model's too, and not as its level's.
 
         A request whose time is up leaves the queue, and no batch that forms then computes it.
 
@@ -166,17 +166,17 @@ class InferenceRuntime:
             async with asyncio.timeout_at(deadline.at):
                 sequences = await tokenized(self._tokenizer, query, self._shelf.live.engine.max_length)
                 encoded = time.perf_counter()
-                answered = alone = await self._batcher.submit(sequences, deadline, engine)
+                answered = await self._batcher.submit(sequences, deadline, engine)
         except InferenceFailed:
             self._book.failed(self.dial.snapshot(engine).engine.manifest.variant_id)
             raise
         except TimeoutError:
             raise DeadlineExceeded(f"No answer within {deadline}; the service is busy.") from None
-        counted_as = alone.snapshot.engine.manifest.variant_id
-        escalation = None
+        counted_as = answered.snapshot.engine.manifest.variant_id
+        escalation = cascade_id = None
         if rule is not None:
-            escalation = await escalate(self._batcher.submit, alone, sequences, rule, deadline)
-            answered, counted_as = escalation.answered, rule.cascade.cascade_id
+            escalation = await escalate(self._batcher.submit, answered, sequences, rule, deadline)
+            answered, counted_as = escalation.answered, (cascade_id := rule.cascade.cascade_id)
             self._metrics.saw_cascade(self.dial.level_of(rule.level.manifest), escalation.counts())
         ran = time.perf_counter()
         ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)
@@ -184,7 +184,7 @@ class InferenceRuntime:
             self._remember(request_id, counted_as, answered)
         body = orjson.dumps(ranked if query.nested else ranked[0])
         finished = time.perf_counter()
-        self._shadow.offer(alone.snapshot.engine, sequences, alone.rows)
+        self._shadow.offer(answered.snapshot.engine, sequences, answered.rows, cascade_id)
         self._book.answered(counted_as, finished - started)
         self._observe_stage["tokenization"](encoded - started)
         self._observe_stage["queue"](answered.queue_s)

@@ -1,4 +1,4 @@
-"""Shadow answers: a share of what a variant answered is answered by the dense model too, when nobody waits for it.
+"""Shadow answers: a share of what was answered by others is answered by the dense model too, when nobody waits for it.
 
 So the service knows, without labels, what the dial costs on the traffic that it has. Samples wait in a short queue, and
 are dropped rather than kept for long: they are taken one at a time, each at a moment when no request waits or runs.
@@ -37,6 +37,7 @@ class _Sample:
     engine: Engine
     sequences: Sequence[Encoded]
     logits_BC: NDArray[Any]
+    cascade_id: str | None
 
 
 class Shadow:
@@ -72,8 +73,21 @@ class Shadow:
         self._work = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
-    def offer(self, engine: Engine, sequences: Sequence[Encoded], logits_BC: NDArray[Any]) -> None:
-        """Take an answer as a sample, if its lot says so. The dense model is not compared with itself."""
+    def offer(
+        self,
+        engine: Engine,
+        sequences: Sequence[Encoded],
+        logits_BC: NDArray[Any],
+        cascade_id: str | None = None,
+    ) -> None:
+        """Take an answer as a sample, if its lot says so. The dense model is not compared with itself.
+
+        Args:
+            engine: what answered; of a cascade its level.
+            sequences: of every text.
+            logits_BC: what the texts were answered with, in a cascade by whichever of both.
+            cascade_id: of the cascade that answered; then it counts as that one's, and not as the level's.
+        """
         if self._draw() >= self._dial.policy.shadow_fraction:
             return
         dense = self._dial.dense
@@ -82,7 +96,7 @@ class Shadow:
         if len(self._waiting) >= MOST_WAITING:
             self._waiting.popleft()
             self._metrics.shadow_dropped.labels("busy").inc()
-        self._waiting.append(_Sample(engine, sequences[:MOST_TEXTS], logits_BC[:MOST_TEXTS]))
+        self._waiting.append(_Sample(engine, sequences[:MOST_TEXTS], logits_BC[:MOST_TEXTS], cascade_id))
         self._work.set()
 
     def start(self) -> None:
@@ -117,5 +131,5 @@ class Shadow:
         lengths = [len(sequence.ids) for sequence in sample.sequences]
         slices = compared(sample.logits_BC, dense_BC, lengths, dense.labels)
         manifest = sample.engine.manifest
-        self._book.compared(manifest.variant_id, slices)
-        self._metrics.saw_agreement(self._dial.level_of(manifest), slices)
+        self._book.compared(sample.cascade_id or manifest.variant_id, slices)
+        self._metrics.saw_agreement(self._dial.level_of(manifest), slices, cascaded=sample.cascade_id is not None)

@@ -55,11 +55,12 @@ class StateFile:
         try:
             values = json.loads(raw)
             schema, checksum, state = values["schema"], values["sha256"], values["state"]
+            actual = digest_of(state)
         except (ValueError, KeyError, TypeError):
             raise self._damaged("is not the JSON that was written") from None
         if schema not in READABLE:
             raise self._damaged(f"has schema {schema!r}, this version reads {SCHEMA}")
-        if digest_of(state) != checksum:
+        if actual != checksum:
             raise self._damaged(f"does not match its checksum {str(checksum)[:12]}")
         try:
             return _state(state)

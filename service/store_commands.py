@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pruning.cascade_rows import cascade_rows
 from pruning.encoder import load_base_model
-from pruning.errors import SpecError, StoreError
+from pruning.errors import StoreError
 from pruning.frontier import frontier_rows
 from pruning.material import Material
 from pruning.pipeline import build_variant
@@ -16,6 +16,7 @@ from pruning.spec import Precision, PruneSpec
 from pruning.variants import VariantStore
 from pruning.workbench import Workbench
 from service.ladder import ladder_specs, prepare_ladder
+from service.pictures import drawing, require_png
 from service.precisions import Choice, choose_precision
 from service.sources import default_store, model_dir, rows_of
 from service.terminal import spinner
@@ -122,12 +123,9 @@ def stored_frontier(model: str, store: Path | None, plot: Path | None) -> tuple[
 
 
 def _draw(frontier: Frontier, plot: Path, title: str) -> None:
-    if plot.suffix != ".png":
-        raise SpecError(f"--plot writes a PNG; name it so: {plot.with_suffix('.png')}, not {plot}")
-    try:
+    require_png(plot)
+    with drawing(plot):
         plot_frontier(frontier.levels, plot, title, frontier.cascades)
-    except OSError as error:
-        raise SpecError(f"--plot {plot} cannot be written: {error.strerror}") from error
 
 
 def rows_of_variants(bench: Workbench, variant_ids: Sequence[str]) -> Rows:

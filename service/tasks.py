@@ -1,11 +1,14 @@
 """Background work with an owner: every task is kept alive until it ends, and ended when its owner stops."""
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class Tasks:
@@ -32,6 +35,16 @@ class Tasks:
     async def finish(self) -> None:
         """Wait until whatever runs has ended by itself."""
         await asyncio.gather(*self._running, return_exceptions=True)
+
+
+async def repeat(act: Callable[[], Awaitable[None]], pause_s: float, name: str) -> None:
+    """Call ``act`` for ever, with pauses; a call that fails is logged under ``name``, and the next one follows."""
+    while True:
+        await asyncio.sleep(pause_s)
+        try:
+            await act()
+        except Exception:
+            logger.exception("%s failed; the next one follows", name)
 
 
 async def happens(event: asyncio.Event, timeout_s: float) -> bool:

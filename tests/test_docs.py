@@ -17,11 +17,16 @@ from pruning.encoder import load_base_model
 from pruning.recovery.criteria import STRUCTURE_CRITERIA, WEIGHT_CRITERIA
 from pruning.recovery.recipe import Criterion
 from pruning.scores import SCORERS, Scorer
+from pruning.spec import PruneSpec
 from service import settings as settings_module
 from service.admin import OPEN_PATHS, build_admin_api
+from service.cascade_metrics import CascadeMetrics
+from service.cascade_watch import CascadeWatch
 from service.cli import app
 from service.control_metrics import ControlMetrics
 from service.errors import ServiceError
+from service.event_log import EventLog
+from service.evidence import Evidence
 from service.governor.capacity import Capacity
 from service.governor.moves import Reason, Stay, Why
 from service.governor_document import governor_document
@@ -29,9 +34,10 @@ from service.info import info
 from service.ingress import build_inference_api
 from service.metrics import ReplicaMetrics
 from service.operations import Asker, Cause, Phase
-from service.policy import Policy
+from service.policy import CascadeChoice, Policy
+from service.policy_desk import POLICY, PolicyDesk
 from service.settings import Settings
-from tests.service.control_parts import make_control
+from tests.service.control_parts import ladder_cascade, make_control
 from tests.service.fake_admin import COMMITTED, status_of
 from tests.service.governor.sightings import seen
 from tests.service.governor.simulation import LEVELS
@@ -176,8 +182,20 @@ def test_the_examples_have_the_members_of_the_real_answers(tiny_model_dir: Path)
     governor = governor_document(seen(), steady, Capacity(), LEVELS)
     assert shown["governor"].keys() == governor.keys()
     assert shown["governor"]["levels"][0].keys() == governor["levels"][0].keys()
+    cascade = cascade_document()
+    assert shown["cascade"].keys() == cascade.keys()
+    assert shown["cascade"]["of"][0].keys() == cascade["of"][0].keys()
     assert shown["policy"].keys() == Policy(accuracy_floor=0.8).as_dict().keys()
     assert shown["problem"].keys() == {*ServiceError("x").problem("id"), "retry_after_s"}
+
+
+def cascade_document() -> dict[str, Any]:
+    """What the controller shows of a policy's cascade."""
+    policy = Policy(accuracy_floor=0.8, cascade=CascadeChoice(sparsity=0.5, agreement=0.99))
+    desk = PolicyDesk(Path("nowhere") / POLICY, policy, 0.9, (ladder_cascade(PruneSpec(sparsity=0.5)),))
+    document = CascadeWatch(desk, Evidence(), CascadeMetrics(CollectorRegistry()), EventLog()).document()
+    assert document is not None
+    return document
 
 
 def test_every_file_that_the_documents_name_exists() -> None:

@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from deploy.grafana.live_rows import cascade_panels, governor_panels, quality_panels
 from deploy.grafana.panels import DATASOURCE, placed
-from deploy.grafana.rows import dial_panels, ladder_panel, now_panels, quality_panels, stage_panels, swap_panels
+from deploy.grafana.rows import dial_panels, ladder_panel, now_panels, stage_panels, swap_panels
 
 OUTPUT = Path(__file__).parent / "dashboards" / "sparsedial.json"
 
@@ -68,6 +69,8 @@ def dashboard() -> dict[str, Any]:
                 ("Now", 4, 6, now_panels()),
                 ("The dial", 7, 1, dial_panels()),
                 ("Quality on live traffic", 7, 2, quality_panels()),
+                ("Governor", 7, 2, governor_panels()),
+                ("Cascades", 7, 2, cascade_panels()),
                 ("Where the time goes", 7, 2, stage_panels()),
                 ("Ladder", 8, 1, [ladder_panel()]),
                 ("Swaps", 7, 3, swap_panels()),

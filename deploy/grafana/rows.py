@@ -99,62 +99,6 @@ def dial_panels() -> list[Panel]:
     ]
 
 
-def quality_panels() -> list[Panel]:
-    """Return what live traffic says of the levels that answer it, without labels and with those that came back."""
-    window = "[$__rate_interval]"
-
-    def flips(by: str) -> str:
-        flipped, both = (
-            f"sum by ({by}) (rate(sparsedial_shadow_{by}_texts_total{labels}{window}))"
-            for labels in ('{replica=~"$replica",outcome="flipped"}', REPLICA)
-        )
-        return f"{flipped} / {both}"
-
-    return [
-        series(
-            "Agreement on live traffic",
-            "Share of texts that the dense model labels alike, by level, with the 95 % interval.",
-            [
-                target("max by (sparsity) (sparsedial_online_agreement_high_ratio)", "{{sparsity}}, high"),
-                target("max by (sparsity) (sparsedial_online_agreement_ratio)", "{{sparsity}}"),
-                target("max by (sparsity) (sparsedial_online_agreement_low_ratio)", "{{sparsity}}, low"),
-                target("max by (sparsity) (sparsedial_online_accuracy_ratio)", "{{sparsity}}, accuracy by true labels"),
-            ],
-            unit="percentunit",
-            overrides=[override(".*, (high|low)", custom__lineStyle={"fill": "dash", "dash": [4, 4]})],
-            max=1,
-        ),
-        series(
-            "Flips by label",
-            "Of what a level labelled so, the share that the dense model labels otherwise.",
-            [target(flips("label"), "{{label}}")],
-            unit="percentunit",
-            min=0,
-        ),
-        series(
-            "Flips by length",
-            "The same by length in tokens.",
-            [target(flips("length"), "{{length}}")],
-            unit="percentunit",
-            min=0,
-        ),
-        series(
-            "Shadow answers",
-            "Texts that the dense model answered too, and samples that found no idle moment.",
-            [
-                target(
-                    f"sum by (sparsity) (rate(sparsedial_shadow_texts_total{REPLICA}{window}))", "level {{sparsity}}"
-                ),
-                target(
-                    f"sum by (reason) (rate(sparsedial_shadow_dropped_total{REPLICA}{window}))", "dropped: {{reason}}"
-                ),
-            ],
-            unit="short",
-            min=0,
-        ),
-    ]
-
-
 def stage_panels() -> list[Panel]:
     """Return where the time goes and how full the batches are."""
     stages = "sparsedial_stage_duration_seconds"

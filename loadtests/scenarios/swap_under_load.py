@@ -1,17 +1,19 @@
 """``swap_under_load``: many swaps while an open loop sends on; nothing may fail and nothing may go back."""
 
 import asyncio
+import math
 from dataclasses import dataclass
 
 from loadtests.admin import AdminClient, service_facts
 from loadtests.laws import Goal, generation_never_goes_back, no_failed_request
 from loadtests.machine import own_cpu_s
+from loadtests.memory import resident_bytes
 from loadtests.open_loop import run_open_loop
 from loadtests.options import LoadOptions
 from loadtests.phases import Window, seconds_of, split_by_windows, summarize
 from loadtests.progress import say
 from loadtests.records import Reply
-from loadtests.result import Result
+from loadtests.result import Result, Table
 from loadtests.swaps import (
     Kind,
     Swap,
@@ -23,7 +25,10 @@ from loadtests.swaps import (
     swap_table,
 )
 
-P99_RATIO_GOAL = 1.5
+P99_RATIO_GOAL, MEMORY_GOAL = 1.5, 1.05
+SETTLED = 0.1
+"""Share of the swaps after which everything that is kept from one to the next has come to be."""
+EARLY, LATE = "after a tenth of the swaps", "after all swaps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,8 @@ class SwapOptions:
     """Sparsity of the capacity probe and of the steady phase; dense is the slowest level."""
     max_sparsity: float = 0.99
     """Levels above it are left out."""
+    new_share: float = 0.5
+    """Share of the swaps that go to levels which have to be built first."""
     max_seconds: float = 3600.0
 
 
@@ -53,7 +60,9 @@ async def run(options: LoadOptions, admin: AdminClient, swapping: SwapOptions) -
     facts = {**options.facts(), **await service_facts(options.target)}
     levels = [level for level in await admin.ladder() if level <= swapping.max_sparsity]
     known = await admin.known_levels()
-    steps = plan_swaps(levels, swapping.swaps, seed=options.seed, start=swapping.start, known=known)
+    steps = plan_swaps(
+        levels, swapping.swaps, seed=options.seed, start=swapping.start, known=known, new_share=swapping.new_share
+    )
     before = await admin.spec()
     await admin.dial(swapping.start)
     rate, rate_facts = await options.chosen_rate()
@@ -68,9 +77,13 @@ async def run(options: LoadOptions, admin: AdminClient, swapping: SwapOptions) -
         steady = Window(start_s=pool.clock.now(), end_s=pool.clock.now() + swapping.steady_s)
         await asyncio.sleep(swapping.steady_s + swapping.pause_s)
         swaps = []
+        memory = {"before the swaps": await resident_bytes(options.target)}
         async for swap in perform(admin, pool.clock, steps, pause_s=swapping.pause_s, load=load):
             swaps.append(swap)
             say(_told(swap, len(swaps), len(steps)))
+            if len(swaps) == math.ceil(SETTLED * len(steps)):
+                memory[EARLY] = await resident_bytes(options.target)
+        memory[LATE] = await resident_bytes(options.target)
         stop.set()
         replies = await load
         seconds = pool.clock.now()
@@ -82,6 +95,7 @@ async def run(options: LoadOptions, admin: AdminClient, swapping: SwapOptions) -
         steady,
         rate=rate,
         planned=len(steps),
+        memory=memory,
         margin_s=min(swapping.margin_s, swapping.pause_s),
         facts={
             **facts,
@@ -101,6 +115,7 @@ def _judge(
     *,
     rate: float,
     planned: int,
+    memory: dict[str, float],
     margin_s: float,
     facts: dict[str, str],
 ) -> Result:
@@ -140,11 +155,25 @@ def _judge(
                 value=inside_p99 / between_p99,
                 limit=P99_RATIO_GOAL,
             ),
+            Goal(
+                name=f"resident memory {LATE} / {EARLY}",
+                value=memory[LATE] / memory.get(EARLY, math.nan),
+                limit=MEMORY_GOAL,
+            ),
         ),
-        tables=(swap_table(swaps, first_s),),
-        details={"p99_ratio": ratio, "swaps": swap_details(swaps, first_s)},
+        tables=(swap_table(swaps, first_s), _memory_table(memory)),
+        details={
+            "p99_ratio": ratio,
+            "swaps": swap_details(swaps, first_s),
+            "resident_bytes": {when: None if math.isnan(size) else size for when, size in memory.items()},
+        },
         replies={"requests": replies},
     )
+
+
+def _memory_table(memory: dict[str, float]) -> Table:
+    rows = tuple((when, f"{size / 2**20:.1f} MiB") for when, size in memory.items())
+    return Table(title="Memory", header=("when", "resident"), rows=rows, legend="Of all replicas together.")
 
 
 def _told(swap: Swap, number: int, planned: int) -> str:

@@ -3,11 +3,11 @@
 <root>/comparisons/<digest of all that the result depends on>.json
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pruning.checked_json import read_checked_json, with_checksum
 from pruning.comparison.kept import Part
 from pruning.comparison.training import Training
 from pruning.errors import StoreError
@@ -19,6 +19,7 @@ from pruning.workbench import Workbench
 
 FORMAT = 1
 """Raised whenever a cell holds something else; part of its name."""
+REMEDY = "delete it, and the next comparison makes it again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,16 +110,7 @@ class CellStore:
         path = self.folder / f"{name}.json"
         if not path.is_file():
             return None
-        remedy = "delete it, and the next comparison makes it again"
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            values, checksum = dict(stored["cell"]), str(stored["sha256"])
-            actual = digest_of(values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} is damaged ({error}); {remedy}") from error
-        if actual != checksum:
-            raise StoreError(f"{path} does not match its checksum {checksum[:12]}; {remedy}")
-        return Cell.from_dict(values)
+        return Cell.from_dict(read_checked_json(path, "cell", dict, StoreError, REMEDY))
 
     def put(self, name: str, cell: Cell) -> None:
         """Write a cell in one step.
@@ -126,10 +118,10 @@ class CellStore:
         Raises:
             StoreError: it cannot be written.
         """
-        path, values = self.folder / f"{name}.json", cell.as_dict()
+        path = self.folder / f"{name}.json"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"cell": values, "sha256": digest_of(values)})
+            write_json(path, with_checksum("cell", cell.as_dict()))
         except OSError as error:
             raise StoreError(
                 f"{path} could not be written: {error}; free space or choose a writable --store"

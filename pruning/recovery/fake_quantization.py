@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from pruning.quantization import ENDS, Range, quantized_matrix, smoothed
 from pruning.slim.bert import SlimBert
-from pruning.slim.linear import Linear, activate
+from pruning.slim.linear import Linear, finish
 from pruning.slim.quantized import INPUT_TOP
 
 
@@ -50,8 +50,7 @@ class FakeQuantizedLinear(Linear):
         with torch.autocast(inputs.device.type, enabled=False):  # bfloat16 would round a second time
             inputs_TK, weight_NK = self.rounded(inputs.float())
             outputs = functional.linear(inputs_TK, weight_NK[rows], self.bias[rows])
-        outputs = outputs if activation is None else activate(outputs, activation)
-        return outputs if residual is None else residual + outputs
+        return finish(outputs, activation, residual)
 
     def rounded(self, inputs_TK: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs and weights as the integers stand for them, with straight-through gradients."""

@@ -90,9 +90,7 @@ class Linear(LaidOut):
         bias = self.bias[start:stop]
         differentiated = torch.is_grad_enabled() and inputs.requires_grad
         if differentiated or self.weight.requires_grad or not blocked_kernels(inputs.device.type, inputs.dtype):
-            outputs = functional.linear(inputs, self.weight[start:stop], bias)
-            outputs = outputs if activation is None else activate(outputs, activation)
-            return outputs if residual is None else residual + outputs
+            return finish(functional.linear(inputs, self.weight[start:stop], bias), activation, residual)
         if (weight := self._laid_out.get((start, stop))) is None:
             plain = self.weight[start:stop].contiguous()
             weight = self._laid_out[start, stop] = torch.ops.mkldnn._reorder_linear_weight(plain, LAYOUT_ROWS)
@@ -105,11 +103,13 @@ class Linear(LaidOut):
         return product
 
 
-def activate(inputs: Tensor, activation: str) -> Tensor:
-    """Return an activation by Hugging Face's name."""
+def finish(outputs: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
+    """Return outputs of a product through an activation, by Hugging Face's name, and added to a residual, if any."""
     if activation == "relu":
-        return functional.relu(inputs)
-    return functional.gelu(inputs, approximate=ACTIVATIONS[activation][1])
+        outputs = functional.relu(outputs)
+    elif activation is not None:
+        outputs = functional.gelu(outputs, approximate=ACTIVATIONS[activation][1])
+    return outputs if residual is None else residual + outputs
 
 
 @cache

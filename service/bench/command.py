@@ -8,6 +8,7 @@ import typer
 from pruning.errors import SpecError
 from pruning.spec import precisions_of
 from service.options import AsJson, Eval, Levels, Model, Store, Train, refusals, settings_of
+from service.pictures import drawing, require_png
 from service.terminal import print_json, print_table, say
 
 SECONDS = 2.0
@@ -53,8 +54,7 @@ def bench(
     with refusals():
         settings = settings_of(levels=levels, precision="float32")  # those of the ladders are given on their own
         chosen = precisions_of(precision)
-        if plot is not None and plot.suffix != ".png":
-            raise SpecError(f"--plot writes a PNG; name it so: {plot.with_suffix('.png')}, not {plot}")
+        require_png(plot)
         from service.bench.report import document_of
         from service.bench.run import bench_model, bench_shape
         from service.bench.tables import STAGES_LINE, circumstances, stage_table, throughput_table, verdicts
@@ -68,7 +68,8 @@ def bench(
         if plot is not None:
             from service.bench.plot import plot_report
 
-            plot_report(report, plot)
+            with drawing(plot):
+                plot_report(report, plot)
             say(f"picture in {plot}")
         if as_json:
             print_json(document_of(report))

@@ -32,6 +32,12 @@ def test_half_of_a_plan_goes_to_levels_never_seen_before() -> None:
     assert {step.sparsity for step in steps if step.kind is Kind.LADDER} == set(LEVELS)
 
 
+@pytest.mark.parametrize(("share", "new"), [(0.0, 0), (0.1, 20), (1.0, 200)])
+def test_as_many_levels_of_a_plan_are_new_as_asked(share: float, new: int) -> None:
+    steps = plan_swaps(LEVELS, 200, seed=1, start=0.0, new_share=share)
+    assert sum(step.kind is Kind.NEW for step in steps) == new
+
+
 def test_levels_of_earlier_runs_are_not_new() -> None:
     known = [number / 1000 for number in range(1, 600)]
     new = [step.sparsity for step in plan_swaps(LEVELS, 20, seed=1, known=known) if step.kind is Kind.NEW]

@@ -174,12 +174,18 @@ def test_no_flipped_bit_of_the_manifest_goes_unnoticed(store: VariantStore, stor
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[1]", "3", '"text"', "null"])
+@pytest.mark.parametrize("content", ["", "{", "{}", "[1]", "3", '"text"', "null", '{"a": NaN, "manifest_sha256": ""}'])
 def test_a_manifest_that_is_not_the_one_written_is_refused_with_the_remedy(
     store: VariantStore, stored: Manifest, content: str
 ) -> None:
     (store.folder / stored.variant_id / MANIFEST).write_text(content)
     with pytest.raises(ChecksumError, match=rf"{MANIFEST} is damaged .* delete the folder of variant aaaa"):
+        store.manifest(stored.variant_id)
+
+
+def test_a_checksum_that_is_a_number_is_one_that_does_not_match(store: VariantStore, stored: Manifest) -> None:
+    (store.folder / stored.variant_id / MANIFEST).write_text('{"manifest_sha256": 3}')
+    with pytest.raises(ChecksumError, match="does not match its checksum 3;"):
         store.manifest(stored.variant_id)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from pruning.cascade import Cascade
 from pruning.cost import Cost
 from pruning.evaluation import Evaluation
 from pruning.metrics import Metric
@@ -15,6 +16,7 @@ from pruning.timing import Speed
 from pruning.variants import Manifest, VariantStore
 from service.control_metrics import ControlMetrics
 from service.controller import VariantController
+from service.ladder_cascades import LadderCascade
 from service.limits import Clock, ControlLimits
 from service.load import Load
 from service.operations import Choice, RolloutState
@@ -48,6 +50,25 @@ def manifest_of(spec: PruneSpec, accuracy: float = 0.9) -> Manifest:
         speed=Speed(latency_p50_ms=4.0, items_per_s=250.0),
         build_seconds={},
     )
+
+
+def ladder_cascade(spec: PruneSpec, target: float = 0.99, accuracy: float = 0.9) -> LadderCascade:
+    """The cascade of a level for an agreement, which it reaches on the evaluation rows; its id names both."""
+    level = manifest_of(spec, accuracy)
+    cascade = Cascade(
+        cascade_id=f"{level.variant_id}-{target:g}",
+        variant_id=level.variant_id,
+        dense_id=id_of(DENSE),
+        target=target,
+        threshold=0.5,
+        calibration_agreement=target,
+        calibration_rows=1000,
+        calibration_digest="",
+        apart=True,
+        escalated=0.2,
+        evaluation=replace(level.evaluation, agreement=target),
+    )
+    return LadderCascade(level, cascade)
 
 
 def choice_of(spec: PruneSpec = DENSE, *, accuracy: float = 0.9, operation_id: str | None = None) -> Choice:
@@ -165,6 +186,7 @@ def make_control(
     floor: float = FLOOR,
     ladder: tuple[str, ...] = (),
     clock: SetClock | None = None,
+    cascades: tuple[LadderCascade, ...] = (),
 ) -> Control:
     """Return a controller over ``root``, not started, with a dense variant to begin with, alone on the ladder."""
     store = VariantStore(root)
@@ -174,7 +196,7 @@ def make_control(
     file = StateFile(root / "state.json")
     controller = VariantController(
         limits=ControlLimits(poll_s=poll_s, tick_s=tick_s, build_timeout_s=60.0, prepare_timeout_s=30.0),
-        desk=PolicyDesk(root / POLICY, Policy(accuracy_floor=floor), dense_accuracy=0.9),
+        desk=PolicyDesk(root / POLICY, Policy(accuracy_floor=floor), dense_accuracy=0.9, cascades=cascades),
         builder=builder,
         state_file=file,
         store=store,

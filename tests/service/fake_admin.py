@@ -28,7 +28,7 @@ def building() -> dict[str, Any]:
 
 def status_of(state: RolloutState) -> dict[str, Any]:
     return status_document(
-        state, manifest_of(DENSE), Policy(accuracy_floor=FLOOR), [report_of()], Tally(variant_id="v"), None
+        state, manifest_of(DENSE), Policy(accuracy_floor=FLOOR), [report_of()], Tally(variant_id="v"), None, None
     )
 
 

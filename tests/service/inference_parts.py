@@ -123,6 +123,18 @@ class HeldModel(torch.nn.Module):
         return cast(Tensor, self.inner(batch))
 
 
+class Opposite(torch.nn.Module):
+    """Gives every text the other of two labels."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.inner = model
+        self.word = model.word
+
+    def forward(self, batch: Any) -> Tensor:
+        return -cast(Tensor, self.inner(batch))
+
+
 def breaking_on(base: BaseModel, word: str, *, nan: bool) -> TorchEngine:
     """Return an engine that fails, or answers with NaN, when a batch holds ``word``."""
     (encoded,) = TextTokenizer.load(base.path).encode([word], max_length=base.max_length)

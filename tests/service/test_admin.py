@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 
 from pruning.spec import Recover
-from service.admin import MAX_BODY_BYTES, build_admin_api
-from service.change_requests import parse_spec
+from service.admin import build_admin_api
+from service.change_requests import MAX_BODY_BYTES, parse_spec
 from tests.service.control_parts import DENSE, FLOOR, Control, ModelReplica, id_of, make_control, until
 
 TOKEN = "s3cret-tökèn"
@@ -89,6 +89,7 @@ async def test_the_dial_says_what_is_served(admin: Admin) -> None:
         "accuracy_floor": FLOOR,
         "mode": "manual",
         "governor": None,
+        "cascade": None,
         "online": None,
         "previous_variant": None,
         "operation": None,

@@ -1,16 +1,8 @@
-from collections.abc import Iterator
-
 import pytest
 
 from service.admin_client import AdminClient, AdminError, ConnectionCut
 from tests.service.control_parts import first_state
-from tests.service.fake_admin import COMMITTED, FAILED, FakeAdmin, building, problem, serving, status_of
-
-
-@pytest.fixture
-def admin() -> Iterator[FakeAdmin]:
-    with serving() as admin:
-        yield admin
+from tests.service.fake_admin import COMMITTED, FAILED, FakeAdmin, building, problem, status_of
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from service.protocol import Trial
 from service.runtime import InferenceRuntime
 from service.settings import Settings
 from service.shelf import EngineShelf
-from tests.service.inference_parts import CARD, HeldModel, breaking_on, desk_of, engine_of
+from tests.service.inference_parts import CARD, HeldModel, Opposite, breaking_on, desk_of, engine_of
 from tests.service.test_runtime import query
 
 TEXTS = ["good", "the film was not very good", "bad food", "we hated it", "fine and warm", "it was the film"]
@@ -182,6 +182,23 @@ async def test_true_labels_of_a_cascade_s_answer_are_the_cascade_s(base: BaseMod
     assert (judged.variant_id, judged.right) == ("c0.99", 6)
 
 
+async def test_shadow_answers_judge_the_cascade_and_not_its_level(base: BaseModel, tiny_model_dir: Path) -> None:
+    opposite = engine_of(base, "dense", model=Opposite(engine_of(base, "half", 0.5).model))
+    async with serving(base, tiny_model_dir, dense=opposite) as service:
+        runtime = service.runtime
+        runtime.dial.heed(Policy(accuracy_floor=0.0, shadow_fraction=1.0))
+        await runtime.classify(query(*TEXTS, wish=CASCADED))
+        async with asyncio.timeout(30):
+            while not any(tally.texts for tally in runtime.tallies):
+                await asyncio.sleep(0.01)
+        seen = {tally.variant_id: (tally.texts, tally.agreed) for tally in runtime.tallies}
+    assert seen == {"c0.99": (6, 3), "half": (0, 0)}, "what was handed on agrees, what the level answered does not"
+    value = service.metrics.registry.get_sample_value
+    for outcome in ("agreed", "flipped"):
+        assert value("sparsedial_cascade_shadow_texts_total", {"sparsity": "0.5", "outcome": outcome}) == 3
+        assert value("sparsedial_shadow_texts_total", {"sparsity": "0.5", "outcome": outcome}) is None
+
+
 async def test_a_request_that_is_sure_of_all_its_texts_says_so(base: BaseModel, tiny_model_dir: Path) -> None:
     async with serving(base, tiny_model_dir) as service:
         surest = max(range(6), key=lambda index: float(service.alone[index][0]["score"]))
@@ -248,6 +265,24 @@ async def test_a_trial_keeps_its_share_of_those_whom_the_policy_s_cascade_answer
         asked = await service.runtime.classify(query(*TEXTS, wish=Wish(cascade=True)))
     assert tried.headers["x-variant"] == "dense" and "x-escalated" not in tried.headers
     assert asked.headers["x-escalated"] == "3 of 6"
+
+
+def test_a_cascade_that_is_switched_off_answers_only_who_names_its_level(engines: dict[str, Engine]) -> None:
+    resident = list(engines.values())
+    for wish in (Wish(), Wish(cascade=True)):
+        assert cascade_for(wish, None, resident, USUAL, KNOWN, usual_off=True) is None
+    named = cascade_for(Wish(sparsity=0.5, cascade=True), engines["half"], resident, USUAL, KNOWN, usual_off=True)
+    assert named == Rule(cascade(0.98), engines["half"], engines["dense"])
+
+
+async def test_a_cascade_is_switched_off_and_on_while_requests_come(base: BaseModel, tiny_model_dir: Path) -> None:
+    policy = Policy(accuracy_floor=0.0, shadow_fraction=0.0, cascade=CascadeChoice(sparsity=0.5, agreement=0.99))
+    async with serving(base, tiny_model_dir) as service:
+        for off in (False, True, False):
+            service.runtime.dial.heed(policy, cascade_off=off)
+            for wish in (Wish(), Wish(cascade=True)):
+                answer = await service.runtime.classify(query(*TEXTS, wish=wish))
+                assert ("x-escalated" not in answer.headers) is off
 
 
 def api_of(runtime: InferenceRuntime) -> FastAPI:

@@ -6,7 +6,9 @@ import pytest
 from typer.testing import Result
 
 from pruning.scores import SCORERS
-from tests.service.test_cli import given, own_environment, refused, run  # noqa: F401, two of them are fixtures
+from tests.service.cli_parts import refused, run
+
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +17,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def compared(tiny_model_dir: Path, given: list[object], store: Path) -> Any:  # noqa: F811
+def compared(tiny_model_dir: Path, given: list[object], store: Path) -> Any:
     """Run the command on the tiny model."""
 
     def compare(*options: object) -> Result:

@@ -6,6 +6,7 @@ import pytest
 
 from service.control_metrics import ControlMetrics
 from service.operations import Phase
+from service.policy import Policy
 from tests.service.control_parts import first_state
 from tests.service.test_rollout import after, built, change, reported
 
@@ -58,11 +59,15 @@ def test_levels_are_labelled_as_asked_for_in_base_units_and_replaced() -> None:
 
 def test_the_page_shows_where_the_controller_stands() -> None:
     metrics = ControlMetrics()
-    metrics.set_controller(generation=7, replicas=2, running=True, accuracy_floor=0.85)
+    policy = Policy(accuracy_floor=0.85)
+    metrics.set_controller(generation=7, replicas=2, running=True, policy=policy)
     page = metrics.page().decode()
     for line in ("controller_generation 7.0", "controller_replicas 2.0", "controller_operation_in_progress 1.0"):
         assert f"sparsedial_{line}\n" in page
     assert math.isclose(value(metrics, "accuracy_floor_ratio") or 0.0, 0.85)
+    assert math.isnan(value(metrics, "slo_p99_seconds") or 0.0)
+    metrics.set_controller(generation=7, replicas=2, running=True, policy=policy.changed({"slo_p99_ms": 50}))
+    assert value(metrics, "slo_p99_seconds") == 0.05
 
 
 def test_every_controller_has_a_registry_of_its_own() -> None:

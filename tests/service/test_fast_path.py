@@ -1,11 +1,9 @@
 import socket
-import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from pruning.errors import PruningError
 from service.fast_path import COMMON, HAPROXY, free_ports, set_environment, socket_folder
 from service.settings import Ingress
 
@@ -92,29 +90,3 @@ def test_each_service_has_ports_of_its_own_that_nobody_answers_on(replicas: int,
     for port in (ports[0], *ports[-4:]):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def test_haproxy_shows_its_statistics_on_loopback_only(tmp_path: Path) -> None:
-    real = tmp_path / "real"
-    real.write_text('#!/bin/sh\necho "$@"\n')
-    real.chmod(0o700)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(real))
-        command = environment(tmp_path)["RAY_SERVE_HAPROXY_BINARY_PATH"]
-    config = tmp_path / "any.cfg"
-    config.write_text("  bind *:8404\n    bind :9101\n    bind 0.0.0.0:8000\n    bind 127.0.0.1:80 proto h2\n")
-    said = subprocess.run([command, "-db", "-f", str(config), "-x", "a b"], capture_output=True, text=True, check=True)
-    assert said.stdout == f"-db -f {config} -x a b\n"
-    assert config.read_text().split("\n") == [
-        "  bind 127.0.0.1:8404",
-        "    bind 127.0.0.1:9101",
-        "    bind 0.0.0.0:8000",
-        "    bind 127.0.0.1:80 proto h2",
-        "",
-    ]
-
-
-def test_without_haproxy_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(tmp_path / "nothing here"))
-    with pytest.raises(PruningError, match=r"nothing here.*--ingress proxy"):
-        environment(tmp_path)

@@ -72,8 +72,8 @@ class FakeHolder:
     def try_out(self, trial: Trial | None) -> None:
         self.trial = trial
 
-    def heed(self, policy: Policy) -> None:
-        self.policy = policy
+    def heed(self, policy: Policy, *, cascade_off: bool = False) -> None:
+        self.policy, self.cascade_off = policy, cascade_off
 
     def load(self) -> Load:
         return load(1.0, queue_tokens=7)
@@ -498,3 +498,11 @@ async def test_a_governed_replica_does_not_call_a_controller_that_is_away(
         asked = parts.link.asked
         await asyncio.sleep(0.05)
         assert parts.link.asked <= asked + 1
+
+
+async def test_a_replica_hears_at_once_that_the_policy_s_cascade_is_off_and_that_it_is_on_again() -> None:
+    parts = make_parts()
+    async with started(parts):
+        for off in (True, False):
+            parts.link.wish(cascade_off=off)
+            await until(lambda off=off: parts.holder.cascade_off is off)

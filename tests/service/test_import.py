@@ -1,7 +1,6 @@
 """``sparsedial import``: from a sparse checkpoint to a variant that a change by the builder finds."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -24,11 +23,8 @@ ASKED = {"sparsity": 0.5, "pattern": "structured", "scorer": IMPORTED}
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith("SPARSEDIAL_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def usual_priority(own_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A builder in the test's own process leaves that process's priority alone."""
     monkeypatch.setattr("service.builder.yield_cpu", lambda: None)
 
 

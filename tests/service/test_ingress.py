@@ -252,7 +252,7 @@ async def test_a_deadline_counts_from_the_arrival_and_names_itself(base: BaseMod
     runtime = runtime_of(engine_of(base), tiny_model_dir)
 
     class Slow:
-        """What takes its time before the route is reached."""
+        """What takes its time before a route is reached."""
 
         def __init__(self, app: ASGIApp) -> None:
             self.app = app
@@ -262,7 +262,7 @@ async def test_a_deadline_counts_from_the_arrival_and_names_itself(base: BaseMod
             await self.app(scope, receive, send)
 
     api = build_inference_api(runtime, desk_of(runtime), Settings(), CARD)
-    api.user_middleware.append(Middleware(Slow))  # within all others
+    api.user_middleware.insert(1, Middleware(Slow))  # within the one that notes the arrival
     runtime.start()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
         answer = await client.post("/predict", json={"inputs": "good"}, headers={"x-deadline-ms": "10"})

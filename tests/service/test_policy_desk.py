@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from pruning.spec import PruneSpec
 from service.errors import Invalid, NotReady
 from service.policy import Policy
 from service.policy_desk import POLICY, PolicyDesk
 from service.state import StateDamaged
+from tests.service.control_parts import ladder_cascade
 
 DENSE_ACCURACY = 0.9
 
@@ -40,10 +42,18 @@ async def test_a_policy_that_cannot_be_written_does_not_hold(tmp_path: Path) -> 
     assert desk.policy.max_sparsity == 1.0
 
 
-@pytest.mark.parametrize("damage", ["not json", '{"policy": {}}', '{"policy": {"max_sparsity": 0.5}, "sha256": "0"}'])
-def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("not json", "is not the JSON that was written"),
+        ('{"policy": {}}', "is not the JSON that was written"),
+        ('{"policy": {"max_sparsity": NaN}, "sha256": "0"}', "is not the JSON that was written"),
+        ('{"policy": {"max_sparsity": 0.5}, "sha256": "0"}', "does not match its checksum"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path, damage: str, words: str) -> None:
     (tmp_path / POLICY).write_text(damage)
-    with pytest.raises(StateDamaged, match="delete it"):
+    with pytest.raises(StateDamaged, match=f"{POLICY} {words}.*; delete it"):
         desk_in(tmp_path)
 
 
@@ -60,16 +70,85 @@ async def test_the_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert json.loads((tmp_path / POLICY).read_text())["policy"] == {"canary_s": 3.0}
 
 
+CASCADES = (
+    ladder_cascade(PruneSpec(sparsity=0.5), accuracy=0.88),
+    ladder_cascade(PruneSpec(sparsity=0.5), 0.98, accuracy=0.88),
+    ladder_cascade(PruneSpec(sparsity=0.7), accuracy=0.84),
+)
+HALF, LESS = ({"sparsity": 0.5, "agreement": agreement} for agreement in (0.99, 0.98))
+
+
+def cascade_desk(folder: Path) -> PolicyDesk:
+    return PolicyDesk(folder / POLICY, Policy(accuracy_floor=0.85), DENSE_ACCURACY, CASCADES)
+
+
 async def test_a_cascade_is_one_that_the_ladder_has_and_whose_level_may_answer_alone(tmp_path: Path) -> None:
-    cascaded = {0.5: 0.88, 0.7: 0.84}
-    desk = PolicyDesk(tmp_path / POLICY, Policy(accuracy_floor=0.85), DENSE_ACCURACY, cascaded)
+    desk = cascade_desk(tmp_path)
     with pytest.raises(Invalid, match=r"no cascade begins at sparsity 0\.6; .* have one: 0\.5, 0\.7"):
         await desk.change({"cascade": {"sparsity": 0.6, "agreement": 0.99}})
     with pytest.raises(Invalid, match=r"level 0\.7 answers alone .* 0\.8400 is below the floor 0\.8500"):
         await desk.change({"cascade": {"sparsity": 0.7, "agreement": 0.99}})
-    await desk.change({"cascade": {"sparsity": 0.5, "agreement": 0.99}})
+    await desk.change({"cascade": HALF})
     with pytest.raises(Invalid, match=r"level 0\.5 answers alone"):
         await desk.change({"accuracy_floor": 0.89})
-    assert PolicyDesk(tmp_path / POLICY, Policy(accuracy_floor=0.85), DENSE_ACCURACY, cascaded).policy == desk.policy
+    assert cascade_desk(tmp_path).policy == desk.policy
     with pytest.raises(StateDamaged, match=r"no cascade begins at sparsity 0\.5; .*: none"):
         desk_in(tmp_path)
+
+
+async def test_the_policy_names_the_cascades_of_its_level_and_agreement(tmp_path: Path) -> None:
+    desk = cascade_desk(tmp_path)
+    assert desk.chosen_cascades == ()
+    await desk.change({"cascade": LESS})
+    assert desk.chosen_cascades == (CASCADES[1],)
+
+
+async def off_desk(folder: Path) -> PolicyDesk:
+    """A desk whose cascade was switched off."""
+    desk = cascade_desk(folder)
+    choice = (await desk.change({"cascade": HALF})).cascade
+    assert choice is not None and await desk.switch_cascade_off(choice, "it disagrees")
+    return desk
+
+
+async def test_a_cascade_that_was_switched_off_stays_the_policy_s_and_off_over_restarts(tmp_path: Path) -> None:
+    desk = await off_desk(tmp_path)
+    for known in (desk, cascade_desk(tmp_path)):
+        assert (known.cascade_off, known.policy.as_dict()["cascade"]) == ("it disagrees", HALF)
+    await desk.change({"shadow_fraction": 0.5})
+    assert cascade_desk(tmp_path).cascade_off == "it disagrees"
+
+
+@pytest.mark.parametrize("cascade", [HALF, LESS, None])
+async def test_setting_the_cascade_ends_that_it_was_off(cascade: dict[str, float] | None, tmp_path: Path) -> None:
+    desk = await off_desk(tmp_path)
+    before = desk.cascade_settings
+    await desk.change({"cascade": cascade})
+    assert (desk.cascade_off, cascade_desk(tmp_path).cascade_off) == (None, None)
+    assert desk.cascade_settings == before + 1
+
+
+async def test_only_the_cascade_that_was_judged_is_switched_off_and_once(tmp_path: Path) -> None:
+    desk = await off_desk(tmp_path)
+    judged = desk.policy.cascade
+    assert judged is not None and not await desk.switch_cascade_off(judged, "again")
+    await desk.change({"cascade": LESS})
+    assert not await desk.switch_cascade_off(judged, "the one before")
+    assert desk.cascade_off is None
+
+
+async def test_a_disk_that_is_full_keeps_no_cascade_answering(tmp_path: Path) -> None:
+    desk = cascade_desk(tmp_path)
+    choice = (await desk.change({"cascade": HALF})).cascade
+    (tmp_path / "file").write_text("")
+    desk._path = tmp_path / "file" / POLICY
+    assert choice is not None and await desk.switch_cascade_off(choice, "it disagrees")
+    assert desk.cascade_off == "it disagrees"
+
+
+async def test_why_a_cascade_is_off_cannot_be_altered(tmp_path: Path) -> None:
+    await off_desk(tmp_path)
+    path = tmp_path / POLICY
+    path.write_text(path.read_text().replace("it disagrees", "it agrees"))
+    with pytest.raises(StateDamaged, match="checksum"):
+        cascade_desk(tmp_path)

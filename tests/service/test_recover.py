@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -29,11 +28,8 @@ DISTILLED = PruneSpec(sparsity=0.5, recover=Recover.DISTILL)
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith("SPARSEDIAL_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def usual_priority(own_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A builder in the test's own process leaves that process's priority alone."""
     monkeypatch.setattr("service.builder.yield_cpu", lambda: None)
 
 

@@ -1,5 +1,4 @@
 import ast
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from pydantic import ValidationError
 from pruning.spec import Precision, Recover
 from service import settings as module
 from service.settings import DEFAULT_LEVELS, Device, EngineName, Ingress, Settings
+
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 EXAMPLES: dict[str, tuple[str, Any]] = {
     "model": ("./bert", "./bert"),
@@ -52,13 +53,6 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "api_key": ("k", "k"),
 }
 """A value of each setting, as a variable holds it and as the service reads it."""
-
-
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("SPARSEDIAL_"):
-            monkeypatch.delenv(name)
 
 
 def test_every_field_says_what_it_means() -> None:

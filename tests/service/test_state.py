@@ -13,6 +13,9 @@ from service.state import SCHEMA, StateDamaged, StateFile, StateFileError, State
 from tests.service.control_parts import choice_of, first_state
 from tests.service.test_rollout import HALF, after, broken, built, change, reported, rollback
 
+NAN = b'{"schema": 2, "sha256": "", "state": {"version": NaN}}'
+"""What no writer leaves, and no digest can be made of."""
+
 
 def rich_state() -> RolloutState:
     """A state with every member filled in."""
@@ -53,7 +56,7 @@ def test_an_altered_value_is_refused_by_its_checksum(file: StateFile) -> None:
         file.read()
 
 
-@pytest.mark.parametrize("raw", [b"[]", b"null", b"\xff\xfe", b'{"schema": 1}', b"{}"])
+@pytest.mark.parametrize("raw", [b"[]", b"null", b"\xff\xfe", b'{"schema": 1}', b"{}", NAN])
 def test_something_else_in_its_place_is_refused(file: StateFile, raw: bytes) -> None:
     file.path.parent.mkdir()
     file.path.write_bytes(raw)

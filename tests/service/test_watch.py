@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from service.ladder_cascades import LadderCascade
 from service.operations import Asker, Cause, Phase
 from service.protocol import ReplicaReport
 from service.tally import Compared, Tally
@@ -27,9 +28,11 @@ class CountingReplica(ModelReplica):
 
 
 @asynccontextmanager
-async def running(root: Path, **members: object) -> AsyncIterator[tuple[Control, CountingReplica]]:
+async def running(
+    root: Path, cascades: tuple[LadderCascade, ...] = (), **members: object
+) -> AsyncIterator[tuple[Control, CountingReplica]]:
     """A controller with a policy and one replica that follows it."""
-    control = make_control(root)
+    control = make_control(root, cascades=cascades)
     put(control.builder.store, HALF)
     await control.controller.start()
     control.clock.now += 4.0

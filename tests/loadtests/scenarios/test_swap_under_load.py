@@ -44,7 +44,24 @@ async def test_the_windows_are_held_against_the_steady_load_and_against_the_paus
 ) -> None:
     result = await run(service, options)
     steady, windows, *_, between = (phase.latency.quantile(0.99) for phase in result.phases)
-    assert [goal.value for goal in result.goals] == [windows / steady, windows / between]
+    assert [goal.value for goal in result.goals[:2]] == [windows / steady, windows / between]
+
+
+async def test_memory_that_grows_from_swap_to_swap_misses_its_goal(service: FakeService, options: LoadOptions) -> None:
+    flat = await run(service, options)
+    service.dials.clear()
+    service.resident_bytes = lambda: {1: 1_000_000, 2: 2_000_000}.get(len(service.dials), 3_000_000)
+    grown = await run(service, options)
+    assert [result.goals[2].value for result in (flat, grown)] == [1.0, 1.5]
+    assert [result.goals[2].met for result in (flat, grown)] == [True, False]
+    assert list(grown.details["resident_bytes"].values()) == [1_000_000, 2_000_000, 3_000_000]
+
+
+async def test_the_share_of_swaps_to_new_levels_is_as_asked(service: FakeService, options: LoadOptions) -> None:
+    await run(service, options, replace(SHORT, new_share=0.0))
+    assert set(service.dials) <= set(LEVELS)
+    with pytest.raises(LoadTestError, match=r"must lie in \[0, 1\]; got 1.5"):
+        await run(service, options, replace(SHORT, new_share=1.5))
 
 
 async def test_a_failed_request_breaks_the_run(service: FakeService, options: LoadOptions) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from pruning.slim.linear import ACTIVATIONS, Linear, activate, blocked_kernels, rounded_rows
+from pruning.slim.linear import ACTIVATIONS, Linear, blocked_kernels, finish, rounded_rows
 
 
 def frozen(inputs: int, outputs: int, seed: int = 0) -> Linear:
@@ -26,7 +26,7 @@ def test_laid_out_weights_give_what_the_plain_ones_give(
     layer = frozen(*sizes)
     inputs = torch.randn(rows, sizes[0])
     plain = functional.linear(inputs, layer.weight, layer.bias)
-    expected = plain if activation is None else activate(plain, activation)
+    expected = finish(plain, activation, None)
     for _ in range(2):  # the first use lays them out, the second finds them so
         torch.testing.assert_close(layer(inputs, activation=activation), expected, atol=1e-5, rtol=1e-5)
 
@@ -39,8 +39,9 @@ def test_a_range_of_outputs_is_that_range_of_all_of_them() -> None:
     torch.testing.assert_close(layer(inputs, start=4), whole[:, 4:], atol=1e-5, rtol=1e-5)
 
 
-def test_a_residual_is_added() -> None:
-    layer = frozen(16, 12)
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_residual_is_added(trains: bool) -> None:
+    layer = frozen(16, 12).requires_grad_(trains)
     inputs, residual = torch.randn(5, 16), torch.randn(5, 12)
     before = residual.clone()
     torch.testing.assert_close(layer(inputs, residual=residual), layer(inputs) + residual, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,51 @@
+"""What the tests of commands share: an environment of their own, a prepared store, and an admin endpoint."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from tests.service.cli_parts import run
+from tests.service.fake_admin import FakeAdmin, serving
+
+
+@pytest.fixture
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting and no cache of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith("SPARSEDIAL_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def given(tiny_model_dir: Path, tiny_rows: tuple[Path, Path]) -> list[object]:
+    """The options that name the tiny model's rows."""
+    return ["--train", tiny_rows[0], "--eval", tiny_rows[1]]
+
+
+@pytest.fixture(scope="session")
+def first_run(
+    tiny_model_dir: Path, given: list[object], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
+    """A store, and what the command that prepared it answered."""
+    store = tmp_path_factory.mktemp("prepared")
+    return store, run("prepare", tiny_model_dir, *given, "--store", store, "--levels", "0.3,0.5", "--json")
+
+
+@pytest.fixture
+def store(first_run: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A prepared store of the test's own."""
+    copy = tmp_path / "store"
+    shutil.copytree(first_run[0], copy)
+    return copy
+
+
+@pytest.fixture
+def admin() -> Iterator[FakeAdmin]:
+    """An admin endpoint that answers what the test says."""
+    with serving() as admin:
+        yield admin
