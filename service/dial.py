@@ -54,6 +54,11 @@ class Dial:
         return self._policy
 
     @property
+    def on_trial(self) -> str | None:
+        """The variant that answers a share of the requests before it is committed; None while there is none."""
+        return None if self._trial is None else self._trial.variant_id
+
+    @property
     def levels(self) -> list[Manifest]:
         """The loaded levels that a request may ask for."""
         return [engine.manifest for engine in self._shelf.resident]

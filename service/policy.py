@@ -66,7 +66,8 @@ class Policy:
     """Chance that a variant which holds its agreement floor is ever turned back by one test of it. Its trial is one;
     another one begins whenever an operator commits it."""
     shadow_fraction: float = 0.02
-    """Share of live requests that the dense model answers as well, where there is time."""
+    """Share of live requests that the dense model answers as well, where there is time. Of a variant on trial it is
+    all of them, unless this is 0."""
     canary_fraction: float = 0.0
     """Share of requests that a new variant answers before it is committed; 0 commits it at once."""
     canary_s: float = 10.0

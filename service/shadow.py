@@ -82,13 +82,17 @@ class Shadow:
     ) -> None:
         """Take an answer as a sample, if its lot says so. The dense model is not compared with itself.
 
+        A variant on trial is always compared, unless nothing is: its share of the requests is small and its time short.
+
         Args:
             engine: what answered; of a cascade its level.
             sequences: of every text.
             logits_BC: what the texts were answered with, in a cascade by whichever of both.
             cascade_id: of the cascade that answered; then it counts as that one's, and not as the level's.
         """
-        if self._draw() >= self._dial.policy.shadow_fraction:
+        share = self._dial.policy.shadow_fraction
+        is_tried = cascade_id is None and engine.manifest.variant_id == self._dial.on_trial
+        if self._draw() >= (1.0 if is_tried and share > 0.0 else share):
             return
         dense = self._dial.dense
         if dense is None or dense.manifest.variant_id == engine.manifest.variant_id:

@@ -21,6 +21,12 @@ def test_texts_are_told_apart_by_the_variants_label_and_by_length() -> None:
     assert flipped.kl_sum == pytest.approx((2 * probability - 1) * 2.0)
 
 
+def test_the_divergence_is_of_the_variant_from_the_dense_model() -> None:
+    undecided, three_to_one = np.array([[0.0, 0.0]]), np.array([[0.0, np.log(3.0)]])
+    (one,) = compared(undecided, three_to_one, [1], LABELS)
+    assert one.kl_sum == pytest.approx(0.25 * np.log(0.25 / 0.5) + 0.75 * np.log(0.75 / 0.5))
+
+
 @pytest.mark.parametrize(("tokens", "bucket"), [(1, "1-8"), (8, "1-8"), (9, "9-16"), (32, "17-32"), (512, "257-512")])
 def test_buckets_double(tokens: int, bucket: str) -> None:
     assert length_bucket(tokens) == bucket

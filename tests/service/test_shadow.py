@@ -14,6 +14,7 @@ from service.engine import Engine, Live
 from service.levels import Wish
 from service.metrics import ReplicaMetrics
 from service.policy import Policy
+from service.protocol import Trial
 from service.runtime import InferenceRuntime
 from service.settings import Settings
 from service.shadow import MOST_TEXTS, MOST_WAITING, Shadow
@@ -96,6 +97,20 @@ async def test_the_share_that_is_sampled_is_the_policys(engines: dict[str, Engin
     bench.offer(engines["half"])
     await settle()
     assert len(bench.asked) == 2
+    await bench.shadow.stop()
+
+
+async def test_what_is_on_trial_is_always_compared_unless_nothing_is(engines: dict[str, Engine]) -> None:
+    bench = Bench(engines, draws=[0.9] * 4)
+    await bench.shelf.keep_resident(("dense",))
+    bench.idle.set()
+    bench.shadow.start()
+    for trial, compared, shadow_fraction in ((None, 0, 0.5), ("half", 1, 0.5), ("half", 1, 0.0), ("other", 1, 0.5)):
+        bench.dial.heed(Policy(accuracy_floor=0.0, shadow_fraction=shadow_fraction))
+        bench.dial.try_out(None if trial is None else Trial(variant_id=trial, fraction=0.1))
+        bench.offer(engines["half"])
+        await settle()
+        assert len(bench.asked) == compared
     await bench.shadow.stop()
 
 
