@@ -19,7 +19,7 @@ class Fisher:
     """Mean squared mask gradient, ``mean_b (dL/dm)^2`` (Kwon et al., 2022, eq. 7).
 
     The gradients are those of the cached micro-batches; the paper uses batches of 32. For a weight the mask
-    gradient is ``w * dL/dw``, hence the score ``w^2 * mean_b (dL/dw)^2``.
+    gradient is ``w * dL/dw``, hence the score ``w^2 * mean_b (dL/dw)^2``, over the batches of 32 rows of the cache.
     """
 
     name: ClassVar[str] = "fisher"

@@ -127,6 +127,19 @@ def test_what_went_ranks_last_whatever_the_scorer_says_of_it(
     assert achieved == pytest.approx(0.8, abs=0.03)
 
 
+def test_what_went_before_is_what_goes_first_along_a_rounds_curves(
+    deep: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCORERS, "contrary", Contrary())
+    mask = structures(deep.base.shape, [[0, 2], [3], [], range(4)], [range(16, 64), range(64), [], range(32)])
+    spec = PruneSpec(sparsity=0.5, scorer="contrary", recover=Recover.NONE, rounds=2)
+    for curve in module._ranked_anew(deep, spec, mask, lambda done, total: None, lambda: None):
+        assert isinstance(curve, CostCurve)
+        kept = mask.heads_LN if curve.kind is Kind.HEAD else mask.neurons_LF
+        gone = (~kept[curve.layer]).nonzero().flatten().tolist()
+        assert sorted(curve.order[: len(gone)].tolist()) == gone
+
+
 def test_along_a_rounds_curve_what_went_before_costs_nothing(base: BaseModel) -> None:
     curve = CostCurve(layer=1, kind=Kind.NEURON, order=torch.arange(64), step=16, costs=(0.0, 1.0, 2.0, 3.0, 4.0))
     for kept, costs in ((64, (0, 1, 2, 3, 4)), (48, (0, 0, 2, 3, 4)), (16, (0, 0, 0, 0, 4)), (0, (0, 0, 0, 0, 0))):
