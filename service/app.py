@@ -5,12 +5,12 @@ fields of ``Settings``.
 """
 
 import logging
-import os
+import warnings
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import BackpressureConfig
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from service.cluster import cluster_gpus
 from service.control import Control
@@ -22,6 +22,11 @@ from service.settings import Device, Settings
 from service.sources import Sources, resolve
 
 logger = logging.getLogger(__name__)
+
+ON_COMPUTING_NODES = {"num_cpus": 0.001}
+"""Hardly anything, so that any number finds room; but on a node that offers Ray no CPU, as a head may, none does."""
+MEASURED_EVERY_S = 1.0
+"""How often a replica tells Serve of its requests in flight, where their number calls for replicas."""
 
 LOGGING = {"enable_access_log": False, "encoding": "TEXT", "log_level": "INFO"}
 
@@ -63,28 +68,40 @@ def control_application(settings: Settings, sources: Sources, ladder: Ladder | N
         health_check_period_s=1,
         graceful_shutdown_timeout_s=5,
         logging_config=LOGGING,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=ON_COMPUTING_NODES,
     )
-    return deployment.bind(settings, sources, _cores(), ladder)
+    return deployment.bind(settings, sources, ladder)
 
 
 def model_application(settings: Settings, sources: Sources, num_gpus: float) -> Application:
     """Return the model application: replicas that own HTTP, tokenizer, batcher and engine."""
     deployment = ModelDeployment.options(
         name="Model",
-        num_replicas=settings.replicas,
+        num_replicas=settings.replicas if settings.max_replicas is None else None,
+        autoscaling_config=None if settings.max_replicas is None else autoscaling(settings),
+        max_replicas_per_node=settings.replicas_per_node,
         max_ongoing_requests=MAX_CONCURRENT_REQUESTS,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
         max_surge_percent=100,
         health_check_period_s=1,
         graceful_shutdown_timeout_s=settings.drain_timeout_s + 5,
         logging_config=LOGGING,
-        ray_actor_options={"num_cpus": 0, "num_gpus": num_gpus},
+        ray_actor_options=ON_COMPUTING_NODES | {"num_gpus": num_gpus},
     )
-    threads = settings.threads or max(1, _cores() // settings.replicas)
-    return deployment.bind(settings, sources, threads)
+    return deployment.bind(settings, sources)
 
 
-def _cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def autoscaling(settings: Settings) -> AutoscalingConfig:
+    """Return how many replicas Serve shall keep between ``replicas`` and ``max_replicas``, by requests in flight."""
+    with warnings.catch_warnings():
+        # Serve 2.60 calls the interval deprecated, and reads the variable that it names instead nowhere.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return AutoscalingConfig(
+            min_replicas=settings.replicas,
+            max_replicas=settings.most_replicas,
+            target_ongoing_requests=settings.target_inflight,
+            metrics_interval_s=MEASURED_EVERY_S,
+            look_back_period_s=max(2 * MEASURED_EVERY_S, settings.scale_up_s),
+            upscale_delay_s=settings.scale_up_s,
+            downscale_delay_s=settings.scale_down_s,
+        )

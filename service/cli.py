@@ -177,6 +177,12 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port of inference and admin. [default: 8000]")] = None,
     replicas: Annotated[int | None, typer.Option(help="Model replicas; one per GPU on GPUs. [default: 1]")] = None,
+    max_replicas: Annotated[
+        int | None, typer.Option(help="Replicas that load may call for. [default: as --replicas]")
+    ] = None,
+    replicas_per_node: Annotated[
+        int | None, typer.Option(help="Most replicas on one machine of a cluster. Default: spread by Ray.")
+    ] = None,
     store: Store = None,
     sparsity: Annotated[
         float | None, typer.Option(help="Sparsity to begin with, where nothing was committed yet. [default: 0]")
@@ -221,7 +227,8 @@ def serve(
     """
     with refusals():
         settings = settings_of(
-            model=model, host=host, port=port, replicas=replicas, store=store, sparsity=sparsity, device=device,
+            model=model, host=host, port=port, replicas=replicas, max_replicas=max_replicas,
+            replicas_per_node=replicas_per_node, store=store, sparsity=sparsity, device=device,
             engine=engine, train=train, eval=eval, levels=levels, precision=precision,
             recover=recover, rounds=rounds,
             max_batch_tokens=max_batch_tokens, ingress=ingress, address=address,

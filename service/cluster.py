@@ -11,6 +11,7 @@ import ray
 import torch
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pruning.errors import PruningError
 from pruning.spec import PruneSpec
@@ -59,7 +60,8 @@ class RayBuilder:
     def __init__(self, sources: Sources, threads: int, keep_variants: int) -> None:
         """Start the process; it opens its workbench in the background."""
         # Neither restarts nor retries by Ray, which tells the terminal of each.
-        self._actor_class = ray.remote(num_cpus=0)(VariantBuilder)
+        # Beside the controller: with another node it would be lost while this one waits for it.
+        self._actor_class = ray.remote(num_cpus=0, scheduling_strategy=_this_node())(VariantBuilder)
         self._arguments = sources, threads, keep_variants
         self._retired = False
         self._start()
@@ -119,10 +121,19 @@ def replica_id() -> str:
     return str(serve.get_replica_context().replica_id.unique_id)
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether nobody but this machine reaches what listens at ``host``."""
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
 def page_host(host: str) -> str:
     """Return where a metrics page listens: on loopback if the service does, else where other nodes reach this one."""
-    local = host == "localhost" or host.startswith("127.") or host == "::1"
-    return "127.0.0.1" if local else str(ray.util.get_node_ip_address())
+    return "127.0.0.1" if is_loopback(host) else str(ray.util.get_node_ip_address())
+
+
+def _this_node() -> NodeAffinitySchedulingStrategy:
+    """Return what keeps an actor on the node of this process."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def assigned_device(wanted: Device) -> torch.device:

@@ -7,11 +7,17 @@ costs more than a short text's matrices: with one idle team beside the engine's,
 cores; every other one on a single core.
 """
 
+import os
 import threading
 
 import torch
 
 _CHOOSING = threading.Lock()
+
+
+def cores_each(sharers: int) -> int:
+    """Return the cores of this machine that each of ``sharers`` processes may compute on, at least one."""
+    return max(1, len(os.sched_getaffinity(0)) // sharers)
 
 
 def compute_alone() -> None:

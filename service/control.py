@@ -11,6 +11,7 @@ from pruning.variants import VariantStore
 from service.admin import build_admin_api
 from service.answer_headers import IdLeftToServer
 from service.cluster import RayBuilder, page_host
+from service.compute_threads import cores_each
 from service.control_metrics import ControlMetrics
 from service.controller import VariantController
 from service.errors import NotReady
@@ -29,14 +30,14 @@ class Control:
     """Wires the controller together; all policy lives in its parts."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: Settings, sources: Sources, threads: int, ladder: Ladder | None
+        self, settings: Settings, sources: Sources, ladder: Ladder | None
     ) -> None:
         """Take up the durable state.
 
         Without ``ladder`` nobody has prepared the store or locked it: calibrate and build the ladder first, which
         takes minutes, then hold the store's lock, or stand by while another service does.
         """
-        self._builder = builder = RayBuilder(sources, threads, settings.keep_variants)
+        self._builder = builder = RayBuilder(sources, cores_each(1), settings.keep_variants)
         launched = ladder is not None
         store = VariantStore(sources.store)
         if ladder is None:

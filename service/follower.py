@@ -13,6 +13,8 @@ from typing import Any
 
 from pruning.errors import PruningError
 from service.errors import NotReady
+from service.fleet import CONTROL_ID
+from service.keeping import Keeping
 from service.newborn import ASK_AFRESH
 from service.policy import Mode
 from service.protocol import ControlLink, Desired, Door, EngineHolder, Peer, ReplicaReport, Staged
@@ -77,14 +79,16 @@ class Follower:
         """What the holder holds staged."""
         self._failed: tuple[str, str] | None = None
         """The operation that could not be prepared here, and why."""
-        self._kept: tuple[str, ...] = ()
-        """What the holder keeps resident."""
-        self._unkeepable: set[str] = set()
+        self._keeping = Keeping(holder, replica_id)
+        self._is_settled = False
+        """Whether this replica counts among those that answer."""
         self._hears = False
         """Whether the controller answered the last question."""
         self._news = asyncio.Event()
         self._heard = asyncio.Event()
         self._caught_up = asyncio.Event()
+        self._idle = asyncio.Event()
+        """Whether everything that is wanted is loaded, or cannot be."""
         self._tasks = Tasks()
         self._loops: tuple[asyncio.Task[None], ...] = ()
 
@@ -107,6 +111,17 @@ class Follower:
             await self.stop()
             raise NotReady(f"Replica {self._replica_id} did not reach the committed variant in time.")
         return True
+
+    async def settle(self, timeout_s: float) -> None:
+        """Return once the ladder is loaded, so that every level answers here as it does elsewhere.
+
+        At once where no other replica answers meanwhile, or nobody says so; after ``timeout_s`` in any case. From then
+        on this replica is one of those whose load a governor looks at.
+        """
+        others = [peer for peer in self.peers if peer.replica_id not in (self._replica_id, CONTROL_ID)]
+        if others and not await happens(self._idle, timeout_s):
+            logger.warning("replica=%s: the ladder was not loaded in time; going without", self._replica_id)
+        self._is_settled = True
 
     async def stop(self) -> None:
         """Follow no longer; what answers goes on answering."""
@@ -170,7 +185,8 @@ class Follower:
             self._behind_since = now if self._behind_since is None else self._behind_since
             self._lag_s = now - self._behind_since
         if desired != before:
-            self._unkeepable.clear()
+            self._keeping.try_all_again()
+            self._idle.clear()
             self._news.set()
 
     def _commit_if_loaded(self, desired: Desired) -> None:
@@ -189,6 +205,7 @@ class Follower:
             self._news.clear()
             while self._desired is not None and await self._load_next(self._desired):
                 pass
+            self._idle.set()
 
     async def _tell(self) -> None:
         """Say every moment how the replica fares, while a governor wants to know and the controller is there."""
@@ -206,10 +223,8 @@ class Follower:
         elif desired.staged is None and self._staged is not None:
             self._holder.drop_staged()
             self._staged = None
-        elif (kept := self._next_kept(desired)) != self._kept:
-            await self._keep(kept)
         else:
-            return False
+            return await self._keeping.step(desired)
         return True
 
     async def _catch_up(self, desired: Desired) -> None:
@@ -247,26 +262,6 @@ class Follower:
         except Exception as error:
             logger.info("replica=%s: the next question will report instead: %r", self._replica_id, error)
 
-    async def _keep(self, variant_ids: tuple[str, ...]) -> None:
-        """Keep these resident: at most one of them is new."""
-        try:
-            await self._holder.keep_resident(variant_ids)
-        except Exception:
-            self._unkeepable |= set(variant_ids) - set(self._kept)
-            variant_ids = tuple(one for one in variant_ids if one in self._kept)
-            logger.exception("replica=%s: not every variant of the ladder can be kept loaded", self._replica_id)
-        self._kept = variant_ids
-
-    def _next_kept(self, desired: Desired) -> tuple[str, ...]:
-        """Return what to keep resident next: what is wanted of what is kept, and one more that is wanted.
-
-        The variant that answers is among them, so that it is still there once it has become the previous one.
-        """
-        wished = (desired.variant_id, desired.previous_variant_id, *desired.resident)
-        wanted = [variant_id for variant_id in dict.fromkeys(wished) if variant_id is not None]
-        missing = [one for one in wanted if one not in self._kept and one not in self._unkeepable]
-        return tuple(one for one in wanted if one in self._kept or one in missing[:1])
-
     def _answered(self, staged: Staged) -> bool:
         """Tell whether the controller's wish to stage was met or has failed here."""
         return self._staged == staged or (self._failed is not None and self._failed[0] == staged.operation_id)
@@ -274,7 +269,7 @@ class Follower:
     def _loaded(self) -> set[str]:
         """Return the variants that a commit would find loaded."""
         staged = {self._staged.variant_id} if self._staged else set()
-        return {self._holder.variant_id, *self._kept, *staged}
+        return {self._holder.variant_id, *self._keeping.kept, *staged}
 
     def _report(self) -> ReplicaReport:
         failed_operation, failure = self._failed or (None, None)
@@ -287,7 +282,7 @@ class Follower:
             failure=failure,
             metrics_address=self._metrics_address,
             inflight=self._door.inflight,
-            load=self._door.load(),
+            load=self._door.load() if self._is_settled else None,
             tallies=self._door.tallies,
         )
 

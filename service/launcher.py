@@ -54,7 +54,7 @@ def _serve(settings: Settings, signals: StopSignals, as_json: bool) -> None:
         _, token_file = admin_token(settings, sources.store)
         ladder = _prepare(settings, sources)
         give_back()
-        set_environment(settings.ingress, folder, replicas=settings.replicas, own_cluster=settings.address is None)
+        set_environment(settings.ingress, folder, replicas=settings.most_replicas, own_cluster=settings.address is None)
         service = RayService(settings, sources, ladder)
         url = _url(settings)
         try:

@@ -79,7 +79,7 @@ class ReplicaReport:
     inflight: int
     """Requests accepted and not yet answered."""
     load: Load | None = None
-    """What it gets and does, as of this report; None from one that serves nothing yet."""
+    """What it gets and does, as of this report; None from one that does not answer yet."""
     tallies: tuple[Tally, ...] = ()
     """What it counted of each variant since it started."""
 

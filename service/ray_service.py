@@ -7,6 +7,7 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -41,6 +42,11 @@ class RayService:
         return self._settings.address is None
 
     @property
+    def _at_once(self) -> int:
+        """How many replicas need room now: nothing is ever added to a cluster of our own, to another it may be."""
+        return self._settings.most_replicas if self._own_cluster else self._settings.replicas
+
+    @property
     def serving(self) -> bool:
         """Whether both applications run and may have been asked something."""
         return self._serving
@@ -60,8 +66,8 @@ class RayService:
         """Start Serve, deploy control and model together, and return when both answer at ``url``.
 
         Raises:
-            PruningError: the cluster serves applications of our names or lacks the GPUs, an application fails to
-                start, or ``url`` does not answer.
+            PruningError: the cluster serves applications of our names or lacks the nodes or GPUs, an application fails
+                to start, or ``url`` does not answer.
         """
         import ray
         from ray import serve
@@ -79,8 +85,10 @@ class RayService:
         )
         if not self._own_cluster:
             _refuse_taken_names(str(settings.address), serve.status().applications)
+        check_nodes(settings, ray.nodes(), at_once=self._at_once)
         total = ray.cluster_resources().get("GPU", 0)
-        num_gpus = gpu_share(settings, total, total if self._own_cluster else ray.available_resources().get("GPU", 0))
+        free = total if self._own_cluster else ray.available_resources().get("GPU", 0)
+        num_gpus = gpu_share(settings, total, free, at_once=self._at_once)
         control = control_application(settings, self._sources, self._ladder)
         model = model_application(settings, self._sources, num_gpus=num_gpus)
         self._deployed = True
@@ -140,21 +148,46 @@ def serve_limit_s(settings: Settings) -> float:
     return max(settings.request_timeout_s, MAX_WAIT_S) + 10
 
 
-def gpu_share(settings: Settings, total: float, free: float) -> float:
+def check_nodes(settings: Settings, nodes: Sequence[Mapping[str, Any]], *, at_once: int) -> None:
+    """Return if ``nodes``, as Ray tells of them, have room ``at_once`` for so many replicas, and reach each other.
+
+    Raises:
+        PruningError: they have not; Ray would wait for them for ever.
+    """
+    from service.cluster import is_loopback
+
+    alive = [node for node in nodes if node["Alive"]]
+    computing = sum(node["Resources"].get("CPU", 0) > 0 for node in alive)
+    on_one = settings.replicas_per_node
+    if on_one is not None and on_one * computing < at_once:
+        raise PruningError(
+            f"{at_once} replicas, {on_one} on each machine (replicas_per_node), need {math.ceil(at_once / on_one)} "
+            f"machines, and Ray sees {computing} with CPUs; lower --replicas or --max-replicas, raise "
+            "--replicas-per-node, or join a cluster of more with --address"
+        )
+    machines = sorted({node["NodeManagerAddress"] for node in alive})
+    if len(machines) > 1 and is_loopback(settings.host):
+        raise PruningError(
+            f"the cluster has several machines ({', '.join(machines)}), and at --host {settings.host} none is reached "
+            "by the others; give an address that they share, such as 0.0.0.0, and close it to strangers"
+        )
+
+
+def gpu_share(settings: Settings, total: float, free: float, *, at_once: int) -> float:
     """Return the share of a GPU that each replica takes on a cluster that has ``total``; 0 on the CPU.
 
     Raises:
-        PruningError: fewer are ``free`` than the replicas need; Ray would wait for them for ever.
+        PruningError: fewer are ``free`` than so many replicas need ``at_once``; Ray would wait for them for ever.
     """
     if not settings.wants_gpu(total):
         return 0
     on_one = math.floor(1 / settings.gpus_per_replica)
-    needed = math.ceil(settings.replicas / on_one)
+    needed = math.ceil(at_once / on_one)
     if free < needed:
         raise PruningError(
             f"--device {settings.device.value} with precision {', '.join(settings.precision)} needs {needed} GPUs for "
-            f"{settings.replicas} replicas, {on_one} on each, and of the {total:g} that Ray sees {free:g} are free; "
-            "lower --replicas, use --device cpu with float32 or bfloat16, or add GPUs to the cluster"
+            f"{at_once} replicas, {on_one} on each, and of the {total:g} that Ray sees {free:g} are free; "
+            "lower --replicas or --max-replicas, use --device cpu with float32 or bfloat16, or add GPUs to the cluster"
         )
     return settings.gpus_per_replica
 

@@ -11,7 +11,7 @@ from pruning.tokenization import TextTokenizer
 from pruning.variants import VariantStore
 from service.answer_headers import IdLeftToServer
 from service.cluster import RayControlLink, assigned_device, page_host, replica_id
-from service.compute_threads import compute_alone
+from service.compute_threads import compute_alone, cores_each
 from service.engine import Live
 from service.engine_choice import EngineLoader
 from service.feedback import FeedbackDesk
@@ -34,6 +34,8 @@ from service.version import VERSION
 
 CATCH_UP_TIMEOUT_S = 60.0
 """How long a newborn replica may take to the generation that the controller wants, once it has loaded its first."""
+LADDER_TIMEOUT_S = 120.0
+"""How long it may take to load the ladder while other replicas answer."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +43,12 @@ logger = logging.getLogger(__name__)
 class ModelReplica:
     """Wires one replica together; all policy lives in its parts."""
 
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: Settings, sources: Sources, threads: int
-    ) -> None:
-        """Come up on the committed variant; only then does Serve send requests here.
+    async def __init__(self, settings: Settings, sources: Sources) -> None:  # type: ignore[misc]  # Serve awaits it
+        """Come up on the committed variant, with the whole ladder where others answer; then Serve sends requests here.
 
         Where the store never held a committed variant, that takes as long as the controller needs to make one.
         """
+        threads = settings.threads or cores_each(settings.most_on_node)
         compute_alone()
         collect_seldom()
         self._name = replica_id()
@@ -87,6 +88,7 @@ class ModelReplica:
         self._runtime.start()
         if not await self._follower.start(CATCH_UP_TIMEOUT_S):
             await check_still_committed(state_file, self._runtime.dial.generation)
+        await self._follower.settle(LADDER_TIMEOUT_S)
         logger.info("replica=%s generation=%d device=%s", self._name, self._runtime.dial.generation, device)
         card = ModelCard(model_id=settings.model, digest=base.digest, version=VERSION, threads=threads)
         api_key = settings.api_key.get_secret_value() if settings.api_key else None

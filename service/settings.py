@@ -56,6 +56,16 @@ class Settings(BaseSettings):
     """Port of inference and admin routes."""
     replicas: int = Field(default=1, ge=1, le=256)
     """Model replicas; on GPUs, one per GPU unless ``gpus_per_replica`` says otherwise."""
+    max_replicas: int | None = Field(default=None, ge=1, le=256)
+    """Replicas that load may call for; never fewer than ``replicas`` are there. Default: no more than those."""
+    replicas_per_node: int | None = Field(default=None, ge=1, le=256)
+    """Most replicas on one machine of a cluster. Default: Ray spreads them, and puts on one what it has to."""
+    target_inflight: float = Field(default=16.0, gt=0, allow_inf_nan=False)
+    """Requests in flight per replica: with ``max_replicas``, more call for another one, fewer let one go."""
+    scale_up_s: float = Field(default=10.0, ge=0, allow_inf_nan=False)
+    """Seconds of more requests in flight than that before a replica is added."""
+    scale_down_s: float = Field(default=600.0, ge=0, allow_inf_nan=False)
+    """Seconds of fewer before one is let go; keep it minutes where the governor turns the dial too."""
     gpus_per_replica: float = Field(default=1.0, gt=0, le=1)
     """Share of a GPU that a replica takes: 0.5 puts two on each. They share its memory, which Ray does not divide."""
     store: Path | None = None
@@ -103,7 +113,7 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     """Seconds that a stopping service gives to requests in flight."""
     threads: int | None = Field(default=None, ge=1)
-    """Compute threads per replica. Default: the machine's cores shared out among the replicas."""
+    """Compute threads per replica. Default: a machine's cores shared out among the most replicas that it may get."""
     ingress: Ingress = Ingress.HAPROXY
     """``haproxy`` is the fast path; ``proxy`` goes back to Ray Serve's default one."""
     keep_variants: int = Field(default=64, ge=1)
@@ -150,6 +160,15 @@ class Settings(BaseSettings):
         return value.strip() if isinstance(value, str) else value
 
     @model_validator(mode="after")
+    def _check_replicas(self) -> Self:
+        """Refuse bounds that contradict each other."""
+        if self.most_replicas < self.replicas:
+            raise ValueError(
+                f"max_replicas {self.max_replicas} is less than replicas {self.replicas}; raise it or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_precision(self) -> Self:
         """Refuse one that the device does not answer in, and two that no device answers in."""
         for precision in self.precision:
@@ -178,6 +197,16 @@ class Settings(BaseSettings):
         if self.admin_token is not None and self.admin_token == self.api_key:
             raise ValueError("admin_token and api_key must differ: who may ask must not thereby turn the dial")
         return self
+
+    @property
+    def most_replicas(self) -> int:
+        """Replicas that there may be at once, those that are being replaced apart."""
+        return self.replicas if self.max_replicas is None else self.max_replicas
+
+    @property
+    def most_on_node(self) -> int:
+        """How many of them one machine may get."""
+        return min(self.most_replicas, self.replicas_per_node or self.most_replicas)
 
     def wants_gpu(self, gpus: float) -> bool:
         """Tell whether replicas compute on GPUs where there are ``gpus``: if told to, or if they can and may choose."""

@@ -26,8 +26,10 @@ class Traffic:
     keep-alive connections do: the load balancer closes its connections when the set of replicas changes.
     """
 
-    def __init__(self, service: LiveService) -> None:
+    def __init__(self, service: LiveService, *, texts: int = 1, pause_s: float = 0.0) -> None:
         self._url = service.url
+        self._inputs = ["we liked the warm food"] * texts
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self.answers: list[tuple[int, int]] = []
         """(status, generation), in order; -1 for a request that got no answer at the second try either."""
@@ -44,7 +46,7 @@ class Traffic:
 
     def _run(self) -> None:
         with httpx.Client(timeout=60) as client:
-            while not self._stop.is_set():
+            while not self._stop.wait(self._pause_s):
                 try:
                     self.answers.append(self._ask(client))
                 except httpx.TransportError:
@@ -55,7 +57,7 @@ class Traffic:
                         self.answers.append((-1, -1))
 
     def _ask(self, client: httpx.Client) -> tuple[int, int]:
-        answer = client.post(self._url, json={"inputs": "we liked the warm food"})
+        answer = client.post(self._url, json={"inputs": self._inputs})
         return answer.status_code, int(answer.headers.get("x-generation", -1))
 
     @property

@@ -48,7 +48,8 @@ async def _play(plan: list[tuple[Any, ...]], narrow: int) -> None:
                 side_by_side = len(b.executor.waiting)
                 assert side_by_side <= max(1, narrow)
                 # Wide computes on all cores, and so does a full set of narrow lanes.
-                assert b.batcher.queue_tokens == 0 or side_by_side == max(1, narrow) or b.batcher._schedule.wide
+                full = side_by_side == max(1, narrow) or b.batcher._schedule.wide
+                assert b.batcher.queue_tokens == 0 or full or b.batcher._waits_for_more()
             assert 0 <= b.batcher.queue_tokens <= QUEUE
         await b.run_out()
         results = await asyncio.gather(*tasks.values(), return_exceptions=True)

@@ -29,6 +29,9 @@ REPORT = ReplicaReport(
 )
 
 
+NODE = "a" * 56
+
+
 class FakeServe:
     """The look-up of a handle, and a controller that answers as the test says."""
 
@@ -105,9 +108,11 @@ class FakeActors:
     def __init__(self) -> None:
         self.started: list[FakeActor] = []
         self.killed: list[FakeActor] = []
+        self.options: dict[str, Any] = {}
         self.fates: Iterator[Any] = iter(())
 
     def remote(self, **options: Any) -> Any:
+        self.options = options
         return lambda actor_class: SimpleNamespace(remote=self.start)
 
     def start(self, *arguments: Any) -> "FakeActor":
@@ -136,12 +141,19 @@ class FakeActor:
 def actors(monkeypatch: pytest.MonkeyPatch) -> FakeActors:
     actors = FakeActors()
     monkeypatch.setattr(ray, "remote", actors.remote)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: NODE))
     monkeypatch.setattr(ray, "kill", actors.killed.append)
     return actors
 
 
 def builder_of() -> RayBuilder:
     return RayBuilder(Sources(*[Path("nowhere")] * 4), 1, 64)
+
+
+def test_the_builder_is_on_the_node_of_its_controller_and_no_other(actors: FakeActors) -> None:
+    builder_of()
+    placed = actors.options["scheduling_strategy"]
+    assert (placed.node_id, placed.soft) == (NODE, False)
 
 
 @pytest.mark.parametrize("retired", [False, True])

@@ -1,9 +1,10 @@
+import os
 import threading
 
 import pytest
 import torch
 
-from service.compute_threads import compute_alone, compute_on
+from service.compute_threads import compute_alone, compute_on, cores_each
 
 
 def cores_in_a_new_thread() -> int:
@@ -12,6 +13,14 @@ def cores_in_a_new_thread() -> int:
     thread.start()
     thread.join()
     return seen[0]
+
+
+@pytest.mark.parametrize(("sharers", "expected"), [(1, 6), (2, 3), (4, 1), (7, 1)])
+def test_a_machine_s_cores_are_shared_out_and_nobody_gets_none(
+    sharers: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    assert cores_each(sharers) == expected
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

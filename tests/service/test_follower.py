@@ -281,6 +281,57 @@ async def test_a_level_that_cannot_be_loaded_keeps_no_other_out(parts: Parts) ->
     assert parts.follower.healthy()
 
 
+OTHERS = (Peer(replica_id="control", metrics_address=""), Peer(replica_id="r2", metrics_address=""))
+
+
+async def test_where_others_answer_a_replica_counts_only_once_it_has_the_ladder(parts: Parts) -> None:
+    parts.holder.gate.clear()
+    parts.link.wish(resident=("dense", "low", "high"), peers=OTHERS)
+    await until(lambda: parts.follower.peers == OTHERS)
+    settling = asyncio.create_task(parts.follower.settle(60.0))
+    heard = len(parts.link.reports)
+    await until(lambda: len(parts.link.reports) > heard + 1)
+    assert not settling.done()
+    assert all(report.load is None for report in parts.link.reports)
+    parts.holder.gate.set()
+    await settling
+    assert set(parts.holder.resident) == {"dense", "low", "high"}
+    await until(lambda: parts.link.reports[-1].load is not None)
+
+
+async def test_a_level_that_cannot_be_loaded_is_not_waited_for(parts: Parts) -> None:
+    parts.holder.broken["low"] = ChecksumError("low is damaged")
+    parts.link.wish(resident=("low", "high"), peers=OTHERS)
+    await until(lambda: parts.follower.peers == OTHERS)
+    await parts.follower.settle(60.0)
+    assert set(parts.holder.resident) == {"dense", "high"}
+
+
+async def test_a_ladder_that_changes_while_it_is_loaded_is_waited_for_as_it_is_now(parts: Parts) -> None:
+    parts.holder.gate.clear()
+    parts.link.wish(resident=("low",), peers=OTHERS)
+    await until(lambda: parts.follower.peers == OTHERS)
+    settling = asyncio.create_task(parts.follower.settle(60.0))
+    more = (*OTHERS, Peer(replica_id="r3", metrics_address=""))
+    parts.link.wish(resident=("low", "high"), peers=more)
+    await until(lambda: parts.follower.peers == more)
+    parts.holder.gate.set()
+    await settling
+    assert set(parts.holder.resident) == {"dense", "low", "high"}
+
+
+async def test_alone_or_in_vain_no_replica_waits_for_the_ladder(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    parts.holder.gate.clear()
+    parts.link.wish(resident=("low",))
+    await until(lambda: parts.follower._desired is not None and parts.follower._desired.resident == ("low",))
+    await parts.follower.settle(60.0)
+    assert not caplog.messages
+    parts.link.wish(peers=OTHERS)
+    await until(lambda: parts.follower.peers == OTHERS)
+    await parts.follower.settle(0.01)
+    assert "the ladder was not loaded in time" in caplog.text
+
+
 async def test_draining_is_passed_on_once_told(parts: Parts) -> None:
     assert not parts.holder.draining
     parts.link.wish(draining=True)
@@ -425,12 +476,13 @@ async def test_a_governed_replica_says_every_moment_how_it_fares_and_no_other_do
     parts = make_parts()
     parts.link.patience_s = 60.0
     async with started(parts):
+        await parts.follower.settle(60.0)
         await asyncio.sleep(0.05)
         calm = len(parts.link.reports)
         parts.link.wish(policy=Policy(accuracy_floor=0.8, mode=Mode.AUTO, slo_p99_ms=50.0))
         await until(lambda: len(parts.link.reports) >= calm + 10)
     assert calm <= 2
-    assert all(report.load is not None and report.load.queue_tokens == 7 for report in parts.link.reports)
+    assert [report.load.queue_tokens for report in parts.link.reports[-10:] if report.load is not None] == [7] * 10
 
 
 async def test_a_governed_replica_does_not_call_a_controller_that_is_away(

@@ -11,7 +11,7 @@ from pruning.spec import Precision
 from service.cluster import CONTROL_APP, MODEL_APP
 from service.ladder import Ladder
 from service.limits import MAX_WAIT_S
-from service.ray_service import RayService, _refuse_taken_names, gpu_share, serve_limit_s
+from service.ray_service import RayService, _refuse_taken_names, check_nodes, gpu_share, serve_limit_s
 from service.settings import Device, Settings
 from service.sources import Sources
 
@@ -31,8 +31,8 @@ from service.sources import Sources
 def test_a_replica_takes_its_share_of_a_gpu_where_there_is_room_for_each(
     device: Device, total: float, free: float, replicas: int, share: float, expected: float
 ) -> None:
-    settings = Settings(device=device, replicas=replicas, gpus_per_replica=share)
-    assert gpu_share(settings, total, free) == expected
+    settings = Settings(device=device, gpus_per_replica=share)
+    assert gpu_share(settings, total, free, at_once=replicas) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,39 @@ def test_too_few_free_gpus_are_refused_at_once(
 ) -> None:
     words = rf"--device {device.value} .* {replicas} replicas, .* of the {total} that Ray sees {free} are free;"
     with pytest.raises(PruningError, match=words):
-        gpu_share(Settings(device=device, replicas=replicas, gpus_per_replica=share), total, free)
+        gpu_share(Settings(device=device, gpus_per_replica=share), total, free, at_once=replicas)
 
 
 def test_float16_without_a_gpu_is_refused_at_once() -> None:
     with pytest.raises(PruningError, match=r"precision float16 needs 1 GPUs .* use --device cpu with float32"):
-        gpu_share(Settings(precision=(Precision.FLOAT16,)), 0, 0)
+        gpu_share(Settings(precision=(Precision.FLOAT16,)), 0, 0, at_once=1)
+
+
+def node(address: str = "10.0.0.1", cpus: float = 2.0, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "NodeManagerAddress": address, "Resources": {"CPU": cpus} if cpus else {}}
+
+
+def test_replicas_that_no_node_may_take_are_refused_at_once() -> None:
+    settings = Settings(replicas_per_node=2)
+    check_nodes(settings, [node(), node()], at_once=4)
+    for others in ([], [node(cpus=0)], [node(alive=False)]):
+        with pytest.raises(PruningError, match=r"3 replicas, 2 on each .* need 2 machines, and Ray sees 1 with CPUs"):
+            check_nodes(settings, [node(), *others], at_once=3)
+    check_nodes(Settings(), [node()], at_once=3)
+
+
+def test_several_machines_are_refused_a_host_at_which_they_do_not_reach_each_other() -> None:
+    nodes = [node(), node("10.0.0.2", cpus=0)]
+    with pytest.raises(PruningError, match=r"\(10\.0\.0\.1, 10\.0\.0\.2\), and at --host 127\.0\.0\.1 none is reached"):
+        check_nodes(Settings(), nodes, at_once=1)
+    check_nodes(Settings(host="0.0.0.0"), nodes, at_once=1)
+    check_nodes(Settings(), [node(), node(), node("10.0.0.2", alive=False)], at_once=1)
+
+
+@pytest.mark.parametrize(("address", "expected"), [(None, 4), ("auto", 2)])
+def test_only_a_cluster_of_others_may_get_room_for_more_later(address: str | None, expected: int) -> None:
+    settings = Settings(address=address, replicas=2, max_replicas=4)
+    assert RayService(settings, Sources(*[Path("nowhere")] * 4), Ladder((), ""))._at_once == expected
 
 
 @pytest.mark.parametrize("name", [CONTROL_APP, MODEL_APP])

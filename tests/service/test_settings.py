@@ -17,6 +17,11 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("9000", 9000),
     "replicas": ("2", 2),
+    "max_replicas": ("3", 3),
+    "replicas_per_node": ("2", 2),
+    "target_inflight": ("0.5", 0.5),
+    "scale_up_s": ("0", 0.0),
+    "scale_down_s": ("90", 90.0),
     "store": ("/s", Path("/s")),
     "sparsity": ("0.5", 0.5),
     "device": ("cuda", Device.CUDA),
@@ -132,7 +137,10 @@ def test_bad_levels_are_refused(given: Any) -> None:
         *(("request_timeout_s", value) for value in (0, "inf", "nan")),
         *((field, value) for field in ("max_queue_s", "max_batch_ms") for value in (0, "inf", "nan")),
         *(("drain_timeout_s", value) for value in (-1, "inf", "nan")),
-        *((field, 0) for field in ("replicas", "max_batch_tokens", "max_queue_tokens", "threads")),
+        *((field, value) for field in ("scale_up_s", "scale_down_s") for value in (-1, "inf", "nan")),
+        *(("target_inflight", value) for value in (0, "inf", "nan")),
+        *((field, 0) for field in ("replicas", "max_replicas", "replicas_per_node")),
+        *((field, 0) for field in ("max_batch_tokens", "max_queue_tokens", "threads")),
         *((field, 0) for field in ("max_client_batch_size", "max_text_characters", "max_body_bytes")),
         *(("device", value) for value in ("tpu", "")),
         ("ingress", "nginx"),
@@ -144,6 +152,19 @@ def test_bad_levels_are_refused(given: Any) -> None:
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         Settings(**{field: value})
+
+
+def test_bounds_of_replicas_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValidationError, match="max_replicas 2 is less than replicas 3; raise it or leave it out"):
+        Settings(replicas=3, max_replicas=2)
+    assert Settings(replicas=3, max_replicas=3).most_replicas == Settings(replicas=3).most_replicas == 3
+
+
+@pytest.mark.parametrize(("most", "per_node", "expected"), [(None, None, 2), (5, None, 5), (5, 3, 3), (None, 3, 2)])
+def test_a_machine_gets_no_more_replicas_than_there_are_or_than_it_may(
+    most: int | None, per_node: int | None, expected: int
+) -> None:
+    assert Settings(replicas=2, max_replicas=most, replicas_per_node=per_node).most_on_node == expected
 
 
 def test_secrets_are_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

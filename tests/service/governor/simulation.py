@@ -182,6 +182,7 @@ def simulate(
     bounds: Bounds | Callable[[float], Bounds] = BOUNDS,
     level: Level = LEVELS[0],
     replicas: Sequence[Replica] | None = None,
+    there: Callable[[float], int] = lambda now_s: 256,
     really: Callable[[Level], float] = lambda level: level.items_per_s / 1000.0,
     late_s: Callable[[np.random.Generator], float] = lambda draw: 0.0,
     stall_s: Callable[[np.random.Generator], float] = lambda draw: 0.0,
@@ -196,6 +197,7 @@ def simulate(
         bounds: what the governor is told, at all times or by time.
         level: what answers at first.
         replicas: one, unless told otherwise.
+        there: how many of them there are at a time, the first ones; the others get and report nothing.
         really: speed-up that a level has in service; by default what the governor is told.
         late_s: latency beside queue and batch, drawn for every answer.
         stall_s: what a batch takes longer, drawn for every batch.
@@ -203,11 +205,12 @@ def simulate(
         seed: of arrivals, ``late_s`` and ``stall_s``.
     """
     draw = np.random.default_rng(seed)
-    fleet = list(replicas or [Replica()])
+    everyone = list(replicas or [Replica()])
     memory, readings, ticks = Memory(), Readings(), []
     coming: tuple[float, Level] | None = None
     for number in range(round(seconds / STEP_S)):
         now_s = number * STEP_S
+        fleet = everyone[: there(now_s)]
         if coming is not None and now_s >= coming[0]:
             level, coming = coming[1] if swaps_work else level, None
         arrivals = draw.poisson(traffic(now_s) * STEP_S / len(fleet), len(fleet))
@@ -219,7 +222,7 @@ def simulate(
             if seen is None:
                 continue
             memory, decision = decide(memory, seen, bounds(now_s) if callable(bounds) else bounds)
-            ticks.append(Tick(now_s, level, decision, sum(one.refused for one in fleet), seen.p99_s or 0.0))
+            ticks.append(Tick(now_s, level, decision, sum(one.refused for one in everyone), seen.p99_s or 0.0))
             if isinstance(decision, Move):
                 coming = (now_s + SWAP_S, decision.level)
     return Trace(tuple(ticks))

@@ -110,6 +110,21 @@ def test_several_replicas_share_what_one_could_not_hold() -> None:
     assert set(trace.levels()) == {DENSE}
 
 
+def test_replicas_that_come_and_go_with_load_and_the_governor_do_not_undo_each_other() -> None:
+    trace = simulate(
+        lambda now_s: 500, 150, replicas=[Replica(), Replica()], there=lambda now_s: 2 if 50 <= now_s < 100 else 1
+    )
+    alone, together, left = (
+        {level.sparsity for level in trace.levels(start_s + 20, start_s + 50)} for start_s in (0, 50, 100)
+    )
+    assert max(together) < min(alone | left)
+    assert trace.moves(100)[0][0] < 103  # what one is left with, it sees soon
+    assert trace.refused() == 0
+    for start_s in (0, 50, 100):
+        assert len(trace.moves(start_s, start_s + 20)) <= 3
+        assert not trace.moves(start_s + 20, start_s + 50)
+
+
 def test_without_traffic_the_densest_level_answers() -> None:
     trace = simulate(lambda now_s: 0, 30, level=SPARSEST)
     assert trace.levels()[-1] == DENSE
