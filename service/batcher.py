@@ -92,7 +92,7 @@ class TokenBatcher(Generic[S, T]):
     @property
     def queue_limit_tokens(self) -> int:
         """Tokens beyond which nothing more may wait now."""
-        return self._room.limit_tokens(self._one_batch_tokens)
+        return self._room.limit_tokens(self._quick_batch)
 
     @property
     def alive(self) -> bool:
@@ -149,13 +149,13 @@ class TokenBatcher(Generic[S, T]):
         """
         if self._draining:
             raise NotReady("This replica is stopping; send the request again.", retry_after_s=1)
-        self._room.check(self._queue.tokens, tokens, self._one_batch_tokens)
+        self._room.check(self._queue.tokens, tokens, self._quick_batch)
 
     @property
-    def _one_batch_tokens(self) -> int:
-        """Tokens of the largest batch that would be run by default."""
+    def _quick_batch(self) -> int:
+        """Tokens of the largest batch of the usual level that takes no longer than it should."""
         level = self._level(None)
-        return min(self._max_batch_tokens, max(self._paces.tokens(level, lane) for lane in Lane))
+        return max(self._paces.tokens(level, lane) for lane in Lane)
 
     @contextmanager
     def _queued(self, item: Item[S, T]) -> Iterator[None]:

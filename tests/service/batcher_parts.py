@@ -111,6 +111,13 @@ def lanes_on(executor: SteppedExecutor, narrow: int) -> Lanes:
     return Lanes(executor, executor, narrow) if narrow else Lanes(executor)
 
 
+def room_of(max_tokens: int, full_batch: int, max_wait_s: float, meter: LoadMeter) -> Room:
+    """Return the room of a queue without a latency target."""
+    return Room(
+        max_tokens=max_tokens, full_batch=full_batch, max_wait_s=max_wait_s, target_wait_s=lambda: None, meter=meter
+    )
+
+
 @asynccontextmanager
 async def bench(
     *,
@@ -124,7 +131,7 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     executor, model, clock = SteppedExecutor(), Model(set(poisoned)), itertools.count()
     meter = meter or LoadMeter()
-    room = Room(max_tokens=queue, max_wait_s=lambda: queue_s, meter=meter)
+    room = room_of(queue, budget, queue_s, meter)
     batcher = TokenBatcher[int, Sequence_](
         lambda choice: next(clock),
         model,
@@ -156,7 +163,7 @@ def roomy(
         max_batch_tokens=64,
         level=lambda choice: LEVEL,
         max_batch_s=1e6,
-        room=Room(max_tokens=10_000, max_wait_s=lambda: 1e6, meter=meter),
+        room=room_of(10_000, 64, 1e6, meter),
         lanes=lanes,
         meter=meter,
     )
