@@ -100,7 +100,7 @@ def capture(
         outputs = model(PackedBatch.from_sequences(sequences), Capturing(captured, gates).tap)
         task.loss(outputs, rows.labels[start:stop], lengths[start:stop]).backward()
         heads_mLN, neurons_mLF = gates.take_gradients(micro_batch)
-        _check_finite(heads_mLN, neurons_mLF, range(start, stop), micro_batch)
+        _check_finite(heads_mLN, neurons_mLF, rows, range(start, stop), micro_batch)
         captured.head_gradients_LN += list(heads_mLN)
         captured.neuron_gradients_LF += list(neurons_mLF)
         _add_weight_gradients(captured, trained)
@@ -152,21 +152,18 @@ def require_labels(rows: LabelledSet, num_labels: int, remedy: str) -> None:
     missing = ((rows.labels < 0) | (rows.labels >= num_labels)).nonzero().flatten().tolist()
     if missing:
         raise DataError(
-            f"calibration row {missing[0]} has no label of this model ({int(rows.labels[missing[0]])}, not 0 to "
+            f"{rows.named(missing[:1])} has no label of this model ({int(rows.labels[missing[0]])}, not 0 to "
             f"{num_labels - 1}); {remedy}"
         )
 
 
-def _check_finite(heads_mLN: Tensor, neurons_mLF: Tensor, batch: range, micro_batch: int) -> None:
+def _check_finite(heads_mLN: Tensor, neurons_mLF: Tensor, rows: LabelledSet, batch: range, micro_batch: int) -> None:
     """Refuse what is not finite; of several micro-batches, and of several layers, the first is named."""
     bad_mL = ~(torch.isfinite(heads_mLN).all(2) & torch.isfinite(neurons_mLF).all(2))
     if bad_mL.any():
         number, layer = (int(place) for place in bad_mL.nonzero()[0])
-        rows = batch[number * micro_batch : (number + 1) * micro_batch]
-        named = f"row {rows[0]}" if len(rows) == 1 else f"rows {rows[0]} to {rows[-1]}"
-        raise CacheError(
-            f"the gradient of calibration {named} is not finite in layer {layer}; check these rows and the checkpoint"
-        )
+        named = rows.named(batch[number * micro_batch : (number + 1) * micro_batch])
+        raise CacheError(f"the gradient of {named} is not finite in layer {layer}; check these rows and the checkpoint")
 
 
 def _check_sums(captured: Captured) -> None:

@@ -14,6 +14,8 @@ from pruning.tokenization import Encoded
 
 IGNORED = -100
 """Label of what takes no part in the loss, as torch's losses have it."""
+NAMED_ROWS = 10
+"""Most rows that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class LabelledSet:
     """What the metric compares with, row by row, where the labels do not say it all."""
     names: tuple[str, ...] = ()
     """Names of the labels, where the metric reads them."""
+    numbers: tuple[int, ...] = ()
+    """Which rows of their file these are, counted from 1; empty where they are all of it, in its order."""
 
     def __len__(self) -> int:
         """Return n."""
@@ -78,8 +82,21 @@ class LabelledSet:
             sequences=tuple(self.sequences[index] for index in indices),
             labels=self.labels[torch.tensor(indices, dtype=torch.long)],
             truths=tuple(self.truths[index] for index in indices) if self.truths else (),
+            numbers=self._numbers_of(indices),
         )
         return replace(chosen, digest=_digest(chosen))
+
+    def named(self, indices: Sequence[int]) -> str:
+        """Return the rows at ``indices`` as a message names them, by their numbers in the file."""
+        return f"training row{'s' if len(indices) > 1 else ''} {listed(self._numbers_of(indices))}, counted from 1,"
+
+    def _numbers_of(self, indices: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.numbers[index] if self.numbers else index + 1 for index in indices)
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Return the numbers of rows for a message; of many the first."""
+    return ", ".join(map(str, numbers[:NAMED_ROWS])) + (", ..." if len(numbers) > NAMED_ROWS else "")
 
 
 def labelled_set(

@@ -95,7 +95,8 @@ def require_tokens(tokens: int, inputs: int) -> None:
     if tokens < inputs:
         raise DataError(
             f"{tokens} calibration tokens are too few to solve for {inputs} inputs: a cut recovered on them is worse "
-            f"than the cut alone; give rows of at least {inputs} tokens in all with --train, or use recover='none'"
+            f"than the cut alone; give rows of at least {inputs} tokens in all (--train; of 'compare' also --rows), or "
+            "use recover='none'"
         )
 
 

@@ -96,7 +96,7 @@ def weight_pass(
     Raises:
         DataError: the loss needs labels, and a row has none; the row is named.
         HostMemoryError: the pass would not fit into the memory of this machine.
-        CacheError: a gradient is not finite; the rows and the layer are named.
+        CacheError: a gradient or an input is not finite; the layer is named, and the rows, of inputs the whole batch's.
     """
     if plan.loss is Loss.LABELS:
         require_labels(rows, base.shape.labels, UNLABELLED)
@@ -110,7 +110,7 @@ def weight_pass(
     for start in (starts[index] for index in order):
         part = slice(start, start + batch_rows)
         for reading in _readings(base, model, rows.sequences[part], rows.labels[part], TASKS[rows.head], plan):
-            _check_finite(reading, start)
+            _check_finite(reading, rows, start)
             accumulator.add(reading)
         done += len(rows.sequences[part])
         progress(done, len(rows))
@@ -173,12 +173,16 @@ def seed_of(sequences: Sequence[Encoded]) -> int:
     return int(digest_of([[list(sequence.ids), list(sequence.type_ids)] for sequence in sequences])[:15], 16)
 
 
-def _check_finite(reading: Reading, start: int) -> None:
-    """Refuse what is not finite; of several layers the first is named."""
+def _check_finite(reading: Reading, rows: LabelledSet, start: int) -> None:
+    """Refuse what is not finite; of several layers the first is named, of rows those whose own gradients show it."""
     shown = (*reading.gradients.items(), *reading.sightings.input_squares.items())
     bad = {int(name.split(".")[1]) for name, tensor in shown if "layers." in name and not torch.isfinite(tensor).all()}
     if bad:
+        masks = (reading.head_gradients_BLN, reading.neuron_gradients_BLF)
+        finite_B = torch.stack([torch.isfinite(part_BLU).flatten(1).all(1) for part_BLU in masks]).all(0)
+        own = [start + index for index in (~finite_B).nonzero().flatten().tolist()]
+        named = rows.named(own or range(start, start + reading.num_rows))
         raise CacheError(
-            f"the gradients or inputs of calibration rows {start} to {start + reading.num_rows - 1} are not finite in "
-            f"layer {min(bad)}; check these rows and the checkpoint"
+            f"the gradients or inputs of {named} are not finite in layer {min(bad)}; check these rows and the "
+            "checkpoint"
         )

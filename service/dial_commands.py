@@ -39,7 +39,7 @@ def dial(
     scope: ScopeOption = None,
     structures: StructuresOption = None,
     rounds: Annotated[int | None, typer.Option(help="Score anew whenever another 1/N of the weights has gone.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16, int8 (CPUs) or float16 (GPUs).")] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
     wait: Wait = 60.0,

@@ -36,7 +36,7 @@ def plan(
     pattern: Annotated[str | None, typer.Option(help=PATTERN_HELP)] = None,
     recover: RecoverOption = None,
     scope: ScopeOption = None,
-    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or int8.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16, int8 (CPUs) or float16 (GPUs).")] = None,
     rounds: Annotated[int | None, typer.Option(help="Score anew whenever another 1/N of the weights has gone.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,

@@ -35,7 +35,10 @@ CRITERION_HELP = (
 def recover(
     model: Model = "embedded",
     sparsity: Annotated[
-        float, typer.Option(help="Share of encoder weights removed before the training: a number in (0, 1).")
+        float,
+        typer.Option(
+            help="Share of encoder weights removed, in (0, 1): before the training, or with --gradual along it."
+        ),
     ] = 0.8,
     rows: Annotated[
         Path | None, typer.Option(help="Labelled rows to train on, the more the better. Default: the --train rows.")

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
+from pruning.data import listed
 from pruning.errors import RecoveryError
 from pruning.recovery.lesson import Teaching
 from pruning.recovery.student import Student
-
-NAMED_ROWS = 10
-"""Most rows that a message names."""
 
 
 def refusal(what: str, lesson: Teaching, student: Student, chosen: Sequence[int]) -> RecoveryError:
@@ -23,4 +21,4 @@ def refusal(what: str, lesson: Teaching, student: Student, chosen: Sequence[int]
 
 
 def _named(rows: Sequence[int]) -> str:
-    return ", ".join(str(row + 1) for row in rows[:NAMED_ROWS]) + (", ..." if len(rows) > NAMED_ROWS else "")
+    return listed([row + 1 for row in rows])

@@ -7,11 +7,12 @@ from typing import Protocol
 
 import torch
 
+from pruning.cutting import mask_of
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import DataError, SpecError
 from pruning.identity import cut_id
-from pruning.masks.structures import structure_mask
+from pruning.masks.structures import StructureMask
 from pruning.out_of_memory import memory_for
 from pruning.pipeline import build_variant, cut
 from pruning.quantization import input_ranges, with_ranges
@@ -196,12 +197,19 @@ def _thinning(bench: Workbench, spec: PruneSpec, recipe: Recipe) -> AnyThinning:
             f"gradual cuts take whole structures; with structures={spec.structures.value!r} use gradual=0, and units "
             "inside heads go before the training"
         )
-    shape, curves = bench.base.shape, bench.curves(scorer_named(spec.scorer), structures=spec.structures)
+    curves = bench.curves(scorer_named(spec.scorer), structures=spec.structures)
 
     @cache
-    def counts_at(share: float) -> Counts:
-        mask = structure_mask(curves, shape, share * spec.sparsity)
+    def counts_of(sparsity: float) -> Counts:
+        mask = mask_of(bench, curves, replace(spec, sparsity=sparsity))
+        assert isinstance(mask, StructureMask)
         return mask.head_counts, mask.neuron_counts
+
+    def counts_at(share: float) -> Counts:
+        """Never less than at the end: what is coarse or even on the way is not always a part of what went before."""
+        now, end = counts_of(share * spec.sparsity), counts_of(spec.sparsity)
+        heads, neurons = ([*map(max, one, other)] for one, other in zip(now, end, strict=True))
+        return heads, neurons
 
     return StructureThinning(recipe, STRUCTURE_CRITERIA[recipe.criterion], counts_at)
 

@@ -10,7 +10,7 @@ from pruning.files import digest_of
 
 RECIPE_VERSION = 2
 """Raised whenever the same recipe trains otherwise."""
-THINNING_VERSION = 1
+THINNING_VERSION = 2
 """Raised whenever the same recipe cuts otherwise along the way."""
 
 

@@ -18,8 +18,8 @@ from pruning.unit_pass import UnitStatistics
 class Fisher:
     """Mean squared mask gradient, ``mean_b (dL/dm)^2`` (Kwon et al., 2022, eq. 7).
 
-    The gradients are those of the cached micro-batches; the paper uses batches of 32. For a weight the mask
-    gradient is ``w * dL/dw``, hence the score ``w^2 * mean_b (dL/dw)^2``.
+    The gradients are those of the cached micro-batches; the authors' code takes batches of 32. For a weight the mask
+    gradient is ``w * dL/dw``, hence the score ``w^2 * mean_b (dL/dw)^2``, over batches of 32 rows here too.
     """
 
     name: ClassVar[str] = "fisher"

@@ -17,8 +17,8 @@ from pruning.weight_pass import Accumulator, Loss, Plan, Reading
 class FisherLabelFree(Summed):
     """``sum_x sum_c p_c(x) (d log p_c(x) / dm)^2``: what ``fisher`` estimates, with the model's own labels.
 
-    For heads and neurons of a classifier it is exact, row by row (Kwon et al., 2022, eq. 7, is the empirical Fisher of
-    whole batches); ``Task.own_losses`` says what it is of other tasks.
+    For heads and neurons of a classifier it is exact, row by row (the code of Kwon et al., 2022, takes the empirical
+    Fisher of whole batches); ``Task.own_losses`` says what it is of other tasks.
     For a weight, whose mask gradient is ``w * d log p_c/dw``, rows share a batch under random signs, and the square is
     right in the mean over the signs. A divergence from the model's own answers would not do: its gradient is zero
     before the first cut. One backward pass per label and batch.

@@ -1,6 +1,7 @@
 import csv
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,16 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     assert read_rows(path, LABELS) == [
         LabelledRow(row["text"], row["text_pair"], LABELS.index(row["label"])) for row in ROWS
     ]
+
+
+def test_a_message_names_rows_as_they_stand_in_their_file(train: LabelledSet) -> None:
+    whole = replace(train, numbers=())
+    chosen = whole.subset([7, 3, 30]).subset([2, 1])
+    assert chosen.numbers == (31, 4)
+    assert whole.named([0]) == "training row 1, counted from 1,"
+    assert chosen.named([1, 0]) == "training rows 4, 31, counted from 1,"
+    assert whole.named(range(40)) == "training rows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ..., counted from 1,"
+    assert chosen.digest == replace(chosen, numbers=()).subset([0, 1]).digest
 
 
 @pytest.mark.parametrize("suffix", WRITERS)

@@ -2,7 +2,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -125,6 +125,27 @@ def test_what_went_ranks_last_whatever_the_scorer_says_of_it(
     spec = PruneSpec(sparsity=0.8, scorer="contrary", pattern=pattern, recover=Recover.NONE, rounds=4)
     _, _, achieved = cut(deep, spec)
     assert achieved == pytest.approx(0.8, abs=0.03)
+
+
+def test_what_went_before_is_what_goes_first_along_a_rounds_curves_at_no_cost(
+    deep: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost_curves = module.cost_curves
+
+    def coarse(*given: Any) -> list[CostCurve]:
+        return [replace(curve, costs=tuple(cost + 1.0 for cost in curve.costs)) for curve in cost_curves(*given)]
+
+    monkeypatch.setattr(module, "cost_curves", coarse)
+    monkeypatch.setitem(SCORERS, "contrary", Contrary())
+    mask = structures(deep.base.shape, [[0, 2], [3], [], range(4)], [range(16, 64), range(64), [], range(32)])
+    spec = PruneSpec(sparsity=0.5, scorer="contrary", recover=Recover.NONE, rounds=2)
+    for curve in module._ranked_anew(deep, spec, mask, lambda done, total: None, lambda: None):
+        assert isinstance(curve, CostCurve)
+        kept = mask.heads_LN if curve.kind is Kind.HEAD else mask.neurons_LF
+        gone = (~kept[curve.layer]).nonzero().flatten().tolist()
+        assert sorted(curve.order[: len(gone)].tolist()) == gone
+        free = [cost for steps, cost in enumerate(curve.costs) if curve.gone_after(steps) <= len(gone)]
+        assert free == [0.0] * len(free) and min((*curve.costs[len(free) :], 1.0)) >= 1.0
 
 
 def test_along_a_rounds_curve_what_went_before_costs_nothing(base: BaseModel) -> None:

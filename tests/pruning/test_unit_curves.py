@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,12 @@ from pruning.encoder import BaseModel
 from pruning.masks.attention_curve import AttentionCurve, AttentionSize
 from pruning.masks.structures import TOLERANCE, Curve, Kind, StructureMask, structure_mask
 from pruning.masks.units import UnitMask, unit_step
+from pruning.reconstruction import least_squares, output_error
 from pruning.scores import Fisher, UnitScores, unit_scores
+from pruning.slim.bert import Site
 from pruning.spec import Structures
 from pruning.unit_curves import attention_curves
+from pruning.unit_pass import symmetric_root
 from pruning.workbench import Workbench
 
 SHAPE = Shape(
@@ -74,6 +77,28 @@ def test_the_order_and_the_cost_of_nothing_left_are_those_of_heads_alone(bench: 
     for mine, theirs in zip(curves_of(bench), heads, strict=True):
         assert torch.equal(mine.head_order, theirs.order)
         assert mine.costs[-1] == pytest.approx(theirs.costs[-1], rel=1e-5)
+
+
+def test_a_cost_is_the_error_of_the_output_and_of_the_scores_of_every_head_that_is_left(bench: Workbench) -> None:
+    base, calibration, statistics = bench.base, bench.calibration, bench.unit_statistics()
+    dim, heads = base.shape.head_dim, base.shape.num_heads
+    for curve in curves_of(bench):
+        weight = base.tensors[f"layers.{curve.layer}.attention_output.weight"]
+        gram = calibration.grams[curve.layer, Site.ATTENTION] / calibration.tokens_L[curve.layer]
+        errors = []
+        for size in curve.sizes[:-1]:
+            left = curve.head_order[heads - size.heads :].sort().values
+            kept = torch.cat(
+                [head * dim + curve.vo_order_NH[head, dim - size.dims.vo :].sort().values for head in left]
+            )
+            error = output_error(weight, least_squares(weight, gram, kept), gram, kept)
+            for head in left:
+                qk = curve.qk_order_NH[head, dim - size.dims.qk :].sort().values
+                root = symmetric_root(statistics.effects_LNHH[curve.layer, head])
+                queries = statistics.query_grams_LNHH[curve.layer, head]
+                error += output_error(root, least_squares(root, queries, qk), queries, qk)
+            errors.append(float(error * calibration.sensitivity[curve.layer, Site.ATTENTION] ** 0.5))
+        assert curve.costs[:-1] == pytest.approx(list(accumulate(errors, max)), rel=1e-3, abs=1e-9)
 
 
 def test_units_that_change_nothing_go_first_and_those_that_change_much_never(bench: Workbench) -> None:

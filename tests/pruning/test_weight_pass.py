@@ -216,7 +216,7 @@ def test_without_a_loss_there_are_no_gradients_and_no_labels_are_asked_for(base:
 def test_a_row_without_a_label_is_refused_by_its_number(base: BaseModel, few: LabelledSet, label: int) -> None:
     labels = few.labels.clone()
     labels[3] = label
-    with pytest.raises(DataError, match=rf"calibration row 3 has no label of this model \({label}, not 0 to 1\); "):
+    with pytest.raises(DataError, match=rf"row {few.numbers[3]}, .*has no label of this model \({label}, not 0 to 1\)"):
         readings_of(base, replace(few, labels=labels))
 
 
@@ -225,15 +225,19 @@ def test_rows_without_labels_are_refused_with_the_remedy(base: BaseModel, few: L
         readings_of(base, replace(few, labels=torch.empty(0)))
 
 
-@pytest.mark.parametrize("plan", [Plan(), Plan(loss=Loss.NOTHING)], ids=["gradients", "inputs"])
-def test_what_is_not_finite_is_refused_naming_the_rows(base: BaseModel, train: LabelledSet, plan: Plan) -> None:
+@pytest.mark.parametrize(("plan", "named"), [(Plan(), 1), (Plan(noise=RELATIVE), 8), (Plan(loss=Loss.NOTHING), 8)])
+def test_what_is_not_finite_is_refused_naming_the_rows(
+    base: BaseModel, train: LabelledSet, plan: Plan, named: int
+) -> None:
+    """Gradients tell a row from those that share its batch; inputs alone do not, nor does noise by their size."""
     last = train.sequences[-1]
     odd = replace(last, ids=[1, *last.ids[1:]])  # a token that stands in the last row alone
     rows = replace(train, sequences=(*train.sequences[:-1], odd))
     table = base.tensors["embeddings.word.weight"].clone()
     table[1] = float("nan")
     bad = replace(base, tensors={**base.tensors, "embeddings.word.weight": table})
-    with pytest.raises(CacheError, match=r"rows 32 to 39 are not finite in layer 0; check these rows"):
+    numbers = ", ".join(map(str, rows.numbers[-named:]))
+    with pytest.raises(CacheError, match=rf"rows? {numbers}, counted from 1, are not finite in layer 0; check these"):
         readings_of(bad, rows, plan)
 
 

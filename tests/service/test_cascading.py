@@ -19,6 +19,7 @@ from service.cascading import Rule, cascade_for
 from service.deadlines import Deadline
 from service.engine import Engine, Live
 from service.errors import Invalid, Overloaded
+from service.escalation import RESERVE_S
 from service.ingress import build_inference_api
 from service.levels import Quality, Wish
 from service.metrics import ReplicaMetrics
@@ -241,6 +242,22 @@ async def test_where_the_deadline_comes_first_the_level_s_answers_stand(base: Ba
         held.let_go.set()
     assert orjson.loads(answer.body) == service.alone
     assert (answer.headers["x-escalated"], answer.headers["x-not-escalated"]) == ("0 of 6", "3 late")
+
+
+async def test_the_dense_model_is_given_up_while_there_is_time_to_answer(
+    base: BaseModel, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(base, tiny_model_dir) as service:
+        submit, until = service.runtime._batcher.submit, []
+
+        async def noted(sequences: Any, deadline: Any = None, choice: Any = None) -> Any:
+            until.append(deadline.at)
+            return await submit(sequences, deadline, choice)
+
+        monkeypatch.setattr(service.runtime._batcher, "submit", noted)
+        deadline = Deadline.in_seconds(60.0)
+        await service.runtime.classify(query(*TEXTS, wish=CASCADED), deadline)
+    assert until == [deadline.at, deadline.at - RESERVE_S]
 
 
 async def test_where_the_dense_model_fails_the_level_s_answers_stand(base: BaseModel, tiny_model_dir: Path) -> None:

@@ -70,7 +70,7 @@ def test_an_option_s_negative_value_and_a_misspelt_option_are_told_apart(tiny_mo
 
 
 def test_the_help_names_every_scorer() -> None:
-    named = SCORER_HELP.removeprefix("Importance scorer: ").removesuffix(".").replace(" or ", ", ").split(", ")
+    named = SCORER_HELP.partition(".")[0].removeprefix("Importance scorer: ").replace(" or ", ", ").split(", ")
     assert sorted(named) == sorted(CHOICES)
 
 

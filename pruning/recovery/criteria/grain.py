@@ -18,12 +18,13 @@ class Grain:
     """The moving mean of ``|sum over a unit of w dL/dw|``, heads times ``tanh(D / 0.3)`` (GRAIN, Yang et al., 2023).
 
     Units are those of ``pruning.scores.grain``: a row of W_q with its bias, a column of W_O, a column of the second FFN
-    matrix; the decay is 0.998, from zero. L is the loss of the labels alone, which is GRAIN's gradient separation. A
-    head scores the mean of its units, times the structure regularisation, which empties nearly empty heads: D is the
-    share of the head's VO units among the best, as many as the heads that stay have.
+    matrix; the decay is 0.998, from zero. The hidden states' loss has no say in L: GRAIN's gradient separation. A head
+    scores the mean of its units, times the structure regularisation, which empties nearly empty heads: D is the share
+    of the head's VO units among the best, as many as the heads that stay have.
 
-    Departures: GRAIN removes units inside heads, here whole heads go. It ranks all units in one list; here they compete
-    within their sublayer. And matrices shrink at every cut, in place of a mask at every step.
+    Departures: L is the loss of the labels, where GRAIN's is the cross-entropy with the teacher's soft labels. GRAIN
+    removes units inside heads, here whole heads go. It ranks all units in one list; here they compete within their
+    sublayer. And matrices shrink at every cut, in place of a mask at every step.
     """
 
     def watch(self, student: Student) -> Watch:

@@ -9,7 +9,7 @@ from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.pipeline import cut
 from pruning.recovery.criteria import STRUCTURE_CRITERIA
-from pruning.recovery.distillation import recover
+from pruning.recovery.distillation import _thinning, recover
 from pruning.recovery.forward import batch_on, outputs_of
 from pruning.recovery.narrowing import Kept, narrowed
 from pruning.recovery.recipe import Criterion, Recipe
@@ -17,6 +17,7 @@ from pruning.recovery.structure_thinning import StructureThinning
 from pruning.recovery.student import Student
 from pruning.recovery.thinning import cubic
 from pruning.slim.convert import build_slim, dense_mask, layer_widths, slim_layers
+from pruning.spec import PruneSpec, Scope, Structures
 from pruning.workbench import Workbench
 from tests.pruning.parts import logits_of, mask_of, sequences_of
 from tests.pruning.recovery.conftest import CPU, GRADUAL, HALF
@@ -66,6 +67,25 @@ def test_the_least_important_go_first_and_none_comes_back(base: BaseModel) -> No
     assert thinning.thinned(whole, 3, 1.0) is whole
     # What is left goes on training.
     whole.learn(outputs_of(whole.model, batch)[0].sum(), 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("structures", "scope"),
+    [(Structures.HEADS, None), (Structures.SUBLAYERS, None), (Structures.HEADS, Scope.LAYERWISE)],
+)
+def test_what_the_cut_keeps_never_goes_on_the_way_to_it(
+    bench: Workbench, structures: Structures, scope: Scope | None
+) -> None:
+    """Masks of whole sublayers, of even widths and of coarse encoders are not always parts of each other."""
+    for sparsity in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
+        spec = PruneSpec(sparsity=sparsity, structures=structures, scope=scope)
+        thinning = _thinning(bench, spec, GRADUAL)
+        assert isinstance(thinning, StructureThinning)
+        end = thinning.counts_at(1.0)
+        assert end == layer_widths(cut(bench, spec)[0], bench.base.shape)
+        for step in range(20):
+            heads, neurons = thinning.counts_at(step / 20)
+            assert all(now >= last for now, last in zip(heads + neurons, end[0] + end[1], strict=True))
 
 
 @pytest.mark.parametrize("criterion", STRUCTURE_CRITERIA)

@@ -41,6 +41,28 @@ def test_without_the_lock_zeros_learn(base: BaseModel) -> None:
     assert (student.layers()["layers.0.ffn_in.weight"] != 0).all()
 
 
+def flat(student: Student) -> Tensor:
+    return torch.cat([parameter.flatten() for parameter in student.parameters.values()])
+
+
+def test_where_there_is_nothing_to_learn_matrices_alone_decay(base: BaseModel) -> None:
+    before = zeroed_layers(base, {})
+    student = Student(base, before, RECIPE, device=CPU)
+    student.learn(0.0 * flat(student).sum(), 0.5)
+    for name, tensor in student.layers().items():
+        share = 1.0 - 0.5 * RECIPE.weight_decay if tensor.ndim == 2 else 1.0
+        torch.testing.assert_close(tensor, share * before[name], rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize(("length", "taken"), [(0.25, 0.25), (1.0, 1.0), (40.0, 1.0)])
+def test_a_longer_gradient_than_1_is_shortened_to_it(base: BaseModel, length: float, taken: float) -> None:
+    student = Student(base, zeroed_layers(base, {}), RECIPE, device=CPU)
+    count = sum(parameter.numel() for parameter in student.parameters.values())
+    student.learn(length / count**0.5 * flat(student).sum(), 1e-3)
+    means = [tensor.flatten() for name, tensor in student.state().items() if name.startswith("mean.")]
+    assert float(torch.cat(means).norm()) == pytest.approx(0.1 * taken, rel=1e-3)  # of AdamW's first moment, a tenth
+
+
 def test_what_variants_share_and_the_base_model_are_not_touched(base: BaseModel) -> None:
     before = {name: tensor.clone() for name, tensor in base.tensors.items()}
     student = Student(base, zeroed_layers(base, {}), RECIPE, device=CPU)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import pruning.recovery.checkpoint
 import pruning.recovery.lesson
@@ -15,7 +16,10 @@ from pruning.errors import RecoveryError
 from pruning.pipeline import cut
 from pruning.prediction import predict_logits
 from pruning.recovery.checkpoint import Checkpoints
+from pruning.recovery.crew import Crew
 from pruning.recovery.recipe import Recipe
+from pruning.recovery.schedule import learning_rate_at
+from pruning.recovery.student import Student
 from pruning.recovery.training import Progress
 from pruning.slim.convert import build_slim
 from pruning.spec import PruneSpec
@@ -111,6 +115,19 @@ def test_minutes_end_a_run_and_time_before_a_kill_counts(run: Train) -> None:
     ended = run(recipe, resume=True, clock=lambda: next(later)).standing
     assert 12.0 <= ended.seconds < 15.0
     assert ended.step > 3
+
+
+def test_every_step_takes_the_rate_of_its_middle(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    learn = Student.learn
+
+    def noted(student: Student, loss: Tensor, learning_rate: float, crew: Crew) -> None:
+        rates.append(learning_rate)
+        learn(student, loss, learning_rate, crew)
+
+    monkeypatch.setattr(Student, "learn", noted)
+    run()
+    assert rates == pytest.approx([learning_rate_at(SHORT, (step + 0.5) / 6) for step in range(6)])
 
 
 def test_progress_is_told_after_every_step(run: Train) -> None:
