@@ -26,10 +26,13 @@ def disturbed(layers: dict[str, torch.Tensor], noise: float, seed: int = 1) -> d
 
 
 def spoil(folder: Path, noise: float) -> None:
-    """Disturb the weights of the stored variant in ``folder``, as ``disturbed`` does, with checksums that fit."""
+    """Disturb the weights of the stored variant in ``folder``, as ``disturbed`` does, with checksums that fit.
+
+    What it answered when it was judged is taken out too: whoever loads it compares, and would not serve it at all.
+    """
     weights = folder / "weights.safetensors"
     save_file(disturbed(load_file(weights), noise), weights)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     del manifest["manifest_sha256"]
-    manifest["weights_sha256"] = sha256_of(weights)
+    manifest |= {"weights_sha256": sha256_of(weights), "probe_logits": []}
     write_json(folder / "manifest.json", manifest | {"manifest_sha256": digest_of(manifest)})

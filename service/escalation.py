@@ -53,8 +53,9 @@ class Escalation:
         return {"x-escalated": f"0 of {self.texts}", "x-not-escalated": f"{self.unsure} {self.outcome}"}
 
     def counts(self) -> dict[str, int]:
-        """Return the texts by what became of them: ``sure``, or an ``Outcome``."""
-        return {"sure": self.texts - self.unsure, self.outcome.value: self.unsure}
+        """Return the texts by what became of them, ``sure`` or an ``Outcome``; what became of none counts 0."""
+        none = dict.fromkeys((outcome.value for outcome in Outcome), 0)
+        return {"sure": self.texts - self.unsure} | none | {self.outcome.value: self.unsure}
 
 
 async def escalate(

@@ -153,7 +153,6 @@ def cascade_panels() -> list[Panel]:
     texts = f"sum by (sparsity, outcome) (rate(sparsedial_cascade_texts_total{REPLICA}{WINDOW}))"
     all_texts = f"sum by (sparsity) (rate(sparsedial_cascade_texts_total{REPLICA}{WINDOW}))"
     refused = 'sparsedial_cascade_texts_total{replica=~"$replica",outcome=~"busy|late|failed"}'
-    unsure = 'sparsedial_cascade_texts_total{replica=~"$replica",outcome!="sure"}'
     return [
         series(
             "Cascades: who answered",
@@ -166,12 +165,11 @@ def cascade_panels() -> list[Panel]:
         ),
         series(
             "Cascades: not escalated",
-            "Of the texts that a level was not sure of, the share that the dense model did not answer: busy, the queue "
+            "Share of the texts that a level was not sure of and that the dense model did not answer: busy, the queue "
             "was full; late, the deadline was near; failed.",
             [
                 target(
-                    f"sum by (sparsity, outcome) (rate({refused}{WINDOW}))"
-                    f" / on (sparsity) group_left () sum by (sparsity) (rate({unsure}{WINDOW}))",
+                    f"sum by (sparsity, outcome) (rate({refused}{WINDOW})) / on (sparsity) group_left () {all_texts}",
                     "{{sparsity}} {{outcome}}",
                 )
             ],
