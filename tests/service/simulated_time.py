@@ -54,6 +54,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def end(self) -> None:
         """Do away with whatever is left."""
+        self.call_soon(self.stop)  # one round: work that was done just as it died has a word to stop still waiting
+        self.run_forever()
         self.run_until_complete(_cancel_all())
         self.close()
 
