@@ -29,19 +29,12 @@ def quality_panels() -> list[Panel]:
             overrides=[override(".*, (high|low)", custom__lineStyle={"fill": "dash", "dash": [4, 4]})],
             max=1,
         ),
-        series(
-            "Flips by label",
-            "Of what a level labelled so, the share that the dense model labels otherwise.",
-            [target(flips("label"), "{{label}}")],
-            unit="percentunit",
-            min=0,
-        ),
-        series(
-            "Flips by length",
-            "The same by length in tokens.",
-            [target(flips("length"), "{{length}}")],
-            unit="percentunit",
-            min=0,
+        *(
+            series(f"Flips by {by}", words, [target(flips(by), f"{{{{{by}}}}}")], unit="percentunit", min=0)
+            for by, words in (
+                ("label", "Of what a level labelled so, the share that the dense model labels otherwise."),
+                ("length", "The same by length in tokens."),
+            )
         ),
         series(
             "Shadow answers",

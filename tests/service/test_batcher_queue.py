@@ -61,6 +61,22 @@ async def test_no_more_may_wait_than_drains_in_time_but_always_a_batch() -> None
         assert b.batcher.queue_limit_tokens == BUDGET
 
 
+async def test_how_fast_the_queue_drains_counts_from_the_moment_at_which_a_batch_began_to_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spans: list[tuple[float, float]] = []
+    async with bench() as b:
+        monkeypatch.setattr(b.room.rate, "record", lambda tokens, arrived, ended: spans.append((arrived, ended)))
+        busy = b.send(0, 1)
+        await settle()
+        waiting = b.send(1, 1)
+        await settle()
+        await b.run_out()
+        await asyncio.gather(busy, waiting)
+    (_, first_ended), (second_arrived, _) = spans
+    assert second_arrived < first_ended
+
+
 async def test_what_counts_is_the_wait_before_a_request_and_not_its_own_length() -> None:
     async with bench(queue_s=2.0) as b:
         busy = b.send(0, 1)

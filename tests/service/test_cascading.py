@@ -173,6 +173,9 @@ async def test_the_dense_model_answers_what_the_level_is_not_sure_of(base: BaseM
     page = service.metrics.page()
     assert 'sparsedial_cascade_texts_total{outcome="sure",sparsity="0.5"} 3.0' in page
     assert 'sparsedial_cascade_texts_total{outcome="escalated",sparsity="0.5"} 3.0' in page
+    # A rate of what never happened is 0, and no gap in a panel.
+    for outcome in ("busy", "late", "failed"):
+        assert f'sparsedial_cascade_texts_total{{outcome="{outcome}",sparsity="0.5"}} 0.0' in page
 
 
 async def test_true_labels_of_a_cascade_s_answer_are_the_cascade_s(base: BaseModel, tiny_model_dir: Path) -> None:
