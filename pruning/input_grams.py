@@ -16,7 +16,7 @@ from pruning.calibration import Calibration
 from pruning.capture import BATCH_ROWS, Progress
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.memory import require_memory, weight_pass_bytes
+from pruning.memory import input_grams_bytes, require_memory
 from pruning.prediction import Breath, no_breath
 from pruning.slim.bert import Site
 from pruning.slim.packed import PackedBatch
@@ -45,7 +45,7 @@ def input_grams(
         HostMemoryError: the pass would not fit into the memory of this machine.
     """
     lengths = [len(sequence.ids) for sequence in rows.sequences]
-    needed = weight_pass_bytes(base.shape, lengths, BATCH_ROWS, differentiated=False)
+    needed = input_grams_bytes(base.shape, lengths, BATCH_ROWS)
     require_memory(needed, "the pass for input Gram matrices", max(lengths))
     model = WatchedBert(base)
     grams = {

@@ -32,7 +32,7 @@ def pretrain(
     scope: Annotated[
         str, typer.Option(help="Among which weights sizes are compared: layerwise, global or row.")
     ] = "layerwise",
-    length: Annotated[int, typer.Option(help="Most tokens of a piece of text.")] = 64,
+    length: Annotated[int, typer.Option(help="Most tokens of a piece of text, at most what the model reads.")] = 64,
     pieces: Annotated[int, typer.Option(help="Most pieces of text that are read.")] = 100_000,
     batch_rows: Annotated[int, typer.Option(help="Pieces of one step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 5e-4,

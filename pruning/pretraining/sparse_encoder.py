@@ -24,7 +24,7 @@ from pruning.material import tokenizer_of
 from pruning.out_of_memory import memory_for
 from pruning.pretraining.lesson import HiddenStates
 from pruning.pretraining.model_folder import require_free, write_model_folder
-from pruning.pretraining.plain_text import PlainText, load_plain_text
+from pruning.pretraining.plain_text import SHORTEST, PlainText, load_plain_text
 from pruning.recovery.checkpoint import Checkpoints
 from pruning.recovery.criteria import weight_criterion
 from pruning.recovery.distillation import teacher_of
@@ -48,7 +48,7 @@ class SparseEncoder:
     """What is wanted.
 
     Raises:
-        SpecError: no sparsity, a pattern or precision that is not reached bit by bit, or numbers below 1.
+        SpecError: no sparsity, a pattern or precision that is not reached bit by bit, or numbers that are too small.
     """
 
     spec: PruneSpec
@@ -66,9 +66,9 @@ class SparseEncoder:
             raise SpecError(
                 f"single weights go one by one; got pattern={self.spec.pattern.value!r}: use 'unstructured'"
             )
-        for name in ("length", "pieces"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
+        for name, least in (("length", SHORTEST), ("pieces", 1)):
+            if getattr(self, name) < least:
+                raise SpecError(f"{name} must be a whole number of at least {least}; got {getattr(self, name)}")
 
     @classmethod
     def of(cls, sparsity: float, scope: str = Scope.LAYERWISE, **lengths: int) -> Self:
@@ -120,7 +120,7 @@ def pretrain(
         report: called after every step; its score is the share of the dense hidden states that is met.
 
     Raises:
-        SpecError: there is something at ``out``, or nothing goes bit by bit.
+        SpecError: there is something at ``out``, nothing goes bit by bit, or pieces are longer than the model reads.
         ModelError, DataError: the model or the text cannot be used.
         RecoveryError, CacheError: the training cannot go on.
         DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
@@ -130,7 +130,12 @@ def pretrain(
     if not recipe.gradual:
         raise SpecError("single weights go bit by bit; got gradual=0: give a share above 0")
     base = load_encoder(source)
-    pieces = load_plain_text(text, tokenizer_of(base), min(wish.length, base.max_length), wish.pieces)
+    if wish.length > base.max_length:
+        raise SpecError(
+            f"pieces of {wish.length} tokens are longer than the {base.max_length} that this model reads; "
+            f"give a length of at most {base.max_length}"
+        )
+    pieces = load_plain_text(text, tokenizer_of(base), wish.length, wish.pieces)
     identity = _identity(base, pieces, wish, recipe)
     unfinished = out.with_name(out.name + UNFINISHED)
     checkpoints = Checkpoints(unfinished, digest_of(identity)[:16])

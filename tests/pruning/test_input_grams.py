@@ -2,10 +2,12 @@ import pytest
 import torch
 
 from pruning import memory
+from pruning.capture import BATCH_ROWS
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import HostMemoryError
 from pruning.input_grams import gram_of, input_grams
+from pruning.memory import input_grams_bytes, weight_pass_bytes
 from pruning.workbench import Workbench
 from tests.pruning.library import computed_tokens, hooked, summed_loss
 from tests.pruning.parts import reference_model
@@ -51,6 +53,13 @@ def test_there_is_a_breath_after_every_batch(base: BaseModel, train: LabelledSet
     breaths: list[None] = []
     input_grams(base, train, breath=lambda: breaths.append(None))
     assert len(breaths) == 2
+
+
+def test_the_matrices_themselves_count_in_what_the_pass_needs(base: BaseModel, few: LabelledSet) -> None:
+    lengths = [len(sequence.ids) for sequence in few.sequences]
+    held = sum(gram_II.untyped_storage().nbytes() for gram_II in input_grams(base, few).values())
+    passing = weight_pass_bytes(base.shape, lengths, BATCH_ROWS, differentiated=False)
+    assert input_grams_bytes(base.shape, lengths, BATCH_ROWS) == passing + held
 
 
 def test_a_pass_that_would_not_fit_is_refused(

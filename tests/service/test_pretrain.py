@@ -21,7 +21,8 @@ def text(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["pretrain", *map(str, arguments)], catch_exceptions=False)
+    usual = ("--length", "16")  # the tiny model reads fewer tokens than a piece usually has
+    return CliRunner().invoke(app, ["pretrain", *usual, *map(str, arguments)], catch_exceptions=False)
 
 
 def test_a_sparse_encoder_is_made(tiny_model_dir: Path, text: Path, tmp_path: Path) -> None:
@@ -61,6 +62,8 @@ def test_an_interruption_says_how_to_go_on(
         (("--sparsity", 0), "sparsity 0 leaves the encoder as it is"),
         (("--scope", "tensor"), "unknown scope 'tensor'"),
         (("--steps", 0), "steps must be"),
+        (("--length", 4), "length must be a whole number of at least 8; got 4"),
+        (("--length", 65), "pieces of 65 tokens are longer than the"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -144,7 +144,8 @@ def test_a_writer_that_dies_leaves_no_model_and_its_checkpoint(
         ({"sparsity": 0.0}, "sparsity 0"),
         ({"sparsity": 1.0}, "got 1.0"),
         ({"sparsity": 0.5, "scope": "tensor"}, "unknown scope 'tensor'"),
-        ({"sparsity": 0.5, "length": 0}, "length must be"),
+        ({"sparsity": 0.5, "length": 7}, "length must be a whole number of at least 8; got 7"),
+        ({"sparsity": 0.5, "pieces": 0}, "pieces must be a whole number of at least 1; got 0"),
     ],
 )
 def test_what_cannot_be_is_refused(values: dict[str, Any], words: str) -> None:
@@ -155,3 +156,11 @@ def test_what_cannot_be_is_refused(values: dict[str, Any], words: str) -> None:
 def test_a_recipe_that_cuts_at_once_is_refused(tiny_model_dir: Path, text: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="gradual=0"):
         pretrain(tiny_model_dir, text, WISH, Recipe(steps=6), tmp_path / "sparse")
+
+
+def test_pieces_longer_than_the_model_reads_are_refused(tiny_model_dir: Path, text: Path, tmp_path: Path) -> None:
+    longest = load_encoder(tiny_model_dir).max_length
+    words = f"pieces of {longest + 1} tokens are longer than the {longest} that this model reads; give a length of"
+    with pytest.raises(SpecError, match=words):
+        pretrain(tiny_model_dir, text, SparseEncoder.of(0.75, length=longest + 1), SHORT, tmp_path / "sparse")
+    pretrain(tiny_model_dir, text, SparseEncoder.of(0.75, length=longest), SHORT, tmp_path / "sparse")
