@@ -11,7 +11,6 @@ alone.
 """
 
 import multiprocessing
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from pathlib import Path
 
 from workbench_arguments import workbench_parser
 
+from pruning.memory import MIB
+from pruning.peak_memory import peak_memory
 from pruning.pipeline import cut
 from pruning.scores import SCORERS, scorer_named
 from pruning.spec import STRUCTURES_ALONE, PruneSpec, Recover
@@ -80,18 +81,16 @@ def measure(places: tuple[Path, Path, Path, Path], name: str) -> Reading:
     scorer = scorer_named(name)
     bench = Workbench.open(*places)
     bench.calibration  # noqa: B018, a cached property: reading it loads the file
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _mib("VmRSS")
     ranks_weights = name not in STRUCTURES_ALONE
-    weights_s = _seconds(lambda: bench.weight_scores(scorer)) if ranks_weights else None
-    structures_s = _seconds(lambda: bench.structure_scores(scorer))
-    curves_s = _seconds(lambda: bench.curves(scorer))
-    again_s = _seconds(lambda: bench.weight_scores(scorer)) if ranks_weights else None
-    peak_mib = _mib("VmHWM") - before
+    with peak_memory() as peak:
+        weights_s = _seconds(lambda: bench.weight_scores(scorer)) if ranks_weights else None
+        structures_s = _seconds(lambda: bench.structure_scores(scorer))
+        curves_s = _seconds(lambda: bench.curves(scorer))
+        again_s = _seconds(lambda: bench.weight_scores(scorer)) if ranks_weights else None
     anew = Workbench.open(*places)  # what the last one keeps in memory is read from disk here
     anew.calibration  # noqa: B018
     half = PruneSpec(sparsity=0.5, scorer=name, recover=Recover.NONE)
-    return Reading(weights_s, structures_s, curves_s, again_s, _seconds(lambda: cut(anew, half)), peak_mib)
+    return Reading(weights_s, structures_s, curves_s, again_s, _seconds(lambda: cut(anew, half)), peak[0] / MIB)
 
 
 def _seconds(step: Callable[[], object]) -> float:
@@ -103,13 +102,6 @@ def _seconds(step: Callable[[], object]) -> float:
 
 def _shown(seconds: float | None, digits: int) -> str:
     return "--" if seconds is None else f"{seconds:.{digits}f}"
-
-
-def _mib(what: str) -> float:
-    """Return the memory that this process holds (``VmRSS``), or the most since the peak began anew (``VmHWM``)."""
-    found = re.search(rf"^{what}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None  # every Linux has both
-    return int(found[1]) / 1024
 
 
 if __name__ == "__main__":

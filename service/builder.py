@@ -11,12 +11,12 @@ import torch
 
 from pruning.cascades import calibrate_cascades
 from pruning.errors import PruningError, StoreError
+from pruning.freed_memory import give_back
 from pruning.pipeline import build_variant
 from pruning.prediction import SCREEN_SEQUENCES, judged_logits
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
 from pruning.workbench import Workbench
-from service.freed_memory import give_back
 from service.operations import Cause
 from service.pace import Pace
 from service.protocol import Refusal

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from pruning.memory import MIB
 from pruning.spec import Structures
 
 Report = Mapping[str, Any]
@@ -40,7 +41,7 @@ def worth_table(report: Report) -> Table:
     table.add_column("scorer")
     if several:
         table.add_column("recover")
-    for heading in (report["metric"], "(95 %)", "points lost", "agree", "achieved", "scored in"):
+    for heading in (report["metric"], "(95 %)", "points lost", "agree", "achieved", "scored in", "memory"):
         table.add_column(heading, justify="right")
     above = None
     for row in report["rows"]:
@@ -57,6 +58,7 @@ def worth_table(report: Report) -> Table:
             f"{row['agreement']:.1%}",
             f"{row['achieved_sparsity']:.3f}",
             "cached" if seconds is None else f"{seconds:.1f} s",
+            "" if row["score_bytes"] is None else f"{row['score_bytes'] / MIB:.0f} MiB",
         )
         above = row["sparsity"]
     return table

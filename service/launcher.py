@@ -9,11 +9,11 @@ from typing import Any
 
 from pruning.errors import PruningError
 from pruning.files import sweep_asides
+from pruning.freed_memory import give_back
 from pruning.frontier import frontier_rows
 from pruning.workbench import Workbench
 from service.engine_choice import require_engine
 from service.fast_path import set_environment, socket_folder
-from service.freed_memory import give_back
 from service.ladder import Ladder, prepare_ladder, specs_of
 from service.locks import sole_service
 from service.preflight import check_floor, check_store

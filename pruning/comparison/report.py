@@ -20,7 +20,7 @@ def report_of(outcome: Outcome, shape: Shape) -> dict[str, Any]:
     over the evaluation rows, ``lost`` what ``value`` lies under dense. ``kept`` has each sublayer's share of weights
     kept, layer by layer, and ``heads`` and ``neurons`` the widths, means over the seeds; widths are None unless the
     pattern is structured, and ``heads`` where units inside them go too. ``score_seconds`` is None where nothing was
-    scored in this run.
+    scored in this run, and so is ``score_bytes``, the most memory that it took with any seed.
 
     ``overlap`` has a member for each level: the Jaccard index of what any two scorers keep, in all and by layer, means
     over the seeds; ``between_seeds``, that of one scorer's masks with each other (None for one seed); and
@@ -46,7 +46,7 @@ def report_of(outcome: Outcome, shape: Shape) -> dict[str, Any]:
         "dense": {"value": outcome.dense.value, "interval": [outcome.dense.low, outcome.dense.high]},
         "rows": sorted(rows, key=lambda row: (row["sparsity"], -row["value"])),
         "overlap": [_overlap(outcome, level, shape.num_layers) for level in comparison.levels],
-        "calibration_seconds": _mean_or_none(outcome.seconds.calibration),
+        "calibration_seconds": _mean_or_none(outcome.spent.calibration_seconds),
         "cells_computed": outcome.computed,
         "cells_stored": len(outcome.cells) - outcome.computed,
     }
@@ -79,7 +79,8 @@ def _row(outcome: Outcome, cells: Sequence[Cell], shape: Shape) -> dict[str, Any
         ],
         "lost": outcome.dense.value - statistics.fmean(values),
         "agreement": statistics.fmean(worth.agreement for worth in worths),
-        "score_seconds": _mean_or_none(outcome.seconds.scoring.get(spec.scorer, [])),
+        "score_seconds": _mean_or_none(outcome.spent.scoring_seconds.get(spec.scorer, [])),
+        "score_bytes": max(outcome.spent.scoring_bytes.get(spec.scorer, []), default=None),
         "kept": kept,
         "heads": [share * shape.num_heads for share in kept[Sublayer.ATTENTION]] if whole_heads else None,
         "neurons": [share * shape.ffn for share in kept[Sublayer.FFN]] if widths else None,

@@ -21,6 +21,7 @@ from pruning.comparison.work import Ledger, Watch, calibration_work, cut_work, s
 from pruning.cutting import Ranking, carried_out, mask_of, ranking_of
 from pruning.evaluation import evaluate
 from pruning.material import Material
+from pruning.peak_memory import peak_memory
 from pruning.prediction import judged_logits
 from pruning.scores import Streamed, scorer_named
 from pruning.slim.convert import build_slim
@@ -29,13 +30,16 @@ from pruning.workbench import Workbench
 
 
 @dataclass(slots=True)
-class Seconds:
-    """What was computed in this run took so long; what was cached is not among it."""
+class Spent:
+    """What was computed in this run took so much; what was cached is not among it."""
 
-    calibration: list[float] = field(default_factory=list)
+    calibration_seconds: list[float] = field(default_factory=list)
     """One pass each, which all scorers share."""
-    scoring: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    scoring_seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """By scorer: its own pass, its scores and its cost curves, for one draw of rows each."""
+    scoring_bytes: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """By scorer, for one draw of rows each: what these took at most, above model and calibration; where no machine
+    tells it, none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,7 @@ class Outcome:
     """So many of them were computed in this run; the others were stored."""
     calibration_rows: int
     """Rows of each draw."""
-    seconds: Seconds
+    spent: Spent
 
 
 def compare(
@@ -77,11 +81,11 @@ def compare(
         missing[seed] = [spec for spec in wanted if spec not in stored]
         work += work_of(bench, missing[seed], comparison.recipe)
 
-    ledger, seconds = Ledger(work, watch), Seconds()
+    ledger, spent = Ledger(work, watch), Spent()
     for seed, specs in missing.items():
         # Opened anew: what one draw keeps in memory goes with it.
         bench, training = _draw(material, root, comparison, seed)
-        for spec, cell in _computed(bench, training, specs, ledger, seconds):
+        for spec, cell in _computed(bench, training, specs, ledger, spent):
             store.put(cell_name(bench, spec, training), cell)
             cells[seed, spec] = cell
 
@@ -92,7 +96,7 @@ def compare(
         cells=tuple(cells[seed, spec] for seed in range(comparison.seeds) for spec in wanted),
         computed=sum(len(specs) for specs in missing.values()),
         calibration_rows=len(bench.train),
-        seconds=seconds,
+        spent=spent,
     )
 
 
@@ -105,15 +109,16 @@ def _draw(material: Material, root: Path, comparison: Comparison, seed: int) -> 
 
 
 def _computed(
-    bench: Workbench, training: Training | None, specs: Sequence[PruneSpec], ledger: Ledger, seconds: Seconds
+    bench: Workbench, training: Training | None, specs: Sequence[PruneSpec], ledger: Ledger, spent: Spent
 ) -> Iterator[tuple[PruneSpec, Cell]]:
     """Yield the cells of one draw as they are computed; each scorer ranks once, and every level cuts by that."""
     if not specs:
         return
     with ledger.step(f"seed {bench.seed}, calibration", calibration_work(bench)) as progress, _clock() as took:
         made = bench.calibrate(progress)
+    bench.calibration  # noqa: B018, a cached property: reading it is no scorer's work
     if made:
-        seconds.calibration.append(took[0])
+        spent.calibration_seconds.append(took[0])
     structures = specs[0].structures
     if structures is Structures.UNITS:
         with ledger.step(f"seed {bench.seed}, units", unit_work(bench, structures)) as progress:
@@ -124,10 +129,12 @@ def _computed(
         with (
             ledger.step(f"seed {bench.seed}, {name}: scores", scoring_work(bench, levels[0])) as progress,
             _clock() as took,
+            peak_memory() as peak,
         ):
             ranking = ranking_of(bench, levels[0], progress)
         if not cached:
-            seconds.scoring[name].append(took[0])
+            spent.scoring_seconds[name].append(took[0])
+            spent.scoring_bytes[name] += peak
         for spec in levels:
             work = cut_work(bench, spec, None if training is None else training.recipe)
             with ledger.step(f"seed {bench.seed}, {name} at {spec.sparsity:g}", work) as progress:

@@ -14,7 +14,7 @@ from pruning.scores.platon import Platon
 from pruning.scores.random import Random
 from pruning.scores.sensitivity import Sensitivity
 from pruning.scores.seven import Seven
-from pruning.scores.smooth_cam_cut import SmoothCamCut
+from pruning.scores.smooth_cam_cut import SmoothCamCut, SmoothCamCutAbsolute
 from pruning.scores.smooth_cut import SmoothCut, SmoothCutAbsolute
 from pruning.scores.streamed import Streamed
 from pruning.scores.taylor import Taylor
@@ -40,6 +40,7 @@ SCORERS: dict[str, Scorer] = {
         SmoothCut(),
         SmoothCutAbsolute(),
         SmoothCamCut(),
+        SmoothCamCutAbsolute(),
         Seven(),
         Platon(),
         Random(),
@@ -88,6 +89,7 @@ __all__ = [
     "Sensitivity",
     "Seven",
     "SmoothCamCut",
+    "SmoothCamCutAbsolute",
     "SmoothCut",
     "SmoothCutAbsolute",
     "Streamed",

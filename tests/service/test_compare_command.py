@@ -39,7 +39,7 @@ def test_json_is_one_document_of_what_was_asked_for(compared: Any, store: Path) 
 
 def test_a_second_run_says_that_scores_are_cached_and_cuts_were_stored(compared: Any) -> None:
     options = ("--scorers", "magnitude,random", "--levels", "0.5", "--seeds", 1)
-    compared(*options)
+    assert "MiB" in compared(*options).stdout
     again = compared(*options)
     assert again.exit_code == 0, again.output
     assert again.stdout.count("cached") == 2

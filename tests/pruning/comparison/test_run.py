@@ -9,6 +9,7 @@ from pruning.cache import CalibrationCache
 from pruning.comparison.report import report_of
 from pruning.comparison.request import Comparison
 from pruning.comparison.run import Outcome, compare
+from pruning.cutting import ranking_of
 from pruning.errors import RecoveryError, StoreError
 from pruning.evaluation import evaluate
 from pruning.heads import Head
@@ -77,7 +78,7 @@ def test_a_second_run_computes_nothing(
         monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(CalibrationCache, "get", refuse)
     again = compare(material, whole[0], comparison)
-    assert (again.computed, again.seconds.calibration, dict(again.seconds.scoring)) == (0, [], {})
+    assert (again.computed, again.spent.calibration_seconds, dict(again.spent.scoring_seconds)) == (0, [], {})
     assert plain(again) == plain(whole[1])
 
 
@@ -86,8 +87,8 @@ def test_a_wider_comparison_computes_only_what_is_new(
 ) -> None:
     wider = compare(material, whole[0], replace(comparison, scorers=("fisher", "random", "wanda")))
     assert wider.computed == 4
-    assert set(wider.seconds.scoring) == {"random"}
-    assert wider.seconds.calibration == []
+    assert set(wider.spent.scoring_seconds) == {"random"}
+    assert wider.spent.calibration_seconds == []
 
 
 def test_seeds_draw_other_rows_even_of_a_small_set(material: Material, whole: tuple[Path, Outcome]) -> None:
@@ -157,10 +158,29 @@ def test_every_task_is_compared_by_its_own_metric(tmp_path: Path, kind: str, hea
 def test_scores_that_are_cached_take_no_seconds(material: Material, tmp_path: Path) -> None:
     wish = Comparison(scorers=("fisher", "wanda"), levels=(0.3,), seeds=2)
     first = compare(material, tmp_path, wish)
-    assert len(first.seconds.calibration) == 2
-    assert {name: len(took) for name, took in first.seconds.scoring.items()} == {"fisher": 2, "wanda": 2}
+    assert len(first.spent.calibration_seconds) == 2
+    assert {name: len(took) for name, took in first.spent.scoring_seconds.items()} == {"fisher": 2, "wanda": 2}
     further = compare(material, tmp_path, replace(wish, levels=(0.6,)))
-    assert (further.computed, further.seconds.calibration, dict(further.seconds.scoring)) == (4, [], {})
+    assert (further.computed, further.spent.calibration_seconds, dict(further.spent.scoring_seconds)) == (4, [], {})
+    assert dict(further.spent.scoring_bytes) == {}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone counts this")
+def test_the_memory_that_a_scorer_takes_is_told_and_not_what_it_finds(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*given: Any) -> Any:
+        if given[1].scorer == "wanda":
+            bytearray(b"x") * (64 << 20)
+        return ranking_of(*given)
+
+    monkeypatch.setattr(module, "ranking_of", greedy)
+    outcome = compare(material, tmp_path, Comparison(scorers=("fisher", "wanda", "random"), levels=(0.3,), seeds=2))
+    spent = outcome.spent.scoring_bytes
+    assert all(took > 48 << 20 for took in spent["wanda"]) and len(spent["wanda"]) == 2
+    assert all(took < 32 << 20 for took in spent["fisher"] + spent["random"])
+    rows = {row["scorer"]: row["score_bytes"] for row in report_of(outcome, material.base.shape)["rows"]}
+    assert rows == {scorer: max(took) for scorer, took in spent.items()}
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
+import pytest
 import torch
 
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.scores import CamCut, SmoothCamCut, SmoothCut, SmoothCutAbsolute
+from pruning.scores import CamCut, SmoothCamCut, SmoothCamCutAbsolute, SmoothCut, SmoothCutAbsolute
 from tests.pruning.parts import readings_of, scored
 
 
@@ -35,11 +36,16 @@ def test_noise_is_a_share_of_each_layers_outputs_or_the_same_everywhere() -> Non
             torch.testing.assert_close(watch(name, zeros, zeros).std(), torch.tensor(sigma), rtol=0.05, atol=0)
 
 
-def test_both_together_are_cam_cut_of_noisy_gradients(base: BaseModel, train: LabelledSet) -> None:
+@pytest.mark.parametrize(
+    ("scorer", "alike"), [(SmoothCamCut(), SmoothCut()), (SmoothCamCutAbsolute(), SmoothCutAbsolute())]
+)
+def test_both_together_are_cam_cut_of_noisy_gradients(
+    base: BaseModel, train: LabelledSet, scorer: SmoothCamCut, alike: SmoothCut
+) -> None:
     rows = train.subset(range(16))
-    readings = readings_of(base, rows, SmoothCamCut.plan)
-    scores = scored(base, rows, SmoothCamCut())
-    assert SmoothCamCut.plan == SmoothCut.plan
+    readings = readings_of(base, rows, scorer.plan)
+    scores = scored(base, rows, scorer)
+    assert scorer.plan == alike.plan
     for name, weight in base.prunable_weights().items():
         terms = [CamCut().term(name, weight, reading) for reading in readings]
         torch.testing.assert_close(scores[name], sum(terms, torch.zeros(())))

@@ -6,7 +6,7 @@ import pytest
 
 SCRIPT = """
 from pathlib import Path
-from service.freed_memory import give_back
+from pruning.freed_memory import give_back
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
