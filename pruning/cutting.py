@@ -47,12 +47,14 @@ def mask_of(bench: Workbench, ranking: Ranking, spec: PruneSpec) -> Mask:
 
     Raises:
         SpecError: a sparsity that leaves nothing, or inputs that are no multiple of four for 2:4.
+        CacheError: the scope is latency, and none were measured.
     """
     if not isinstance(ranking, Mapping):
         if spec.scope is Scope.LAYERWISE:
             curves = [curve for curve in ranking if isinstance(curve, CostCurve)]  # by no other structures, all are
             return even_mask(curves, bench.base.shape, spec.sparsity)
-        return structure_mask(ranking, bench.base.shape, spec.sparsity)
+        saved = bench.latencies.saved if spec.scope is Scope.LATENCY else None
+        return structure_mask(ranking, bench.base.shape, spec.sparsity, saved)
     if spec.pattern is Pattern.TWO_FOUR:
         return two_four_mask(ranking)
     return unstructured_mask(ranking, spec.sparsity, spec.scope or scorer_named(spec.scorer).scope)

@@ -81,7 +81,12 @@ def identify(bench: Workbench, spec: PruneSpec) -> str:
 
 
 def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
-    """Return all that the weights of a cut depend on beside base model, sparsity and precision."""
+    """Return all that the weights of a cut depend on beside base model, sparsity and precision.
+
+    Raises:
+        SpecError: no scorer of that name.
+        CacheError: the scope is latency, and none were measured.
+    """
     if spec.scorer == IMPORTED:
         return {"pattern": spec.pattern, "imported_version": IMPORTED_VERSION, "recover": spec.recover}
     scorer = scorer_named(spec.scorer)
@@ -96,7 +101,9 @@ def cut_identity(bench: Workbench, spec: PruneSpec) -> dict[str, object]:
         "reconstruction_version": versions.get(spec.recover),
     }
     coarse = is_coarse(bench.base.shape) or spec.structures is Structures.SUBLAYERS
-    if spec.pattern is Pattern.STRUCTURED and spec.scope is not None:
+    if spec.scope is Scope.LATENCY:
+        identity |= {"scope": spec.scope, "latencies": bench.latencies.digest, "fill_version": FILL_VERSION}
+    elif spec.pattern is Pattern.STRUCTURED and spec.scope is not None:
         identity |= {"scope": spec.scope, "even_version": EVEN_VERSION}
     elif spec.pattern is Pattern.STRUCTURED and coarse:
         identity["fill_version"] = FILL_VERSION

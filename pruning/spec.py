@@ -46,7 +46,7 @@ class Structures(StrEnum):
 
 
 class Scope(StrEnum):
-    """Among what scores are compared: single weights, or, layerwise alone, heads and neurons."""
+    """Among what scores are compared: single weights, or heads and neurons; and by what, if not by weights."""
 
     GLOBAL = "global"
     """All prunable weights: a tensor keeps more or less than its share."""
@@ -55,11 +55,17 @@ class Scope(StrEnum):
     the same numbers."""
     ROW = "row"
     """Those of one output of one tensor, each of which keeps the same share of its inputs."""
+    LATENCY = "latency"
+    """All heads and neurons, by what their going costs over the time that it saves on this machine."""
 
 
-SCOPES = {Pattern.STRUCTURED: (Scope.LAYERWISE,), Pattern.UNSTRUCTURED: tuple(Scope), Pattern.TWO_FOUR: ()}
+SCOPES = {
+    Pattern.STRUCTURED: (Scope.LAYERWISE, Scope.LATENCY),
+    Pattern.UNSTRUCTURED: (Scope.GLOBAL, Scope.LAYERWISE, Scope.ROW),
+    Pattern.TWO_FOUR: (),
+}
 """The scopes that go with each pattern. Without one, unstructured cuts have their scorer's, and structured ones take
-more from a layer where it costs less."""
+more from a layer where it costs less for each weight."""
 
 
 class Recover(StrEnum):

@@ -56,9 +56,14 @@ def items_per_second(
     level's first answer. It is compared with nothing. ``pruning.frontier`` compares levels, side by side over many
     rounds.
     """
-    ordered = sorted(sequences, key=lambda sequence: len(sequence.ids))
-    start = max(0, (len(ordered) - BATCH_SEQUENCES) // 2)
-    batch = PackedBatch.from_sequences(ordered[start : start + BATCH_SEQUENCES], device)
+    batch = median_batch(sequences, device)
     started = time.perf_counter()
     model(batch).cpu()
     return batch.num_sequences / (time.perf_counter() - started)
+
+
+def median_batch(sequences: Sequence[TokenSequence], device: torch.device | str = "cpu") -> PackedBatch:
+    """Return a batch of neighbours in length, about the median."""
+    ordered = sorted(sequences, key=lambda sequence: len(sequence.ids))
+    start = max(0, (len(ordered) - BATCH_SEQUENCES) // 2)
+    return PackedBatch.from_sequences(ordered[start : start + BATCH_SEQUENCES], device)

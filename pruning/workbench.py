@@ -21,6 +21,7 @@ from pruning.encoder import BaseModel
 from pruning.errors import CacheError, StoreError
 from pruning.files import digest_of, new_folder, sha256_of, write_json
 from pruning.input_grams import INPUT_GRAMS_VERSION, input_grams
+from pruning.latencies import Latencies, LatencyFile, measure_latencies
 from pruning.masks.structures import CostCurve, Curve, Kind
 from pruning.material import Material
 from pruning.prediction import Breath, no_breath, predict_logits
@@ -122,6 +123,23 @@ class Workbench:
             CacheError: it is missing, of another key, or damaged. It is never recomputed silently.
         """
         return self.cache.get(self.key)
+
+    @cached_property
+    def latencies(self) -> Latencies:
+        """What sublayers take on this machine, as it was measured.
+
+        Raises:
+            CacheError: it never was, or the file is damaged. It is never measured silently: others may compute now.
+        """
+        return LatencyFile(self.root, self.base, self.evaluation.digest).read()
+
+    def measure_latencies(self, progress: Progress = lambda done, total: None) -> bool:
+        """Measure them unless they are kept already; return whether they were measured now."""
+        kept = LatencyFile(self.root, self.base, self.evaluation.digest)
+        if kept.exists:
+            return False
+        kept.write(measure_latencies(self.base, self.evaluation.sequences, progress))
+        return True
 
     def curves(
         self,

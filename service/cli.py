@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pruning.spec import PruneSpec, Recover, precisions_of
+from pruning.errors import SpecError
+from pruning.spec import PruneSpec, Recover, Scope, precisions_of
 from service.bench.command import bench
 from service.compare_command import compare
 from service.dial_commands import dial, policy, rollback, status
@@ -31,7 +32,6 @@ from service.options import (
     RoundsOption,
     ScopeOption,
     Scorer,
-    Sparsity,
     Store,
     StructuresOption,
     Train,
@@ -109,7 +109,16 @@ def prepare(
 
 @app.command(cls=NumberCommand)
 def prune(
-    sparsity: Sparsity,
+    sparsity: Annotated[
+        str | None, typer.Argument(help="Share of encoder weights to remove: a number in [0, 1).", metavar="SPARSITY")
+    ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            help="In place of SPARSITY: how many times as fast as the dense model a batch is to be, by what sublayers "
+            "take on this machine; --scope is latency then."
+        ),
+    ] = None,
     model: ModelOption = "embedded",
     train: Train = None,
     eval: Eval = None,
@@ -130,6 +139,7 @@ def prune(
 
     \b
       sparsedial prune 0.55
+      sparsedial prune --speedup 2 --scorer obs
       sparsedial prune 0.6 --model ./my-bert --train train.jsonl --eval dev.jsonl --store ./store
     """
     with refusals():
@@ -137,10 +147,14 @@ def prune(
             "scorer": scorer, "pattern": pattern, "recover": recover, "precision": precision, "scope": scope,
             "structures": structures,
         }  # fmt: skip
-        spec = PruneSpec.from_dict({"sparsity": number_of(sparsity), "rounds": rounds, **wish})
+        if (sparsity is None) == (speedup is None):
+            raise SpecError("prune wants a SPARSITY or --speedup, one of the two")
+        if speedup is not None:
+            sparsity, wish["scope"] = "0", scope or Scope.LATENCY
+        spec = PruneSpec.from_dict({"sparsity": number_of(str(sparsity)), "rounds": rounds, **wish})
         from service.store_commands import Place, prune_model
 
-        folder, rows = prune_model(Place(model=model, train=train, evaluation=eval, store=store), spec)
+        folder, rows = prune_model(Place(model=model, train=train, evaluation=eval, store=store), spec, speedup)
         if as_json:
             print_json(rows[0])
         else:

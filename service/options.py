@@ -54,7 +54,8 @@ ScopeOption = Annotated[
     typer.Option(
         "--scope",
         help="Among what scores compete: single weights global, layerwise or row (default: the scorer's own); heads "
-        "and neurons layerwise, all layers equally wide (default: more goes where it costs less).",
+        "and neurons layerwise, all layers equally wide, or latency, more where it saves more time on this machine "
+        "(default: more where it costs less for each weight).",
     ),
 ]
 PatternOption = Annotated[

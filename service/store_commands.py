@@ -1,7 +1,7 @@
 """What ``prepare``, ``prune`` and ``frontier`` do with a model and its store. Torch comes with this file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,14 +12,15 @@ from pruning.frontier import frontier_rows
 from pruning.material import Material
 from pruning.pipeline import build_variant
 from pruning.plot import plot_frontier
-from pruning.spec import Precision, PruneSpec
+from pruning.spec import Precision, PruneSpec, Scope
+from pruning.speed_target import sparsity_for
 from pruning.variants import VariantStore
 from pruning.workbench import Workbench
 from service.ladder import ladder_specs, prepare_ladder
 from service.pictures import drawing, require_png
 from service.precisions import Choice, choose_precision
 from service.sources import default_store, model_dir, rows_of
-from service.terminal import spinner
+from service.terminal import progress_bar, spinner
 
 Rows = list[dict[str, Any]]
 """Rows of the frontier, one per level."""
@@ -90,13 +91,20 @@ def prepare_model(
     return bench.root, Frontier.of(bench.store, rows), choice
 
 
-def prune_model(place: Place, spec: PruneSpec) -> tuple[Path, Rows]:
+def prune_model(place: Place, spec: PruneSpec, speedup: float | None) -> tuple[Path, Rows]:
     """Cut the model from its cached scores; return (the variant's folder, its row).
 
+    Cuts by latency measure this machine if nobody did. With a ``speedup`` the sparsity is the least that has it.
+
     Raises:
-        PruningError: the model was not prepared, an unknown scorer, or files that cannot be used.
+        PruningError: the model was not prepared, an unknown scorer, no cut is so fast, or files that cannot be used.
     """
     bench = place.open()
+    if spec.scope is Scope.LATENCY:
+        with progress_bar(f"measuring what sublayers of {bench.base.name} take here") as progress:
+            bench.measure_latencies(progress)
+    if speedup is not None:
+        spec = replace(spec, sparsity=sparsity_for(bench, spec, speedup))
     with spinner(f"cutting {bench.base.name} to {spec.sparsity:g}") as tell:
         manifest = build_variant(bench, spec, tell)
     return bench.store.folder / manifest.variant_id, rows_of_variants(bench, [manifest.variant_id])

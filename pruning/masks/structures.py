@@ -12,7 +12,8 @@ neurons of a layer are worth more than its first: on the embedded model such a r
 Letters: L layers, N heads, F neurons.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -64,6 +65,10 @@ class Curve(Protocol):
 
     def remove(self, steps: int, mask: "StructureMask") -> None:
         """Take from ``mask`` what is gone after so many steps."""
+
+
+Saved = Callable[[Curve, int], float]
+"""What the first so many steps of a curve save."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +182,10 @@ def is_coarse(shape: Shape) -> bool:
     return largest > 2 * TOLERANCE * shape.prunable_weights
 
 
-def structure_mask(curves: Sequence[Curve], shape: Shape, sparsity: float) -> StructureMask:
+def structure_mask(curves: Sequence[Curve], shape: Shape, sparsity: float, saved: Saved | None = None) -> StructureMask:
     """Return the mask that removes ``sparsity`` of the prunable weights where the ``curves`` say it costs least.
+
+    It costs least per weight, or per whatever is ``saved``; a step that saves nothing goes last.
 
     The achieved sparsity differs from the request by at most half a step of the sublayer where the budget ran out,
     and by at most ``TOLERANCE`` wherever blocks of neurons can fill what heads leave open. They cannot where one alone
@@ -190,7 +197,7 @@ def structure_mask(curves: Sequence[Curve], shape: Shape, sparsity: float) -> St
     Raises:
         SpecError: the sparsity is so high that nothing would be left.
     """
-    taken = {step.curve: step.number for step in _steps_to_remove(curves, shape, sparsity)}
+    taken = {step.curve: step.number for step in _steps_to_remove(curves, shape, sparsity, saved)}
     return mask_after([taken.get(index, 0) for index in range(len(curves))], curves, shape, sparsity)
 
 
@@ -212,22 +219,22 @@ def mask_after(steps: Sequence[int], curves: Sequence[Curve], shape: Shape, spar
     return mask
 
 
-def _steps_to_remove(curves: Sequence[Curve], shape: Shape, sparsity: float) -> list[_Step]:
+def _steps_to_remove(curves: Sequence[Curve], shape: Shape, sparsity: float, saved: Saved | None) -> list[_Step]:
     """Return the steps to take: cheapest first until the budget is met, and where that misses it, ``_nearest``."""
     budget = sparsity * shape.prunable_weights
-    path = _cheapest_first(curves, shape)
+    path = _cheapest_first(curves, shape, saved or (lambda curve, steps: curve.weights_after(steps, shape)))
     steps = _until(path, budget)
     if abs(_weight(steps) - budget) <= TOLERANCE * shape.prunable_weights:
         return steps
     return _nearest(curves, path, steps, budget, TOLERANCE * shape.prunable_weights)
 
 
-def _cheapest_first(curves: Sequence[Curve], shape: Shape) -> list[_Step]:
+def _cheapest_first(curves: Sequence[Curve], shape: Shape, saved: Saved) -> list[_Step]:
     """Return all steps of all curves, by the slope of the hull segments that they lie on."""
     segments = sorted(
-        (_slope(curve, start, stop, shape), index, start, stop)
+        (_slope(curve, start, stop, saved), index, start, stop)
         for index, curve in enumerate(curves)
-        for start, stop in pairwise(_hull(curve, shape))
+        for start, stop in pairwise(_hull(curve, saved))
     )
     return [
         _Step(index, step + 1, curves[index].weights_after(step + 1, shape) - curves[index].weights_after(step, shape))
@@ -273,17 +280,17 @@ def _weight(steps: Sequence[_Step]) -> int:
     return sum(step.weights for step in steps)
 
 
-def _slope(curve: Curve, start: int, stop: int, shape: Shape) -> float:
-    """Return the cost per weight removed between two points of a curve."""
-    weights = curve.weights_after(stop, shape) - curve.weights_after(start, shape)
-    return (curve.costs[stop] - curve.costs[start]) / weights
+def _slope(curve: Curve, start: int, stop: int, saved: Saved) -> float:
+    """Return the cost between two points of a curve over what is saved between them."""
+    gain = saved(curve, stop) - saved(curve, start)
+    return (curve.costs[stop] - curve.costs[start]) / gain if gain > 0 else math.inf
 
 
-def _hull(curve: Curve, shape: Shape) -> list[int]:
+def _hull(curve: Curve, saved: Saved) -> list[int]:
     """Return the points of the curve's lower convex hull, from 0 to its end."""
     hull: list[int] = []
     for point in range(len(curve.costs)):
-        while len(hull) >= 2 and _slope(curve, hull[-2], hull[-1], shape) >= _slope(curve, hull[-1], point, shape):
+        while len(hull) >= 2 and _slope(curve, hull[-2], hull[-1], saved) >= _slope(curve, hull[-1], point, saved):
             hull.pop()
         hull.append(point)
     return hull

@@ -121,9 +121,10 @@ def test_two_of_four_is_a_half_and_any_other_sparsity_is_refused_with_the_remedy
 @pytest.mark.parametrize(
     ("pattern", "scope", "remedy"),
     [
-        ("structured", "row", "leave it out, or scope='layerwise', or pattern='unstructured'"),
-        ("structured", "global", "leave it out, or scope='layerwise', or pattern='unstructured'"),
+        ("structured", "row", "leave it out, or scope='layerwise', or scope='latency', or pattern='unstructured'"),
+        ("structured", "global", "leave it out, or scope='layerwise', or scope='latency', or pattern='unstructured'"),
         ("2:4", "layerwise", "leave it out, or pattern='unstructured'"),
+        ("unstructured", "latency", "leave it out, or scope='global', or scope='layerwise', or scope='row'"),
     ],
 )
 def test_a_scope_that_does_not_go_with_the_pattern_is_refused(pattern: str, scope: str, remedy: str) -> None:

@@ -82,6 +82,30 @@ def test_prune_takes_dimensions_inside_heads_where_asked(
     assert "heads+units+neurons" in run("prune", "0.6", *options).stdout
 
 
+def test_prune_finds_the_sparsity_of_a_speed_up_by_what_this_machine_takes(
+    store: Path, tiny_model_dir: Path, given: list[object]
+) -> None:
+    options = ["--model", tiny_model_dir, *given, "--store", store, "--json"]
+    found = run("prune", "--speedup", 1.01, *options)
+    assert found.exit_code == 0, found.output
+    row = json.loads(found.stdout)
+    assert row["scope"] == "latency" and row["requested_sparsity"] > 0.0
+    assert "measuring what sublayers" in found.stderr
+    again = run("prune", row["requested_sparsity"], "--scope", "latency", *options)
+    assert json.loads(again.stdout)["variant"] == row["variant"]
+
+
+@pytest.mark.parametrize("words", [[], ["0.5", "--speedup", "2"]])
+def test_prune_wants_a_sparsity_or_a_speed_up(words: list[str]) -> None:
+    assert refused(run("prune", *words), 2, "a SPARSITY or --speedup, one of the two")
+
+
+def test_a_speed_up_is_asked_of_cuts_by_latency(store: Path, tiny_model_dir: Path, given: list[object]) -> None:
+    options = ["--model", tiny_model_dir, *given, "--store", store, "--speedup", "2"]
+    assert refused(run("prune", *options, "--scope", "layerwise"), 2, "got scope=layerwise")
+    assert refused(run("prune", *options, "--pattern", "unstructured"), 2, "scope='latency' does not go with")
+
+
 @pytest.mark.parametrize("command", [["prepare", "--levels", "0.3"], ["frontier"]])
 def test_a_model_whose_store_is_found_by_itself_is_read_once(
     command: list[str], tiny_model_dir: Path, given: list[object], monkeypatch: pytest.MonkeyPatch

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from pruning.cache import unkept_calibration
+from pruning.calibration import Calibration
 from pruning.capture import capture
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.scores import SCORERS, Streamed, StructureScores
+from pruning.scores import SCORERS, Streamed, StructureScores, UnitScores, unit_scores
+from pruning.spec import STRUCTURES_ALONE
+from pruning.unit_pass import unit_pass
 from tests.pruning.parts import random_calibration, scored, with_sums
 
 STREAMED = {name: scorer for name, scorer in SCORERS.items() if isinstance(scorer, Streamed)}
@@ -21,12 +24,20 @@ TRAJECTORIES = {"seven", "platon", "grain"}
 """Those that weigh the latest batches most."""
 
 
-def structures_of(base: BaseModel, rows: LabelledSet, name: str) -> StructureScores:
+def evidence_of(base: BaseModel, rows: LabelledSet, name: str) -> Calibration:
     captured = capture(base, rows, micro_batch=4, progress=lambda done, total: None)
     calibration = unkept_calibration(random_calibration(base).key, captured)
     if name in STREAMED:
         calibration = with_sums(calibration, scored(base, rows, STREAMED[name]))
-    return SCORERS[name].structures(base, calibration)
+    return calibration
+
+
+def structures_of(base: BaseModel, rows: LabelledSet, name: str) -> StructureScores:
+    return SCORERS[name].structures(base, evidence_of(base, rows, name))
+
+
+def units_of(base: BaseModel, rows: LabelledSet, name: str) -> UnitScores:
+    return unit_scores(SCORERS[name], base, evidence_of(base, rows, name), unit_pass(base, rows, micro_batch=4))
 
 
 def moved(base: BaseModel, layer: int, outer: Tensor, *, heads: bool) -> BaseModel:
@@ -62,6 +73,30 @@ def test_permuting_heads_permutes_their_scores(base: BaseModel, train: LabelledS
     same(after.heads_LN[0], before.heads_LN[0][heads])
     same(after.heads_LN[1], before.heads_LN[1])
     same(after.neurons_LF, before.neurons_LF)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_permuting_the_units_of_a_head_permutes_their_scores(base: BaseModel, train: LabelledSet, name: str) -> None:
+    inside = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
+    dims = torch.arange(base.shape.hidden)
+    dims[8:16] = 8 + inside  # of the second head
+    before, after = (units_of(model, train, name) for model in (base, moved(base, 0, dims, heads=True)))
+    for units_before, units_after in ((before.qk_LNH, after.qk_LNH), (before.vo_LNH, after.vo_LNH)):
+        same(units_after[0, 1], units_before[0, 1, inside])
+        same(units_after[0, [0, 2, 3]], units_before[0, [0, 2, 3]])
+        same(units_after[1], units_before[1])
+
+
+@pytest.mark.parametrize("name", [name for name in EXACT if name not in STRUCTURES_ALONE])
+def test_permuting_neurons_permutes_the_scores_of_their_weights(base: BaseModel, train: LabelledSet, name: str) -> None:
+    order = torch.randperm(base.shape.ffn, generator=torch.Generator().manual_seed(3))
+    before, after = (
+        SCORERS[name].weights(model, evidence_of(model, train, name))
+        for model in (base, moved(base, 0, order, heads=False))
+    )
+    same(after["layers.0.ffn_in.weight"], before["layers.0.ffn_in.weight"][order])
+    same(after["layers.0.ffn_out.weight"], before["layers.0.ffn_out.weight"][:, order])
+    same(after["layers.0.key.weight"], before["layers.0.key.weight"])
 
 
 @pytest.mark.parametrize("name", sorted(STREAMED.keys() - TRAJECTORIES))
