@@ -4,7 +4,7 @@ An estimate from the shapes alone, of what grows with model and rows: weights, g
 what a batch keeps for its way back: of every layer and token twelve numbers for each of the hidden size and two for
 each neuron, and one and a half for every head and pair of tokens. On the embedded model, in batches of 32 rows of 32 to
 256 tokens, calibration took 82 to 88 % of it; scorers' passes took 89 to 100 %, with noise 141 %; that for input Gram
-matrices 30 to 69 %.
+matrices 30 to 69 %; a training 76 to 98 %, of few tokens and a narrow student 122 %.
 """
 
 from collections.abc import Sequence
@@ -54,6 +54,30 @@ def unit_pass_bytes(shape: Shape, lengths: Sequence[int], batch_rows: int, *, mi
     return FLOAT * held + _backward_bytes(shape, lengths, batch_rows)
 
 
+def training_bytes(
+    shape: Shape, heads: Sequence[int], neurons: Sequence[int], lengths: Sequence[int], batch_rows: int, *, thins: bool
+) -> int:
+    """Return about what the training of a student holds at most beside the base model.
+
+    Args:
+        shape: of the dense model, its teacher.
+        heads: of each layer of the student, as it begins.
+        neurons: likewise.
+        lengths: tokens of the rows that are trained on, of which those of like length share a step.
+        batch_rows: rows of a step.
+        thins: whether a criterion remembers something of every weight.
+    """
+    student = sum(heads) * shape.head_weights + sum(neurons) * shape.neuron_weights
+    # Its weights, their gradients and two moments, the best ones, a checkpoint of three; what a criterion remembers and
+    # looks at, and the student that a cut makes of another.
+    copies = shape.prunable_weights + (16 if thins else 8) * student
+    longest = sorted(lengths, reverse=True)[:batch_rows]
+    tokens, pairs = sum(longest), sum(length**2 for length in longest)
+    width = shape.num_layers * 6 * shape.hidden + sum(heads) * 6 * shape.head_dim + 2 * sum(neurons)
+    width += shape.num_layers * shape.hidden + 12 * shape.hidden + 2 * shape.ffn  # the teacher's states, and a layer
+    return FLOAT * (copies + tokens * width + 3 * pairs * sum(heads) // 2)
+
+
 def sequential_bytes(shape: Shape, lengths: Sequence[int], batch_rows: int) -> int:
     """Return about what sequential recovery holds at most beside the model: all rows, in two models at once."""
     widest = max(shape.hidden, shape.ffn) + 1
@@ -72,13 +96,14 @@ def _backward_bytes(shape: Shape, lengths: Sequence[int], batch_rows: int) -> in
     return FLOAT * shape.num_layers * largest
 
 
-def require_memory(needed: int, what: str, longest: int) -> None:
+def require_memory(needed: int, what: str, longest: int, first: str = "") -> None:
     """Refuse work that would not fit.
 
     Args:
         needed: bytes.
         what: the work, as the message begins.
         longest: tokens of the longest row, which the remedy names.
+        first: what else helps, and is easier done.
 
     Raises:
         HostMemoryError: the machine, or this process' share of it, has fewer bytes to give.
@@ -87,8 +112,8 @@ def require_memory(needed: int, what: str, longest: int) -> None:
     if available is not None and needed > available:
         raise HostMemoryError(
             f"{what} needs about {needed} bytes of memory ({needed // MIB} MiB) and there are {available} "
-            f"({available // MIB} MiB) to have; leave out the longest rows (the longest has {longest} tokens), take a "
-            "smaller model, stop what else runs here, or give this process more memory"
+            f"({available // MIB} MiB) to have; {first}leave out the longest rows (the longest has {longest} tokens), "
+            "take a smaller model, stop what else runs here, or give this process more memory"
         )
 
 

@@ -123,7 +123,7 @@ def pretrain(
         SpecError: there is something at ``out``, nothing goes bit by bit, or pieces are longer than the model reads.
         ModelError, DataError: the model or the text cannot be used.
         RecoveryError, CacheError: the training cannot go on.
-        DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
+        HostMemoryError, DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
         StoreError: nothing can be written.
     """
     require_free(out)

@@ -96,7 +96,7 @@ def trained_cut(
         CacheError: the model is not calibrated.
         RecoveryError: the training cannot go on.
         PrecisionError: the recipe rounds to integers, which this machine does not multiply.
-        DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
+        HostMemoryError, DeviceMemoryError: there is no memory for it; the last checkpoint is whole.
         StoreError: the store cannot be written.
     """
     if rows.head is not bench.base.shape.head:

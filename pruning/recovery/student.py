@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from pruning.cost import Shape
 from pruning.encoder import BaseModel
 from pruning.errors import RecoveryError
 from pruning.quantization import without_ranges
@@ -89,9 +90,14 @@ class Student:
         return {name: parameter for name, parameter in self.parameters.items() if parameter.ndim == 2}
 
     @property
+    def shape(self) -> Shape:
+        """Of the dense model."""
+        return self._base.shape
+
+    @property
     def head_dim(self) -> int:
         """Dimensions of a head."""
-        return self._base.shape.head_dim
+        return self.shape.head_dim
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Return the heads and neurons of every layer."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pruning.errors import RecoveryError
+from pruning.memory import require_memory, training_bytes
 from pruning.recovery.blame import refusal
 from pruning.recovery.checkpoint import Checkpoints, Standing
 from pruning.recovery.lesson import Teaching
@@ -81,9 +82,13 @@ def train(
         RecoveryError, CacheError: a loss or a gradient is not finite (its rows are named, and of a gradient the
             uppermost parameter that has it), the checkpoint cannot be used, or a worker is gone.
         StoreError: no checkpoint can be written.
+        HostMemoryError: on a CPU, it would not fit into the memory of this machine.
     """
     recipe, crew = lesson.recipe, lesson.crew
-    batches = Batches([len(lesson.sequences[index].ids) for index in trained], recipe.batch_rows, recipe.seed)
+    lengths = [len(lesson.sequences[index].ids) for index in trained]
+    if student.device.type == "cpu":
+        _require_memory(student, lengths, -(-recipe.batch_rows // crew.size), thins=thinning is not None)
+    batches = Batches(lengths, recipe.batch_rows, recipe.seed)
     if resume:
         standing, state, best = checkpoints.newest()
         if standing.step != crew.agreed(standing.step):
@@ -121,6 +126,13 @@ def train(
         left = standing.seconds * (1.0 - share) / share
         report(Progress(step=standing.step, share=share, loss=loss, score=standing.score, seconds_left=left))
     return Trained(best, standing)
+
+
+def _require_memory(student: Student, lengths: Sequence[int], batch_rows: int, *, thins: bool) -> None:
+    """Refuse a training that would not fit, of ``batch_rows`` a step in this process."""
+    needed = training_bytes(student.shape, *student.counts(), lengths, batch_rows, thins=thins)
+    what = f"training with {batch_rows} rows a step"
+    require_memory(needed, what, max(lengths), first="train with fewer --batch-rows, ")
 
 
 def _learn(

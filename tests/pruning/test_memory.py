@@ -10,7 +10,7 @@ from pruning.capture import BATCH_ROWS, capture
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
 from pruning.errors import HostMemoryError
-from pruning.memory import available_bytes, capture_bytes, require_memory, weight_pass_bytes
+from pruning.memory import available_bytes, capture_bytes, require_memory, training_bytes, weight_pass_bytes
 
 MEMINFO = "MemTotal:       16000000 kB\nMemFree:         1000000 kB\nMemAvailable:    3000000 kB\n"
 
@@ -78,3 +78,17 @@ def test_what_a_batch_keeps_for_its_way_back_is_no_more_than_estimated(base: Bas
         capture(base, rows, micro_batch=4, progress=lambda done, total: None)
     estimate = memory._backward_bytes(base.shape, [len(sequence.ids) for sequence in rows.sequences], BATCH_ROWS)
     assert 0.3 * estimate < sum(kept.values()) < estimate + 8 * base.shape.prunable_weights
+
+
+def test_a_training_needs_more_for_more_rows_wider_students_and_criteria(base: BaseModel) -> None:
+    shape = base.shape
+
+    def needed(heads: int = 4, neurons: int = 64, *, rows: int = 8, thins: bool = False, longest: int = 10) -> int:
+        lengths = [10] * 40 + [longest]
+        counts = [heads] * shape.num_layers, [neurons] * shape.num_layers
+        return training_bytes(shape, *counts, lengths, rows, thins=thins)
+
+    assert needed() == needed(longest=9)
+    assert needed() < min(needed(rows=9), needed(thins=True), needed(longest=11))
+    assert needed() > max(needed(heads=3), needed(neurons=48), needed(rows=7))
+    assert needed() > 9 * 4 * shape.prunable_weights

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import pruning.memory
 import pruning.recovery.checkpoint
 import pruning.recovery.lesson
 from pruning.data import LabelledSet
-from pruning.errors import RecoveryError
+from pruning.errors import HostMemoryError, RecoveryError
 from pruning.pipeline import cut
 from pruning.prediction import predict_logits
 from pruning.recovery.checkpoint import Checkpoints
@@ -184,6 +185,16 @@ def test_a_want_of_memory_while_a_checkpoint_is_written_leaves_the_one_before(
         run()
     assert Checkpoints(tmp_path, "run").newest()[0].step == 2
     assert [path.name for path in (tmp_path / "recovering" / "run").iterdir()] == ["00000002"]
+
+
+def test_a_training_that_would_not_fit_is_refused_before_it_begins(
+    run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning.memory, "available_bytes", lambda: 100_000)
+    words = r"training with 8 rows a step needs about \d+ bytes .* train with fewer --batch-rows, leave out the longest"
+    with pytest.raises(HostMemoryError, match=words):
+        run(spec=ZEROS)  # a cut that needs no pass of its own
+    assert not (tmp_path / "recovering").exists()
 
 
 def test_a_diverging_run_is_refused_with_what_helps(run: Train) -> None:
