@@ -26,7 +26,7 @@ from service.protocol import Desired, Refusal, ReplicaReport
 from service.state import StateFile
 
 FLOOR = 0.85
-DENSE = PruneSpec(sparsity=0.0)
+DENSE, HALF, MORE = PruneSpec(sparsity=0.0), PruneSpec(sparsity=0.5), PruneSpec(sparsity=0.7)
 
 
 def id_of(spec: PruneSpec) -> str:

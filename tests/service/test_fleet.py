@@ -6,8 +6,8 @@ from service.fleet import Fleet
 from service.operations import Phase
 from service.policy import Policy
 from service.protocol import Peer, Staged
-from tests.service.control_parts import DENSE, FLOOR, choice_of, first_state, id_of, report_of
-from tests.service.test_rollout import HALF, in_phase
+from tests.service.control_parts import DENSE, FLOOR, HALF, choice_of, first_state, id_of, report_of
+from tests.service.rollout_parts import in_phase
 
 POLICY = Policy(accuracy_floor=FLOOR)
 

@@ -21,6 +21,7 @@ from service.watch import Watch
 from tests.service.control_parts import (
     DENSE,
     FLOOR,
+    HALF,
     Control,
     ModelReplica,
     choice_of,
@@ -32,8 +33,8 @@ from tests.service.control_parts import (
     report_of,
     until,
 )
+from tests.service.rollout_parts import reported
 from tests.service.test_controller import full_disk
-from tests.service.test_rollout import HALF, reported
 
 
 class CountingReplica(ModelReplica):
