@@ -26,6 +26,7 @@ from tests.service.control_parts import (
     ModelReplica,
     choice_of,
     first_state,
+    full_disk,
     id_of,
     make_control,
     manifest_of,
@@ -34,7 +35,6 @@ from tests.service.control_parts import (
     until,
 )
 from tests.service.rollout_parts import reported
-from tests.service.test_controller import full_disk
 
 
 class CountingReplica(ModelReplica):
