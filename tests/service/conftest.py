@@ -1,4 +1,4 @@
-"""What tests share: for commands an environment, a prepared store and an admin endpoint; a started controller."""
+"""What tests share: for commands a store and an admin endpoint; a started controller; a started follower."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ from typer.testing import Result
 from tests.service.cli_parts import run
 from tests.service.control_parts import Control, make_control
 from tests.service.fake_admin import FakeAdmin, serving
+from tests.service.follower_parts import Parts, make_parts, started
 
 
 @pytest.fixture
@@ -60,3 +61,10 @@ async def control(tmp_path: Path) -> AsyncIterator[Control]:
     control.clock.now += 4.0
     yield control
     await control.controller.stop()
+
+
+@pytest.fixture
+async def parts() -> AsyncIterator[Parts]:
+    """A started follower."""
+    async with started(make_parts()) as parts:
+        yield parts
