@@ -30,6 +30,7 @@ class FakeHolder:
     resident: tuple[str, ...] = ()
     draining: bool = False
     tallies: tuple[Tally, ...] = ()
+    distrusted: frozenset[str] = frozenset()
     trial: Trial | None = None
     log: list[str] = field(default_factory=list)
 
@@ -65,8 +66,8 @@ class FakeHolder:
     def try_out(self, trial: Trial | None) -> None:
         self.trial = trial
 
-    def heed(self, policy: Policy, *, cascade_off: bool = False) -> None:
-        self.policy, self.cascade_off = policy, cascade_off
+    def heed(self, policy: Policy, *, cascade_off: bool = False, distrusted: frozenset[str] = frozenset()) -> None:
+        self.policy, self.cascade_off, self.distrusted = policy, cascade_off, distrusted
 
     def load(self) -> Load:
         return load(1.0, queue_tokens=7)

@@ -35,6 +35,14 @@ def test_orders_keep_their_version_until_something_in_them_changes() -> None:
     assert fleet.orders(state).version > second.version
 
 
+def test_replicas_are_told_what_the_guard_turned_back() -> None:
+    fleet, state = fleet_of(), first_state()
+    before = fleet.orders(state)
+    after = fleet.orders(replace(state, distrusted=("half",)))
+    assert (before.distrusted, after.distrusted) == (frozenset(), {"half"})
+    assert after.version > before.version
+
+
 def test_a_restarted_controllers_orders_have_higher_versions() -> None:
     fleet, state = fleet_of(), first_state()
     for number in range(50):

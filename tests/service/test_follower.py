@@ -185,3 +185,10 @@ async def test_a_replica_hears_at_once_that_the_policy_s_cascade_is_off_and_that
         for off in (True, False):
             parts.link.wish(cascade_off=off)
             await until(lambda off=off: parts.holder.cascade_off is off)
+
+
+async def test_what_requests_may_not_choose_reaches_the_holder(parts: Parts) -> None:
+    parts.link.wish(distrusted=frozenset({"half"}))
+    await until(lambda: parts.holder.distrusted == {"half"})
+    parts.link.wish(distrusted=frozenset())
+    await until(lambda: parts.holder.distrusted == frozenset())
