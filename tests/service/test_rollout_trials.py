@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
-from service.events import Tick
+from service.events import ChangeRequested, Tick
 from service.operations import Cause, Phase
+from service.rollout import advance
 from tests.service.control_parts import DENSE, HALF, choice_of, id_of
-from tests.service.rollout_parts import after, in_phase, judged, reported
+from tests.service.rollout_parts import CANARY, after, built, change, in_phase, judged, replied, reported
 
 
 def test_a_trial_begins_when_all_are_prepared_and_a_commit_waits_for_its_judgement() -> None:
@@ -15,6 +18,33 @@ def test_a_trial_begins_when_all_are_prepared_and_a_commit_waits_for_its_judgeme
     assert after(passed, reported(prepared="a")) == passed
     done = after(passed, reported())
     assert (done.phase, done.generation, done.committed.variant_id) == (None, 2, id_of(HALF))
+
+
+def test_what_was_seen_of_a_trial_stays_with_the_operation() -> None:
+    done = after(in_phase(Phase.TRYING), judged(), reported()).history[-1]
+    assert (done.phase, done.trial) == (Phase.COMMITTED, "seen")
+
+
+def untried(now: float) -> ChangeRequested:
+    return replace(change(operation_id="op9", now=now), untried=True)
+
+
+def test_the_same_wish_without_a_trial_ends_the_one_that_runs() -> None:
+    trying = in_phase(Phase.TRYING)
+    state, actions = advance(trying, untried(now=16.0))
+    assert replied(actions).id == "op1"
+    assert state.operation is not None and state.operation.trial == "ended by request after 1.0 s"
+    assert after(state, Tick(now=70.0)) == state
+    done = after(state, reported())
+    assert (done.phase, done.generation, done.committed.variant_id) == (None, 2, id_of(HALF))
+    assert after(trying, change(operation_id="op9")) == trying
+
+
+def test_the_same_wish_without_a_trial_leaves_out_one_that_is_to_come() -> None:
+    building = after(in_phase(None), replace(change(), canary=CANARY))
+    assert after(building, built(), reported()).phase is Phase.TRYING
+    assert after(building, change(operation_id="op9"), built(), reported()).phase is Phase.TRYING
+    assert after(building, untried(now=11.0), built(), reported()).committed.variant_id == id_of(HALF)
 
 
 @pytest.mark.parametrize("cause", [Cause.AGREEMENT, Cause.ERRORS, Cause.LATENCY])

@@ -29,6 +29,7 @@ async def test_a_change_that_is_waited_for_is_answered_when_committed(admin: Adm
         "generation": 2,
         "asked_by": "operator",
         "reason": None,
+        "trial": None,
         "canary_fraction": 0.0,
         "error": None,
         "error_type": None,

@@ -33,3 +33,18 @@ async def test_a_lowered_floor_lets_through_what_was_refused(admin: Admin) -> No
     await admin.client.put("/admin/policy", json={"accuracy_floor": 0.5})
     answer = await admin.client.put("/admin/sparsity?wait=30", json={"sparsity": 0.5})
     assert answer.json()["phase"] == "committed"
+
+
+async def test_a_policy_that_another_operator_changed_meanwhile_is_left_alone(admin: Admin) -> None:
+    seen = (await admin.client.get("/admin/policy")).headers["etag"]
+    first = await admin.client.put("/admin/policy", json={"max_sparsity": 0.6}, headers={"if-match": seen})
+    assert first.status_code == 200
+    late = await admin.client.put("/admin/policy", json={"max_sparsity": 0.7}, headers={"if-match": seen})
+    assert is_problem(late, 412, "precondition")
+    assert first.headers["etag"].strip('"') in late.json()["detail"]
+    again = {"if-match": first.headers["etag"]}
+    assert (await admin.client.put("/admin/policy", json={"max_sparsity": 0.7}, headers=again)).status_code == 200
+    for etag in ("x", "7", '"7"'):
+        refused = await admin.client.put("/admin/policy", json={}, headers={"if-match": etag})
+        assert is_problem(refused, 400, "bad_request")
+    assert (await admin.client.put("/admin/policy", json={}, headers={"if-match": "*"})).status_code == 200
