@@ -24,6 +24,7 @@ from service.change_requests import (
     canary_fraction,
     change_schema,
     expected_generation,
+    expected_policy,
     parse_spec,
     without_canary,
 )
@@ -34,7 +35,7 @@ from service.event_routes import event_routes
 from service.limits import MAX_WAIT_S
 from service.operations import Cause, Operation, Phase
 from service.plan_routes import plan_routes
-from service.policy import MEMBERS
+from service.policy import MEMBERS, Policy
 from service.problems import install_problem_handlers, problem_response, send_problem
 
 OPEN_PATHS = frozenset({"/health", "/prometheus/targets"})
@@ -137,14 +138,15 @@ def _change_routes(
         return await _answer(request, operation, wait)
 
     @router.get("/policy")
-    async def get_policy() -> dict[str, Any]:
+    async def get_policy() -> Response:
         """Return what the service may do by itself."""
-        return controller().view.policy().as_dict()
+        return _policy(controller().view.policy())
 
     @router.put("/policy", openapi_extra=_policy_schema())
-    async def put_policy(request: Request) -> dict[str, Any]:
+    async def put_policy(request: Request) -> Response:
         """Set some members of the policy; the others stay. What was set outlives a restart."""
-        return (await controller().change_policy(await read_json(request, MAX_BODY_BYTES))).as_dict()
+        expected = expected_policy(request.headers.get("if-match"))
+        return _policy(await controller().change_policy(await read_json(request, MAX_BODY_BYTES), expected))
 
     @router.get("/operations/{operation_id}")
     async def get_operation(operation_id: str) -> dict[str, Any]:
@@ -208,6 +210,10 @@ def _reading_routes(
         return {"status": "ok"}
 
     return router
+
+
+def _policy(policy: Policy) -> Response:
+    return JSONResponse(policy.as_dict(), headers={"etag": f'"{policy.etag}"'})
 
 
 def _policy_schema() -> dict[str, Any]:

@@ -35,7 +35,8 @@ class Audit:
     def entered(self, operation: Operation) -> None:
         """Write the audit line of an operation's phase; count the operation if it has ended."""
         logger.info(
-            "operation=%s kind=%s phase=%s spec=%s variant=%s accuracy=%s generation=%s asked_by=%s reason=%r error=%r",
+            "operation=%s kind=%s phase=%s spec=%s variant=%s accuracy=%s generation=%s asked_by=%s reason=%r trial=%r "
+            "error=%r",
             operation.id,
             operation.kind,
             operation.phase,
@@ -45,6 +46,7 @@ class Audit:
             operation.generation,
             operation.asked_by,
             operation.reason,
+            operation.trial,
             operation.error,
         )
         self._log.append("operation", operation_document(operation))

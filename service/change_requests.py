@@ -74,6 +74,20 @@ def expected_generation(if_match: str | None) -> int | None:
     return int(found[1])
 
 
+def expected_policy(if_match: str | None) -> str | None:
+    """Return the policy that an ``If-Match`` header names: the ``etag`` of ``GET /policy``; None for any.
+
+    Raises:
+        BadRequest: it is no such etag.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = re.fullmatch(r'"([0-9a-f]{16})"', if_match.strip())
+    if found is None:
+        raise BadRequest(f"If-Match must be the etag of GET /admin/policy; got {shown(if_match)}.")
+    return found[1]
+
+
 def change_schema(scorers: Collection[str], usual: Mapping[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI words for the body, which ``read_json`` reads in place of FastAPI."""
     taken = PruneSpec.from_dict({"sparsity": 0.0, **usual}).as_dict()

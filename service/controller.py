@@ -191,14 +191,15 @@ class VariantController:
                     await self._rollout.changed.wait_for(lambda: self._settled(operation_id))
         return self.operation(operation_id)
 
-    async def change_policy(self, members: Any) -> Policy:
+    async def change_policy(self, members: Any, expected: str | None = None) -> Policy:
         """Set some members of the policy, on disk first, and tell the replicas; return what holds from now on.
 
         Raises:
+            PreconditionFailed: another policy holds than the one whose ``etag`` is expected.
             Invalid: a member that cannot be valid or contradicts another.
             NotReady: it cannot be written.
         """
-        return await self._tasks.whole(self._change_policy(members))
+        return await self._tasks.whole(self._change_policy(members, expected))
 
     async def drain(self) -> None:
         """Ask every replica to finish what is in flight and to take nothing new; refuse changes from now on."""
@@ -230,8 +231,8 @@ class VariantController:
                 await self._change_policy({"mode": Mode.MANUAL})
             return operation
 
-    async def _change_policy(self, members: Any) -> Policy:
-        policy = await self._desk.change(members)
+    async def _change_policy(self, members: Any, expected: str | None = None) -> Policy:
+        policy = await self._desk.change(members, expected)
         self._log.append("policy", policy.as_dict())
         async with self._rollout.changed:
             self._tell()

@@ -38,6 +38,7 @@ class Dial:
         self._metrics = metrics
         self._policy = policy
         self._cascade_off = False
+        self._distrusted: frozenset[str] = frozenset()
         self._cascades = cascades
         self._draw = draw
         self._trial: Trial | None = None
@@ -83,7 +84,7 @@ class Dial:
         """
         if self._trial is not None and not wish and not wish.cascade and self._draw() < self._trial.fraction:
             return self._shelf.loaded.get(self._trial.variant_id)
-        return chosen(wish, self._shelf.live, self._shelf.resident, self._policy)
+        return chosen(wish, self._shelf.live, self._shelf.resident, self._policy, self._distrusted)
 
     def cascade_for(self, wish: Wish, engine: Engine | None) -> Rule | None:
         """Return how a cascade answers a request for which ``engine_for`` gave ``engine``; None where none does.
@@ -93,9 +94,8 @@ class Dial:
         Raises:
             Invalid: it asks for a cascade that there is not, or that is not loaded.
         """
-        return cascade_for(
-            wish, engine, self._shelf.resident, self._policy, self._cascades, usual_off=self._cascade_off
-        )
+        trusted = [one for one in self._shelf.resident if one.manifest.variant_id not in self._distrusted]
+        return cascade_for(wish, engine, trusted, self._policy, self._cascades, usual_off=self._usual_cascade_off())
 
     def snapshot(self, engine: Engine | None) -> Live:
         """Return what a batch runs on whose requests chose ``engine``."""
@@ -135,9 +135,18 @@ class Dial:
         """Load these variants where they are not yet, and let go of others; ExceptionGroup of what failed."""
         await self._shelf.keep_resident(variant_ids)
 
-    def heed(self, policy: Policy, *, cascade_off: bool = False) -> None:
-        """Choose levels and sample requests by this policy from now on, its cascade left out if that is off."""
-        self._policy, self._cascade_off = policy, cascade_off
+    def heed(self, policy: Policy, *, cascade_off: bool = False, distrusted: frozenset[str] = frozenset()) -> None:
+        """Choose levels and sample requests by this policy from now on.
+
+        Its cascade is left out if that is off, and no request may choose what is distrusted.
+        """
+        self._policy, self._cascade_off, self._distrusted = policy, cascade_off, distrusted
+
+    def _usual_cascade_off(self) -> bool:
+        """Tell whether the policy's cascade may not answer: switched off itself, or its level turned back."""
+        usual = self._policy.cascade
+        begins = {level.variant_id for level in self.levels if usual and level.spec.sparsity == usual.sparsity}
+        return self._cascade_off or (bool(begins) and begins <= self._distrusted)
 
     def try_out(self, trial: Trial | None) -> None:
         """Let a loaded variant answer a share of the requests from now on; ``None`` ends that."""

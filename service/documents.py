@@ -27,6 +27,7 @@ def operation_document(operation: Operation) -> dict[str, Any]:
         "generation": operation.generation,
         "asked_by": operation.asked_by.value,
         "reason": operation.reason,
+        "trial": operation.trial,
         "canary_fraction": operation.canary.fraction if operation.canary else 0.0,
         "error": operation.error,
         "error_type": operation.error_type.value if operation.error_type else None,
@@ -71,12 +72,13 @@ def status_document(
 
 def online_document(seen: Tally) -> dict[str, Any] | None:
     """Return what live traffic says of a variant: beside its frontier row; None where it answered nothing."""
-    if not (seen.answered or seen.failed or seen.texts):
+    if not (seen.answered or seen.failed or seen.timed_out or seen.texts):
         return None
     labelled = seen.right / seen.labelled if seen.labelled else None
     return {
         "requests": seen.answered,
         "failed": seen.failed,
+        "timed_out": seen.timed_out,
         **_agreement(seen),
         "by_label": _by(seen, lambda one: one.label),
         "by_length": _by(seen, lambda one: one.length),

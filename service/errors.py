@@ -90,7 +90,7 @@ class Conflict(ServiceError):
 
 
 class PreconditionFailed(ServiceError):
-    """The generation is not the one that the request was made for."""
+    """The generation, or the policy, is not the one that the request was made for."""
 
     status, title, error_type = 412, "Precondition failed", "precondition"
 

@@ -20,6 +20,8 @@ class ChangeRequested:
     expected_generation: int | None = None
     """The generation that whoever asks has seen; ``None`` takes any."""
     canary: Canary | None = None
+    untried: bool = False
+    """Whether whoever asks says that there shall be no trial; it ends one that runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,6 +105,7 @@ class Fleet:
             peers=self.peers(),
             policy=self._policy(),
             cascade_off=self._cascade_off(),
+            distrusted=frozenset(state.distrusted),
             trial=trial,
         )
         if known is None or orders != known:

@@ -171,8 +171,7 @@ class Follower:
         before, self._desired = self._desired, desired
         if desired.draining and not (before and before.draining):
             self._door.start_draining()
-        if before is None or (desired.policy, desired.cascade_off) != (before.policy, before.cascade_off):
-            self._holder.heed(desired.policy, cascade_off=desired.cascade_off)
+        self._holder.heed(desired.policy, cascade_off=desired.cascade_off, distrusted=desired.distrusted)
         if desired.trial != (before.trial if before else None):
             self._holder.try_out(desired.trial)
         self._commit_if_loaded(desired)

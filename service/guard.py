@@ -66,9 +66,12 @@ def judge(
     """
     if words := disagreement(policy, evaluation, seen):
         return Judgement(Cause.AGREEMENT, words)
-    asked = seen.answered + seen.failed
+    late = 0 if _misses_deadlines(beside) else seen.timed_out
+    asked = seen.answered + seen.failed + late
     if is_below(asked, seen.answered, SUCCESS_FLOOR, policy.false_alarm_rate):
-        return Judgement(Cause.ERRORS, f"{seen.failed} of {asked} requests failed on it")
+        return Judgement(
+            Cause.ERRORS, f"of {asked} requests {seen.failed} failed on it and {late} had no answer in time"
+        )
     if seen.texts < policy.canary_texts and elapsed_s < canary.seconds:
         return None
     if words := _slowness(policy, seen, beside):
@@ -87,6 +90,11 @@ def p99_s(tally: Tally) -> float | None:
         if passed >= 0.99 * total:
             return bound
     return float("inf")
+
+
+def _misses_deadlines(tally: Tally) -> bool:
+    """Tell whether so many requests had no answer in time that it is the service's fault, whatever answers."""
+    return tally.timed_out > (1.0 - SUCCESS_FLOOR) * (tally.answered + tally.timed_out)
 
 
 def _slowness(policy: Policy, seen: Tally, beside: Tally) -> str | None:

@@ -1,7 +1,7 @@
 """Which loaded level answers a request that asks for one: by sparsity, or by quality, within the policy's bounds."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,7 +24,7 @@ class Quality(StrEnum):
     NORMAL = "normal"
     """What answers by default."""
     LOW = "low"
-    """The sparsest level within the bounds and above the accuracy floor."""
+    """The sparsest level within the bounds and above the accuracy floor that the guard has not turned back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,9 @@ def _number(text: str | None) -> float | None:
     return number
 
 
-def chosen(wish: Wish, live: Live, resident: Iterable[Engine], policy: Policy) -> Engine | None:
+def chosen(
+    wish: Wish, live: Live, resident: Iterable[Engine], policy: Policy, distrusted: Collection[str] = ()
+) -> Engine | None:
     """Return the level that a request runs on; None for whatever is live when its batch forms.
 
     Of levels of equal sparsity the one in the live variant's precision is taken.
@@ -96,31 +98,40 @@ def chosen(wish: Wish, live: Live, resident: Iterable[Engine], policy: Policy) -
         live: what answers by default.
         resident: the levels of the ladder that are loaded.
         policy: bounds and floor.
+        distrusted: variants that the guard turned back, and that no operator has committed since.
 
     Raises:
-        Invalid: out of bounds, below the floor, or no level near; names bounds and levels.
+        Invalid: out of bounds, below the floor, turned back, or no level near; names bounds and levels.
     """
     if not wish:
         return None
     levels = [live.engine, *resident]
+    offered = [
+        engine
+        for engine in levels
+        if policy.admits(_sparsity(engine), engine.manifest.evaluation.accuracy)
+        and engine.manifest.variant_id not in distrusted
+    ]
     if wish.sparsity is not None:
-        return _nearest(wish.sparsity, levels, live, policy)
-    offered = [engine for engine in levels if _offers(engine, policy)]
+        engine = _nearest(wish.sparsity, levels, offered, live, policy)
+        if engine.manifest.variant_id in distrusted:
+            raise Invalid(
+                f"sparsity {wish.sparsity:g} was turned back: it did not agree with the dense model on live traffic; "
+                f"ask for one of {_listed(offered)}, or have an operator commit it anew."
+            )
+        return engine
     if not offered:
-        raise Invalid(f"No loaded level lies within {_bounds(policy)} and above the accuracy floor.")
+        raise Invalid(f"No trusted level that is loaded lies within {_bounds(policy)} and above the accuracy floor.")
     sparsity = (min if wish.quality is Quality.HIGH else max)(_sparsity(engine) for engine in offered)
     return _of_usual_precision([engine for engine in offered if _sparsity(engine) == sparsity], live)
 
 
-def _nearest(sparsity: float, levels: list[Engine], live: Live, policy: Policy) -> Engine:
+def _nearest(sparsity: float, levels: list[Engine], offered: list[Engine], live: Live, policy: Policy) -> Engine:
     if not policy.allows(sparsity):
         raise Invalid(f"sparsity {sparsity:g} is outside the bounds of this service, {_bounds(policy)}.")
     near = [one for one in levels if abs(one.manifest.achieved_sparsity - sparsity) <= NEAR]
     if not near:
-        known = ", ".join(
-            f"{number:g}" for number in sorted({_sparsity(one) for one in levels if _offers(one, policy)})
-        )
-        raise Invalid(f"No level near sparsity {sparsity:g} is loaded; ask for one of {known}.")
+        raise Invalid(f"No level near sparsity {sparsity:g} is loaded; ask for one of {_listed(offered)}.")
     distance = min(abs(_sparsity(one) - sparsity) for one in near)
     engine = _of_usual_precision([one for one in near if abs(_sparsity(one) - sparsity) == distance], live)
     accuracy = engine.manifest.evaluation.accuracy
@@ -134,8 +145,8 @@ def _of_usual_precision(levels: list[Engine], live: Live) -> Engine:
     return next((one for one in levels if one.manifest.spec.precision is usual), levels[0])
 
 
-def _offers(engine: Engine, policy: Policy) -> bool:
-    return policy.admits(_sparsity(engine), engine.manifest.evaluation.accuracy)
+def _listed(levels: list[Engine]) -> str:
+    return ", ".join(f"{number:g}" for number in sorted({_sparsity(one) for one in levels})) or "none"
 
 
 def _sparsity(engine: Engine) -> float:

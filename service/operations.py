@@ -121,6 +121,8 @@ class Operation:
     """``None`` commits without a trial."""
     passed: bool = False
     """Whether its trial went well; it is then committed as soon as every live replica is prepared."""
+    trial: str | None = None
+    """What was seen of a trial that it passed, in words."""
     asked_by: Asker = Asker.OPERATOR
     reason: str | None = None
     """Why the service asked for it, in words; None where an operator did."""

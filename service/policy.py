@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from pruning.cascade import AGREEMENTS
+from pruning.files import digest_of
 from service.errors import Invalid
 from service.operations import Canary
 from service.problems import shown
@@ -117,6 +118,11 @@ class Policy:
     def as_dict(self) -> dict[str, Any]:
         """Return the plain values that JSON holds."""
         return asdict(self) | {"mode": self.mode.value}
+
+    @property
+    def etag(self) -> str:
+        """Return what an ``If-Match`` names this policy by."""
+        return digest_of(self.as_dict())[:16]
 
     def canary(self, fraction: float | None = None) -> Canary | None:
         """Return how a change is tried, on ``fraction`` of the requests or on the policy's; None commits it at once."""

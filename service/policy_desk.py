@@ -10,7 +10,7 @@ from typing import Any, Self
 from pruning.checked_json import Altered, checked, with_checksum
 from pruning.files import write_json
 from pruning.variants import VariantStore
-from service.errors import Invalid, NotReady
+from service.errors import Invalid, NotReady, PreconditionFailed
 from service.floor import accuracy_floor, below_floor
 from service.ladder_cascades import LadderCascade, ladder_cascades
 from service.policy import CascadeChoice, Policy
@@ -82,17 +82,26 @@ class PolicyDesk:
             if choice is not None and (one.sparsity, one.cascade.target) == (choice.sparsity, choice.agreement)
         )
 
-    async def change(self, members: Any) -> Policy:
+    async def change(self, members: Any, expected: str | None = None) -> Policy:
         """Set some members, on disk first; return the policy that holds from now on.
 
         A cascade that the guard had switched off answers again if it is among them.
 
+        Args:
+            members: as a JSON object.
+            expected: the ``etag`` of the policy that they were meant to change; None changes any.
+
         Raises:
+            PreconditionFailed: another policy holds than the expected one.
             Invalid: a member that cannot be valid, contradicts another, a floor above the dense model, or a cascade
                 that the ladder does not have.
             NotReady: the file cannot be written; nothing has changed.
         """
         async with self._lock:
+            if expected not in (None, self.policy.etag):
+                raise PreconditionFailed(
+                    f'If-Match names policy "{expected}", and "{self.policy.etag}" holds; look at it, then ask again.'
+                )
             policy = self.policy.changed(members)
             if policy.accuracy_floor > self._dense_accuracy:
                 raise Invalid(

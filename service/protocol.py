@@ -60,6 +60,8 @@ class Desired:
     policy: Policy
     cascade_off: bool = False
     """Whether the guard has switched off the cascade that the policy names."""
+    distrusted: frozenset[str] = frozenset()
+    """Variants that the guard turned back, and that no operator has committed since: nobody may ask for them."""
     trial: Trial | None = None
 
 
@@ -126,8 +128,11 @@ class EngineHolder(Protocol):
     async def keep_resident(self, variant_ids: tuple[str, ...]) -> None:
         """Load these variants where they are not yet, and let go of others that are neither live nor staged."""
 
-    def heed(self, policy: Policy, *, cascade_off: bool = False) -> None:
-        """Choose levels and sample requests by this policy from now on, its cascade left out if that is off."""
+    def heed(self, policy: Policy, *, cascade_off: bool = False, distrusted: frozenset[str] = frozenset()) -> None:
+        """Choose levels and sample requests by this policy from now on.
+
+        Its cascade is left out if that is off, and no request may choose what is distrusted.
+        """
 
     def try_out(self, trial: Trial | None) -> None:
         """Let a loaded variant answer a share of the requests from now on; ``None`` ends that."""

@@ -66,7 +66,7 @@ def hear_judgement(state: RolloutState, event: TrialJudged) -> Transition:
     operation = own(state, event.operation_id)
     if event.cause is not None:
         return end(state, operation, event.cause, event.words, event.now)
-    return replace(state, operation=replace(operation, passed=True, deadline=event.deadline)), ()
+    return replace(state, operation=replace(operation, passed=True, trial=event.words, deadline=event.deadline)), ()
 
 
 def check_deadline(state: RolloutState, event: Tick) -> Transition:

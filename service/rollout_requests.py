@@ -69,7 +69,7 @@ def _already_done(state: RolloutState, event: ChangeRequested) -> Transition:
 
 
 def join_change(state: RolloutState, event: ChangeRequested) -> Transition:
-    """Answer the same wish with the operation that runs.
+    """Answer the same wish with the operation that runs, which is tried no longer if that is wished now.
 
     Raises:
         Conflict: it is another wish.
@@ -77,7 +77,13 @@ def join_change(state: RolloutState, event: ChangeRequested) -> Transition:
     running = running_of(state)
     if not same_cut(event.spec, running.spec):
         raise _busy(running)
-    return state, (Reply(running),)
+    if not event.untried or running.canary is None or running.passed:
+        return state, (Reply(running),)
+    untried = replace(running, canary=None)
+    if running.phase is Phase.TRYING:
+        words = f"ended by request after {event.now - running.entered[-1][1]:.1f} s"
+        untried = replace(running, passed=True, trial=words, deadline=event.deadline)
+    return replace(state, operation=untried), (Reply(untried),)
 
 
 def begin_level(state: RolloutState, event: LevelChosen) -> Transition:

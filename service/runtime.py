@@ -171,6 +171,7 @@ class InferenceRuntime:
             self._book.failed(self.dial.snapshot(engine).engine.manifest.variant_id)
             raise
         except TimeoutError:
+            self._book.timed_out(self.dial.snapshot(engine).engine.manifest.variant_id)
             raise DeadlineExceeded(f"No answer within {deadline}; the service is busy.") from None
         counted_as = answered.snapshot.engine.manifest.variant_id
         escalation = cascade_id = None

@@ -14,10 +14,10 @@ from service.operations import Asker, Canary, Cause, Choice, Kind, Operation, Ph
 STATE = "state.json"
 """Name of the file in a store."""
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised whenever the file's members change."""
-READABLE = (1, SCHEMA)
-"""What a file of schema 1 lacks, trials and the guard, has its usual values."""
+READABLE = (1, 2, SCHEMA)
+"""What older files lack has its usual values: trials and the guard in 1, the words of a trial in 2."""
 
 
 class StateFileError(StoreError):

@@ -32,6 +32,8 @@ class Tally:
     """Requests answered by it."""
     failed: int = 0
     """Requests that it could not answer."""
+    timed_out: int = 0
+    """Requests whose time was up before it had answered."""
     durations: tuple[int, ...] = ()
     """Requests answered, by bucket of their total time; see ``service.metrics.SECONDS_BUCKETS``, the last is beyond."""
     compared: tuple[Compared, ...] = ()
@@ -81,6 +83,7 @@ class Tally:
             variant_id=self.variant_id,
             answered=self.answered + sign * other.answered,
             failed=self.failed + sign * other.failed,
+            timed_out=self.timed_out + sign * other.timed_out,
             durations=tuple(mine + sign * theirs for mine, theirs in pairs),
             compared=_joined_slices(self.compared, other.compared, sign),
             labelled=self.labelled + sign * other.labelled,

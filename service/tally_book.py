@@ -16,6 +16,7 @@ KEPT = 64
 class _Page:
     answered: int = 0
     failed: int = 0
+    timed_out: int = 0
     durations: list[int] = field(default_factory=lambda: [0] * (len(SECONDS_BUCKETS) + 1))
     compared: dict[tuple[str, str], Compared] = field(default_factory=dict)
     labelled: int = 0
@@ -39,6 +40,10 @@ class TallyBook:
         """Count a request that the variant could not answer."""
         self._page(variant_id).failed += 1
 
+    def timed_out(self, variant_id: str) -> None:
+        """Count a request whose time was up before the variant had answered."""
+        self._page(variant_id).timed_out += 1
+
     def compared(self, variant_id: str, slices: Iterable[Compared]) -> None:
         """Count texts that the dense model answered as well."""
         known = self._page(variant_id).compared
@@ -58,6 +63,7 @@ class TallyBook:
                 variant_id=variant_id,
                 answered=page.answered,
                 failed=page.failed,
+                timed_out=page.timed_out,
                 durations=tuple(page.durations),
                 compared=tuple(page.compared[name] for name in sorted(page.compared)),
                 labelled=page.labelled,

@@ -32,6 +32,7 @@ class TimedEvents:
             deadline=now + self.limits.build_timeout_s,
             expected_generation=expected_generation,
             canary=self.desk.policy.canary(canary_fraction),
+            untried=canary_fraction == 0.0,
         )
 
     def rollback(self, expected_generation: int | None) -> RollbackRequested:

@@ -1,15 +1,17 @@
-"""What the tests of commands share: an environment of their own, a prepared store, and an admin endpoint."""
+"""What tests share: for commands a store and an admin endpoint; a started controller; a started follower."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
 from tests.service.cli_parts import run
+from tests.service.control_parts import Control, make_control
 from tests.service.fake_admin import FakeAdmin, serving
+from tests.service.follower_parts import Parts, make_parts, started
 
 
 @pytest.fixture
@@ -49,3 +51,20 @@ def admin() -> Iterator[FakeAdmin]:
     """An admin endpoint that answers what the test says."""
     with serving() as admin:
         yield admin
+
+
+@pytest.fixture
+async def control(tmp_path: Path) -> AsyncIterator[Control]:
+    """A started controller, past its first lease."""
+    control = make_control(tmp_path)
+    await control.controller.start()
+    control.clock.now += 4.0
+    yield control
+    await control.controller.stop()
+
+
+@pytest.fixture
+async def parts() -> AsyncIterator[Parts]:
+    """A started follower."""
+    async with started(make_parts()) as parts:
+        yield parts

@@ -1,9 +1,13 @@
 """Parts of a controller, small and real: manifests in a store, a builder that obeys the test, a clock set by hand."""
 
 import asyncio
-from collections.abc import Callable
+import errno
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -19,14 +23,16 @@ from service.controller import VariantController
 from service.ladder_cascades import LadderCascade
 from service.limits import Clock, ControlLimits
 from service.load import Load
-from service.operations import Choice, RolloutState
+from service.operations import Choice, Operation, RolloutState
 from service.policy import Policy
 from service.policy_desk import POLICY, PolicyDesk
 from service.protocol import Desired, Refusal, ReplicaReport
-from service.state import StateFile
+from service.state import StateFile, StateUnwritable
 
 FLOOR = 0.85
-DENSE = PruneSpec(sparsity=0.0)
+DENSE, HALF, MORE = PruneSpec(sparsity=0.0), PruneSpec(sparsity=0.5), PruneSpec(sparsity=0.7)
+SOON_S = 60.0
+"""A wait that no test uses up."""
 
 
 def id_of(spec: PruneSpec) -> str:
@@ -257,3 +263,32 @@ class ModelReplica:
             elif desired.staged is not None:
                 self.prepared = desired.staged.operation_id
             self.generation, self.variant_id = desired.generation, desired.variant_id
+
+
+@asynccontextmanager
+async def following(controller: VariantController, *replicas: ModelReplica) -> AsyncIterator[None]:
+    """Replicas that follow while the block runs, each known to the controller from the start."""
+    tasks = [asyncio.create_task(replica.follow()) for replica in replicas]
+    try:
+        await until(lambda: len(controller.view.status()["replicas"]) == len(replicas))
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No state can be written while the block runs."""
+
+    def refuse(self: StateFile, state: RolloutState) -> bool:
+        raise StateUnwritable(f"{self.path} could not be written: {os.strerror(errno.ENOSPC)}; free space")
+
+    with patch.object(StateFile, "write", refuse):
+        yield
+
+
+async def swap(control: Control, spec: PruneSpec) -> Operation:
+    operation = await control.controller.request_change(spec)
+    return await control.controller.wait(operation.id, SOON_S)

@@ -13,7 +13,7 @@ from service.operations import RolloutState
 from service.policy import Policy
 from service.tally import Tally
 from tests.service.control_parts import DENSE, FLOOR, first_state, manifest_of, report_of
-from tests.service.test_rollout import after, broken, built, change, reported, rollback
+from tests.service.rollout_parts import after, broken, built, change, reported, rollback
 
 COMMITTED = operation_document(after(first_state(), change(), built(), reported()).history[-1])
 FAILED = operation_document(after(first_state(), change(), broken()).history[-1])

@@ -7,8 +7,7 @@ from service.builds import run_build
 from service.events import Broken, Built
 from service.operations import Cause
 from service.protocol import Refusal
-from tests.service.control_parts import FLOOR, FakeBuilder, id_of
-from tests.service.test_rollout import HALF
+from tests.service.control_parts import FLOOR, HALF, FakeBuilder, id_of
 
 IN_USE = frozenset({id_of(HALF)})
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from service.policy_desk import OFF, POLICY
-from tests.service.control_parts import DENSE, Control, id_of, ladder_cascade, make_control, until
-from tests.service.test_rollout import HALF
+from tests.service.control_parts import DENSE, HALF, Control, id_of, ladder_cascade, make_control, until
 from tests.service.test_watch import running
 
 CASCADE = ladder_cascade(HALF)

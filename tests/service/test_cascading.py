@@ -305,6 +305,16 @@ async def test_a_cascade_is_switched_off_and_on_while_requests_come(base: BaseMo
                 assert ("x-escalated" not in answer.headers) is off
 
 
+async def test_the_policy_s_cascade_rests_while_its_level_is_turned_back(base: BaseModel, tiny_model_dir: Path) -> None:
+    policy = Policy(accuracy_floor=0.0, shadow_fraction=0.0, cascade=CascadeChoice(sparsity=0.5, agreement=0.99))
+    async with serving(base, tiny_model_dir) as service:
+        service.runtime.dial.heed(policy, distrusted=frozenset({"half"}))
+        for wish in (Wish(), Wish(cascade=True)):
+            assert "x-escalated" not in (await service.runtime.classify(query(*TEXTS, wish=wish))).headers
+        with pytest.raises(Invalid, match="was turned back"):
+            await service.runtime.classify(query(*TEXTS, wish=Wish(sparsity=0.5, cascade=True)))
+
+
 def api_of(runtime: InferenceRuntime) -> FastAPI:
     return build_inference_api(runtime, desk_of(runtime), Settings(), CARD)
 

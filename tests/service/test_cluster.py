@@ -14,8 +14,7 @@ from service.cluster import CONTROL_APP, RayBuilder, RayControlLink
 from service.operations import Cause
 from service.protocol import Refusal, ReplicaReport
 from service.sources import Sources
-from tests.service.control_parts import until
-from tests.service.test_rollout import HALF
+from tests.service.control_parts import HALF, until
 
 REPORT = ReplicaReport(
     replica_id="r1",

@@ -8,7 +8,7 @@ from service.control_metrics import ControlMetrics
 from service.operations import Phase
 from service.policy import Policy
 from tests.service.control_parts import first_state
-from tests.service.test_rollout import after, built, change, reported
+from tests.service.rollout_parts import after, built, change, reported
 
 
 def row(sparsity: float, **others: Any) -> dict[str, Any]:

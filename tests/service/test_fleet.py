@@ -6,8 +6,8 @@ from service.fleet import Fleet
 from service.operations import Phase
 from service.policy import Policy
 from service.protocol import Peer, Staged
-from tests.service.control_parts import DENSE, FLOOR, choice_of, first_state, id_of, report_of
-from tests.service.test_rollout import HALF, in_phase
+from tests.service.control_parts import DENSE, FLOOR, HALF, choice_of, first_state, id_of, report_of
+from tests.service.rollout_parts import in_phase
 
 POLICY = Policy(accuracy_floor=FLOOR)
 
@@ -33,6 +33,14 @@ def test_orders_keep_their_version_until_something_in_them_changes() -> None:
     fleet.drain()
     assert fleet.orders(state).draining
     assert fleet.orders(state).version > second.version
+
+
+def test_replicas_are_told_what_the_guard_turned_back() -> None:
+    fleet, state = fleet_of(), first_state()
+    before = fleet.orders(state)
+    after = fleet.orders(replace(state, distrusted=("half",)))
+    assert (before.distrusted, after.distrusted) == (frozenset(), {"half"})
+    assert after.version > before.version
 
 
 def test_a_restarted_controllers_orders_have_higher_versions() -> None:

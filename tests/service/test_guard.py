@@ -21,11 +21,11 @@ def compared(texts: int, agreed: int) -> Tally:
     return Tally(variant_id="v", compared=(Compared(label="a", length="1-8", texts=texts, agreed=agreed, kl_sum=0.0),))
 
 
-def answered_in(*seconds: float, failed: int = 0) -> Tally:
+def answered_in(*seconds: float, failed: int = 0, timed_out: int = 0) -> Tally:
     durations = [0] * (len(SECONDS_BUCKETS) + 1)
     for one in seconds:
         durations[next((i for i, bound in enumerate(SECONDS_BUCKETS) if one <= bound), len(SECONDS_BUCKETS))] += 1
-    return Tally(variant_id="v", answered=len(seconds), failed=failed, durations=tuple(durations))
+    return Tally(variant_id="v", answered=len(seconds), failed=failed, timed_out=timed_out, durations=tuple(durations))
 
 
 def judged(
@@ -57,6 +57,13 @@ def test_failures_end_a_trial_but_one_bad_request_does_not() -> None:
     assert judged(answered_in(*[0.01] * 200, failed=1)) is None
     judgement = judged(answered_in(*[0.01] * 20, failed=8))
     assert judgement is not None and judgement.cause is Cause.ERRORS
+
+
+def test_answers_that_never_come_end_a_trial_unless_the_committed_variant_owes_them_too() -> None:
+    silent, others = answered_in(timed_out=8), answered_in(*[0.01] * 500, timed_out=2)
+    judgement = judged(silent, beside=others)
+    assert judgement is not None and judgement.cause is Cause.ERRORS and "8 had no answer in time" in judgement.words
+    assert judged(silent, beside=answered_in(*[0.01] * 500, timed_out=20)) is None
 
 
 def test_a_variant_that_misses_the_target_which_the_committed_one_holds_is_turned_back() -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ def sparsity_of(engine: Engine | None) -> float | None:
     return None if engine is None else engine.manifest.spec.sparsity
 
 
-def pick(wish: Wish, levels: dict[float, Engine], policy: Policy = FREE) -> float | None:
-    return sparsity_of(chosen(wish, Live(1, levels[0.25]), levels.values(), policy))
+def pick(
+    wish: Wish, levels: dict[float, Engine], policy: Policy = FREE, distrusted: Collection[str] = ()
+) -> float | None:
+    return sparsity_of(chosen(wish, Live(1, levels[0.25]), levels.values(), policy, distrusted))
 
 
 def test_who_asks_for_nothing_or_for_normal_gets_what_is_live(levels: dict[float, Engine]) -> None:
@@ -62,6 +65,16 @@ def test_what_is_not_offered_is_refused_by_name(
 def test_a_quality_that_no_level_has_is_refused(levels: dict[float, Engine]) -> None:
     with pytest.raises(Invalid, match="above the accuracy floor"):
         pick(Wish(quality=Quality.LOW), levels, Policy(accuracy_floor=0.95))
+
+
+def test_what_the_guard_turned_back_nobody_may_ask_for(levels: dict[float, Engine]) -> None:
+    turned_back = {levels[0.5].manifest.variant_id}
+    assert pick(Wish(quality=Quality.LOW), levels, distrusted=turned_back) == 0.25
+    with pytest.raises(Invalid, match=r"sparsity 0.5 was turned back: .*; ask for one of 0, 0.25, or have an operator"):
+        pick(Wish(sparsity=0.5), levels, distrusted=turned_back)
+    everything = {engine.manifest.variant_id for engine in levels.values()}
+    with pytest.raises(Invalid, match="No trusted level"):
+        pick(Wish(quality=Quality.HIGH), levels, distrusted=everything)
 
 
 def test_headers_ask_in_place_of_the_body_and_not_beside_it() -> None:

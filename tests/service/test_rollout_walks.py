@@ -82,8 +82,8 @@ class Walk(RuleBasedStateMachine):
         self.count += 1
         return f"op{self.count}"
 
-    @rule(spec=specs, stands=booleans(), tried=booleans(), crash=booleans())
-    def request(self, spec: PruneSpec, stands: bool, tried: bool, crash: bool) -> None:
+    @rule(spec=specs, stands=booleans(), tried=booleans(), untried=booleans(), crash=booleans())
+    def request(self, spec: PruneSpec, stands: bool, tried: bool, untried: bool, crash: bool) -> None:
         event = ChangeRequested(
             operation_id=self.new_id(),
             spec=spec,
@@ -91,6 +91,7 @@ class Walk(RuleBasedStateMachine):
             now=self.now,
             deadline=self.now + 60,
             canary=Canary(fraction=0.1, seconds=5.0) if tried else None,
+            untried=untried and not tried,
         )
         self.happen(event, crash=crash)
 

@@ -70,7 +70,9 @@ async def test_a_request_whose_time_is_up_is_computed_by_no_batch(base: BaseMode
         with pytest.raises(DeadlineExceeded, match=r"the 0\.001 s of x-deadline-ms"):
             await runtime.classify(query("good"), past)
         await runtime.classify(query("good"))
+        (tally,) = runtime.tallies
     assert computed == [1]
+    assert (tally.answered, tally.failed, tally.timed_out) == (1, 0, 1)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -10,8 +10,8 @@ from pruning.files import digest_of
 from service.operations import RolloutState
 from service.rollout import advance
 from service.state import SCHEMA, StateDamaged, StateFile, StateFileError, StateUnwritable
-from tests.service.control_parts import choice_of, first_state
-from tests.service.test_rollout import HALF, after, broken, built, change, reported, rollback
+from tests.service.control_parts import HALF, choice_of, first_state
+from tests.service.rollout_parts import after, broken, built, change, reported, rollback
 
 NAN = b'{"schema": 2, "sha256": "", "state": {"version": NaN}}'
 """What no writer leaves, and no digest can be made of."""

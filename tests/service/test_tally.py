@@ -14,6 +14,7 @@ def tallies(draw: st.DrawFn) -> Tally:
         variant_id="v",
         answered=draw(counts),
         failed=draw(counts),
+        timed_out=draw(counts),
         durations=(draw(counts), draw(counts)),
         compared=tuple(
             Compared(label=label, length=length, texts=texts, agreed=draw(st.integers(0, texts)), kl_sum=float(texts))

@@ -21,10 +21,12 @@ from service.watch import Watch
 from tests.service.control_parts import (
     DENSE,
     FLOOR,
+    HALF,
     Control,
     ModelReplica,
     choice_of,
     first_state,
+    full_disk,
     id_of,
     make_control,
     manifest_of,
@@ -32,8 +34,7 @@ from tests.service.control_parts import (
     report_of,
     until,
 )
-from tests.service.test_controller import full_disk
-from tests.service.test_rollout import HALF, reported
+from tests.service.rollout_parts import reported
 
 
 class CountingReplica(ModelReplica):
