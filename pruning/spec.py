@@ -156,7 +156,8 @@ class PruneSpec:
     def _check_pattern(self) -> None:
         if self.scope is not None and self.scope not in SCOPES[self.pattern]:
             others = [f"scope={scope.value!r}" for scope in SCOPES[self.pattern]]
-            ways = ", or ".join(["leave it out", *others, f"pattern={Pattern.UNSTRUCTURED.value!r}"])
+            fits = Pattern.STRUCTURED if self.scope is Scope.LATENCY else Pattern.UNSTRUCTURED
+            ways = ", or ".join(["leave it out", *others, f"pattern={fits.value!r}"])
             raise SpecError(f"scope={self.scope.value!r} does not go with pattern={self.pattern.value!r}: {ways}")
         if self.scope is not None and self.scorer == IMPORTED:
             raise SpecError(

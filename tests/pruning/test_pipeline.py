@@ -29,7 +29,7 @@ from pruning.quantization import quantize
 from pruning.slim.convert import build_slim
 from pruning.slim.packed import PackedBatch
 from pruning.slim.quantized import multiplies_integers
-from pruning.spec import Pattern, Precision, PruneSpec, Recover, Scope
+from pruning.spec import SCOPES, Pattern, Precision, PruneSpec, Recover, Scope
 from pruning.variants import WEIGHTS, Manifest, VariantStore
 from pruning.workbench import Workbench
 from tests.pruning.parts import dense_model, flip_byte, logits_of, mask_of, masking
@@ -166,7 +166,7 @@ def zeros_of(base: BaseModel, scope: Scope, sparsity: float) -> int:
     return sum(size - round((1 - sparsity) * size) for size in sizes)
 
 
-@pytest.mark.parametrize("scope", Scope)
+@pytest.mark.parametrize("scope", SCOPES[UNSTRUCTURED])
 def test_a_spec_may_say_another_scope_than_the_scorers(bench: Workbench, scope: Scope) -> None:
     layers, _, achieved = cut(bench, PruneSpec(sparsity=0.7, pattern=UNSTRUCTURED, scorer="magnitude", scope=scope))
     assert achieved == pytest.approx(zeros_of(bench.base, scope, 0.7) / bench.base.shape.prunable_weights, abs=1e-12)

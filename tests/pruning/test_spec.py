@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from pruning.errors import SpecError
 from pruning.spec import (
     MOST_ROUNDS,
+    SCOPES,
     TWO_FOUR_SPARSITY,
     Pattern,
     Precision,
     PruneSpec,
     Recover,
-    Scope,
     Structures,
     way_of,
 )
@@ -31,6 +31,7 @@ specs = st.one_of(
         PruneSpec,
         sparsity=any_sparsity,
         pattern=st.just(Pattern.STRUCTURED),
+        scope=st.sampled_from([None, *SCOPES[Pattern.STRUCTURED]]),
         rounds=st.integers(1, MOST_ROUNDS),
         **common,
     ),
@@ -45,7 +46,7 @@ specs = st.one_of(
         PruneSpec,
         sparsity=any_sparsity,
         pattern=st.just(Pattern.UNSTRUCTURED),
-        scope=st.sampled_from([None, *Scope]),
+        scope=st.sampled_from([None, *SCOPES[Pattern.UNSTRUCTURED]]),
         **common,
     ),
     st.builds(PruneSpec, sparsity=st.sampled_from([0.0, 0.5]), pattern=st.just(Pattern.TWO_FOUR), **common),
@@ -124,7 +125,11 @@ def test_two_of_four_is_a_half_and_any_other_sparsity_is_refused_with_the_remedy
         ("structured", "row", "leave it out, or scope='layerwise', or scope='latency', or pattern='unstructured'"),
         ("structured", "global", "leave it out, or scope='layerwise', or scope='latency', or pattern='unstructured'"),
         ("2:4", "layerwise", "leave it out, or pattern='unstructured'"),
-        ("unstructured", "latency", "leave it out, or scope='global', or scope='layerwise', or scope='row'"),
+        (
+            "unstructured",
+            "latency",
+            "leave it out, or scope='global', or scope='layerwise', or scope='row', or pattern='structured'",
+        ),
     ],
 )
 def test_a_scope_that_does_not_go_with_the_pattern_is_refused(pattern: str, scope: str, remedy: str) -> None:
