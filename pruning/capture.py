@@ -100,7 +100,8 @@ def capture(
         outputs = model(PackedBatch.from_sequences(sequences), Capturing(captured, gates).tap)
         task.loss(outputs, rows.labels[start:stop], lengths[start:stop]).backward()
         heads_mLN, neurons_mLF = gates.take_gradients(micro_batch)
-        _check_finite(heads_mLN, neurons_mLF, rows, range(start, stop), micro_batch)
+        finite_mL = torch.isfinite(heads_mLN).all(2) & torch.isfinite(neurons_mLF).all(2)
+        require_finite(finite_mL, rows, range(start, stop), micro_batch)
         captured.head_gradients_LN += list(heads_mLN)
         captured.neuron_gradients_LF += list(neurons_mLF)
         _add_weight_gradients(captured, trained)
@@ -157,11 +158,20 @@ def require_labels(rows: LabelledSet, num_labels: int, remedy: str) -> None:
         )
 
 
-def _check_finite(heads_mLN: Tensor, neurons_mLF: Tensor, rows: LabelledSet, batch: range, micro_batch: int) -> None:
-    """Refuse what is not finite; of several micro-batches, and of several layers, the first is named."""
-    bad_mL = ~(torch.isfinite(heads_mLN).all(2) & torch.isfinite(neurons_mLF).all(2))
-    if bad_mL.any():
-        number, layer = (int(place) for place in bad_mL.nonzero()[0])
+def require_finite(finite_mL: Tensor, rows: LabelledSet, batch: range, micro_batch: int) -> None:
+    """Refuse gradients that are not finite; of several micro-batches, and of several layers, the first is named.
+
+    Args:
+        finite_mL: bool, of each micro-batch and layer.
+        rows: all rows.
+        batch: those that the micro-batches are of.
+        micro_batch: rows of each.
+
+    Raises:
+        CacheError: one is not.
+    """
+    if not finite_mL.all():
+        number, layer = (int(place) for place in (~finite_mL).nonzero()[0])
         named = rows.named(batch[number * micro_batch : (number + 1) * micro_batch])
         raise CacheError(f"the gradient of {named} is not finite in layer {layer}; check these rows and the checkpoint")
 

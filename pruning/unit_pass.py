@@ -24,7 +24,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pruning.capture import BATCH_ROWS, Progress
+from pruning.capture import BATCH_ROWS, Progress, require_finite
 from pruning.cost import Shape
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
@@ -79,6 +79,7 @@ def unit_pass(
 
     Raises:
         HostMemoryError: the pass would not fit into the memory of this machine.
+        CacheError: a gradient is not finite; row and layer are named.
     """
     row_lengths = [len(sequence.ids) for sequence in rows.sequences]
     needed = unit_pass_bytes(base.shape, row_lengths, BATCH_ROWS, micro_batch=micro_batch, queries=EFFECT_QUERIES)
@@ -97,6 +98,7 @@ def unit_pass(
         outputs = model(replace(batch, layout=watched), _untouched)
         losses = task.loss(outputs, rows.labels[start : start + BATCH_ROWS], lengths)
         found_LBW = torch.stack(torch.autograd.grad(losses, gates))
+        require_finite(torch.isfinite(found_LBW).all(2).T, rows, range(start, start + len(sequences)), 1)
         gradients_mLW += [part_LBW.sum(1) for part_LBW in found_LBW.split(micro_batch, dim=1)]
         progress(start + len(sequences), len(rows))
         breath()

@@ -10,7 +10,7 @@ from torch import Tensor
 from pruning import memory
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.errors import HostMemoryError
+from pruning.errors import CacheError, HostMemoryError
 from pruning.heads import Head
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.slim.packed import PackedBatch
@@ -50,6 +50,17 @@ def test_who_shares_a_batch_changes_nothing(base: BaseModel, train: LabelledSet)
     torch.testing.assert_close(
         together.qk_gradients_MLNH, torch.cat([one.qk_gradients_MLNH for one in alone]), atol=1e-5, rtol=1e-4
     )
+
+
+def test_a_gradient_that_is_not_finite_is_refused_naming_row_and_layer(base: BaseModel, train: LabelledSet) -> None:
+    # A token that stands in the last row alone, so that only the second batch is spoiled.
+    odd = replace(train.sequences[-1], ids=[1, *train.sequences[-1].ids[1:]])
+    rows = replace(train, sequences=(*train.sequences[:-1], odd))
+    words = base.tensors["embeddings.word.weight"].clone()
+    words[1] = float("nan")
+    bad = replace(base, tensors=base.tensors | {"embeddings.word.weight": words})
+    with pytest.raises(CacheError, match=rf"training row {rows.numbers[-1]}, counted from 1, is not finite in layer 0"):
+        unit_pass(bad, rows, micro_batch=4)
 
 
 @pytest.mark.parametrize("head", range(4))
