@@ -7,6 +7,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from loadtests import priority
+
 
 def certificate() -> dict[str, str]:
     """Return what a reader needs to know of this machine and of the generator, as label and words."""
@@ -14,6 +16,7 @@ def certificate() -> dict[str, str]:
         "machine": f"{_cpu_model()}, {len(os.sched_getaffinity(0))} cores, {_memory_gib()} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "generator": f"one process, Python {platform.python_version()}, aiohttp {version('aiohttp')}",
+        "generator's priority": priority.told(),
         "commit": _commit(),
     }
 

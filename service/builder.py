@@ -70,12 +70,10 @@ class VariantBuilder:
         One process builds and removes, one thing at a time: what a build has found there stays until it is in use.
         """
         try:
-            manifest = build_variant(
-                self._bench,
-                spec,
-                lambda name: logger.info("building %s: %s", spec.sparsity, name),
-                Pace(self._threads),
-            )
+            with Pace(self._threads) as pace:
+                manifest = build_variant(
+                    self._bench, spec, lambda name: logger.info("building %s: %s", spec.sparsity, name), pace
+                )
         except PruningError as error:
             return Refusal(message=str(error), cause=_cause_of(error))
         except OSError as error:

@@ -14,9 +14,16 @@ class Machine:
     def __init__(self) -> None:
         self.now = self.waited = 0.0
         self.slept: list[float] = []
+        self.threads: list[int] = []
 
     def pace(self, threads: int) -> Pace:
-        return Pace(threads, wall=lambda: self.now, waited=lambda: self.waited, sleep=self._sleep)
+        return Pace(
+            threads,
+            wall=lambda: self.now,
+            waited=lambda: self.waited,
+            sleep=self._sleep,
+            compute_with=self.threads.append,
+        )
 
     def batch(self, took_s: float, waited_s: float) -> None:
         self.now += took_s
@@ -45,6 +52,30 @@ def test_on_a_busy_machine_it_stays_away_as_long_as_the_batch_took(threads: int,
         machine.batch(0.1, waited_s)
         pace()
     assert machine.slept == pytest.approx([0.1, 0.1, 0.1])
+
+
+def test_once_kept_waiting_it_computes_with_one_thread_until_its_end() -> None:
+    machine = Machine()
+    with machine.pace(2) as pace:
+        for waited_s in (0.0, 0.1, 0.1, 0.0):
+            machine.batch(0.1, waited_s)
+            pace()
+        assert machine.threads == [1]
+    assert machine.threads == [1, 2]
+    with machine.pace(2) as pace:
+        machine.batch(0.1, 0.0)
+        pace()
+    assert machine.threads == [1, 2]
+
+
+def test_what_one_thread_waits_counts_whole() -> None:
+    machine = Machine()
+    pace = machine.pace(2)
+    machine.batch(0.1, 0.1)
+    pace()
+    machine.batch(0.1, 0.03)
+    pace()
+    assert machine.slept == pytest.approx([0.1, 0.1])
 
 
 def test_it_goes_on_at_once_when_the_machine_is_idle_again() -> None:
