@@ -34,6 +34,9 @@ from pruning.workbench import Workbench
 
 MATRIX_WEIGHTS = tuple(f"{matrix}.weight" for matrix in MATRICES)
 
+TIMING = "time"
+"""Name of the step that reads how fast a variant is."""
+
 Step = Callable[[str], None]
 """Called with the name of each step as it begins."""
 
@@ -65,7 +68,7 @@ def build_variant(
         model = build_slim(bench.base, layers)
         logits, screened = judged_logits(model, bench.evaluation.sequences, breath)
         evaluation = replace(evaluate(logits, bench.reference(), bench.evaluation), screened=screened)
-    with _timed(seconds, "time", step):
+    with _timed(seconds, TIMING, step):
         speed = Speed(
             latency_p50_ms=median_latency(model, bench.evaluation.sequences),
             items_per_s=items_per_second(model, bench.evaluation.sequences),

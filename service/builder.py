@@ -6,13 +6,14 @@ a new sparsity costs only its own arithmetic. Nothing here imports Ray.
 
 import logging
 import os
+from functools import partial
 
 import torch
 
 from pruning.cascades import calibrate_cascades
 from pruning.errors import PruningError, StoreError
 from pruning.freed_memory import give_back
-from pruning.pipeline import build_variant
+from pruning.pipeline import TIMING, build_variant
 from pruning.prediction import SCREEN_SEQUENCES, judged_logits
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
@@ -71,9 +72,7 @@ class VariantBuilder:
         """
         try:
             with Pace(self._threads) as pace:
-                manifest = build_variant(
-                    self._bench, spec, lambda name: logger.info("building %s: %s", spec.sparsity, name), pace
-                )
+                manifest = build_variant(self._bench, spec, partial(_begin, spec, pace), pace)
         except PruningError as error:
             return Refusal(message=str(error), cause=_cause_of(error))
         except OSError as error:
@@ -90,6 +89,12 @@ class VariantBuilder:
         store.touch(newest)
         if gone := store.keep_newest(self._keep_variants, in_use | {newest}):
             logger.info("removed from the store: %s", ", ".join(gone))
+
+
+def _begin(spec: PruneSpec, pace: Pace, step: str) -> None:
+    logger.info("building %s: %s", spec.sparsity, step)
+    if step == TIMING:  # what is read there is the speed with all threads
+        pace.use_all()
 
 
 def _cause_of(error: PruningError) -> Cause:

@@ -23,7 +23,7 @@ TASKS = Path("/proc/self/task")
 class Pace:
     """A ``Breath`` that stays away as long as the batch took, if others needed the processor meanwhile.
 
-    From then on it computes with a single thread. Use it as a context: afterwards torch has its threads again.
+    From then on it computes with a single thread. Use it as a context: afterwards torch has all its threads again.
     """
 
     def __init__(
@@ -46,7 +46,11 @@ class Pace:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give torch its threads again."""
+        """Compute with all threads again."""
+        self.use_all()
+
+    def use_all(self) -> None:
+        """Compute with all threads, until it is kept waiting once more."""
         self._use(self._usual)
 
     def __call__(self) -> None:

@@ -1,4 +1,5 @@
 import errno
+import itertools
 import os
 import pickle
 import subprocess
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from pruning import pipeline
 from pruning.cascades import read_cascades
 from pruning.spec import PruneSpec
 from pruning.variants import Manifest
 from service import builder as module
+from service import pace
 from service.builder import VariantBuilder
 from service.operations import Cause
 from service.protocol import Refusal
@@ -53,6 +56,34 @@ def files_below(folder: Path) -> set[str]:
 
 def no_space(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_build_that_is_kept_waiting_still_reads_the_speed_of_all_threads(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every batch is told that its threads waited for as long as one can."""
+    waited, usual = itertools.count(), torch.get_num_threads()
+    seen: dict[str, int] = {}
+    monkeypatch.setattr(module, "yield_cpu", lambda: None)
+    monkeypatch.setattr(pace, "seconds_waited", lambda: float(next(waited)) * 1e9)
+    monkeypatch.setattr(pace, "LONGEST_S", 0.0)
+    for name in ("evaluate", "items_per_second"):
+        monkeypatch.setattr(pipeline, name, _noting_threads(getattr(pipeline, name), seen))
+    try:
+        builder = VariantBuilder(sources, 2, keep_variants=1)
+        builder.calibrate()
+        builder.build(HALF)
+        assert (seen, torch.get_num_threads()) == ({"evaluate": 1, "items_per_second": 2}, 2)
+    finally:
+        torch.set_num_threads(usual)
+
+
+def _noting_threads(call: Callable[..., Any], seen: dict[str, int]) -> Callable[..., Any]:
+    def noting(*words: Any, **named: Any) -> Any:
+        seen[call.__name__] = torch.get_num_threads()
+        return call(*words, **named)
+
+    return noting
 
 
 def test_the_same_spec_twice_is_one_variant(builder: VariantBuilder, sources: Sources) -> None:
