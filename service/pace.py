@@ -15,6 +15,8 @@ import torch
 
 KEPT_WAITING = 0.2
 """Share of a batch's time that its threads were ready and others had the processor, from which the machine is busy."""
+STILL_WAITING = 0.02
+"""The same once it was busy: one thread finds gaps where two do not, and those who made it wait are still there."""
 LONGEST_S = 0.5
 
 TASKS = Path("/proc/self/task")
@@ -39,6 +41,7 @@ class Pace:
         self._usual = self._threads = threads
         self._wall, self._waited, self._sleep = wall, waited or seconds_waited, sleep
         self._compute_with = compute_with
+        self._is_busy = False
         self._since = (self._wall(), self._waited())
 
     def __enter__(self) -> Self:
@@ -57,7 +60,8 @@ class Pace:
         """Wait, or go on at once."""
         took_s = self._wall() - self._since[0]
         waited_s = (self._waited() - self._since[1]) / self._threads
-        if waited_s > KEPT_WAITING * took_s:
+        self._is_busy = waited_s > (STILL_WAITING if self._is_busy else KEPT_WAITING) * took_s
+        if self._is_busy:
             self._use(1)
             self._sleep(min(took_s, LONGEST_S))
         self._since = (self._wall(), self._waited())

@@ -68,13 +68,12 @@ def test_once_kept_waiting_it_computes_with_one_thread_until_its_end() -> None:
     assert machine.threads == [1, 2]
 
 
-def test_what_one_thread_waits_counts_whole() -> None:
+def test_once_kept_waiting_it_stays_away_until_it_hardly_waits() -> None:
     machine = Machine()
-    pace = machine.pace(2)
-    machine.batch(0.1, 0.1)
-    pace()
-    machine.batch(0.1, 0.03)
-    pace()
+    pace = machine.pace(1)
+    for waited_s in (0.015, 0.03, 0.003, 0.001, 0.015):
+        machine.batch(0.1, waited_s)
+        pace()
     assert machine.slept == pytest.approx([0.1, 0.1])
 
 
