@@ -91,7 +91,7 @@ def chosen(
 ) -> Engine | None:
     """Return the level that a request runs on; None for whatever is live when its batch forms.
 
-    Of levels of equal sparsity the one in the live variant's precision is taken.
+    Of levels of equal sparsity the one in the live variant's precision is taken, unless the guard turned it back.
 
     Args:
         wish: what the request asks for.
@@ -113,25 +113,30 @@ def chosen(
         and engine.manifest.variant_id not in distrusted
     ]
     if wish.sparsity is not None:
-        engine = _nearest(wish.sparsity, levels, offered, live, policy)
-        if engine.manifest.variant_id in distrusted:
+        near = _near(wish.sparsity, levels, offered, policy)
+        trusted = [engine for engine in near if engine.manifest.variant_id not in distrusted]
+        if not trusted:
             raise Invalid(
                 f"sparsity {wish.sparsity:g} was turned back: it did not agree with the dense model on live traffic; "
                 f"ask for one of {_listed(offered)}, or have an operator commit it anew."
             )
-        return engine
+        return _nearest(wish.sparsity, trusted, live, policy)
     if not offered:
         raise Invalid(f"No trusted level that is loaded lies within {_bounds(policy)} and above the accuracy floor.")
     sparsity = (min if wish.quality is Quality.HIGH else max)(_sparsity(engine) for engine in offered)
     return _of_usual_precision([engine for engine in offered if _sparsity(engine) == sparsity], live)
 
 
-def _nearest(sparsity: float, levels: list[Engine], offered: list[Engine], live: Live, policy: Policy) -> Engine:
+def _near(sparsity: float, levels: list[Engine], offered: list[Engine], policy: Policy) -> list[Engine]:
     if not policy.allows(sparsity):
         raise Invalid(f"sparsity {sparsity:g} is outside the bounds of this service, {_bounds(policy)}.")
     near = [one for one in levels if abs(one.manifest.achieved_sparsity - sparsity) <= NEAR]
     if not near:
         raise Invalid(f"No level near sparsity {sparsity:g} is loaded; ask for one of {_listed(offered)}.")
+    return near
+
+
+def _nearest(sparsity: float, near: list[Engine], live: Live, policy: Policy) -> Engine:
     distance = min(abs(_sparsity(one) - sparsity) for one in near)
     engine = _of_usual_precision([one for one in near if abs(_sparsity(one) - sparsity) == distance], live)
     accuracy = engine.manifest.evaluation.accuracy

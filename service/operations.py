@@ -122,7 +122,7 @@ class Operation:
     passed: bool = False
     """Whether its trial went well; it is then committed as soon as every live replica is prepared."""
     trial: str | None = None
-    """What was seen of a trial that it passed, in words."""
+    """What was seen of a trial that it passed, or that a request ended it, in words."""
     asked_by: Asker = Asker.OPERATOR
     reason: str | None = None
     """Why the service asked for it, in words; None where an operator did."""
@@ -172,8 +172,9 @@ class RolloutState:
     history: tuple[Operation, ...] = ()
     """Finished operations, oldest first, at most ``HISTORY_LIMIT``."""
     distrusted: tuple[str, ...] = ()
-    """Variants that the guard turned back: none is gone back to by a rollback, and the governor leaves them out. One
-    that is committed again, because an operator asked for it by name, is trusted again."""
+    """Variants that did not agree with the dense model on live traffic, committed or on trial: none is gone back to by
+    a rollback, no request may choose one, and the governor leaves them out. One that is committed again, because an
+    operator asked for it by name, is trusted again."""
     hold_until: float = 0.0
     """No commit before this moment, so that every live replica can be heard first."""
 

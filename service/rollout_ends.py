@@ -58,6 +58,11 @@ def end(state: RolloutState, operation: Operation, cause: Cause, error: str, now
     return _remember(replace(state, operation=None), ended), (Announce(ended),)
 
 
+def distrusting(state: RolloutState, variant_id: str) -> tuple[str, ...]:
+    """Return the variants that are not trusted once this one is not either."""
+    return tuple(dict.fromkeys((*state.distrusted, variant_id)))
+
+
 def _remember(state: RolloutState, operation: Operation) -> RolloutState:
     return replace(state, history=(*state.history, operation)[-HISTORY_LIMIT:])
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from service.events import Announce, Broken, Built, Event, ReplicasReported, Restarted, StartBuild, Tick, TrialJudged
 from service.operations import Canary, Cause, Operation, Phase, RolloutState
-from service.rollout_ends import Transition, commit, end, keep_committed, own, refuse, running_of
+from service.rollout_ends import Transition, commit, distrusting, end, keep_committed, own, refuse, running_of
 
 JUDGEMENT_S = 30.0
 """How long after its end a trial waits to be judged."""
@@ -62,10 +62,17 @@ def _begin_trial(state: RolloutState, operation: Operation, canary: Canary, now:
 
 
 def hear_judgement(state: RolloutState, event: TrialJudged) -> Transition:
-    """Turn back what did not pass; what did is committed as soon as the replicas are heard again."""
+    """Turn back what did not pass; what did is committed as soon as the replicas are heard again.
+
+    Who did not agree with the dense model is trusted no more than if it had been committed.
+    """
     operation = own(state, event.operation_id)
     if event.cause is not None:
-        return end(state, operation, event.cause, event.words, event.now)
+        ended, announced = end(state, operation, event.cause, event.words, event.now)
+        if event.cause is not Cause.AGREEMENT:
+            return ended, announced
+        assert operation.variant_id is not None
+        return replace(ended, distrusted=distrusting(state, operation.variant_id)), announced
     return replace(state, operation=replace(operation, passed=True, trial=event.words, deadline=event.deadline)), ()
 
 

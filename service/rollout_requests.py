@@ -15,7 +15,7 @@ from service.events import (
 )
 from service.floor import below_floor
 from service.operations import Asker, Cause, Choice, Kind, Operation, Phase, RolloutState, same_cut
-from service.rollout_ends import Transition, end, keep_committed, running_of
+from service.rollout_ends import Transition, distrusting, end, keep_committed, running_of
 
 
 def check_generation(state: RolloutState, expected: int | None) -> None:
@@ -145,7 +145,7 @@ def turn_back(state: RolloutState, event: GuardTripped) -> Transition:
 
     Nothing happens where another variant was committed meanwhile, or where there is nothing else to go to.
     """
-    distrusted = tuple(dict.fromkeys((*state.distrusted, event.variant_id)))
+    distrusted = distrusting(state, event.variant_id)
     trusted = [
         choice
         for choice in (state.previous, event.fallback)

@@ -77,6 +77,16 @@ def test_what_the_guard_turned_back_nobody_may_ask_for(levels: dict[float, Engin
         pick(Wish(quality=Quality.HIGH), levels, distrusted=everything)
 
 
+def test_where_one_of_two_near_levels_was_turned_back_the_other_answers(
+    levels: dict[float, Engine], tiny_model_dir: Path
+) -> None:
+    other = engine_of(load_base_model(tiny_model_dir), "0.5 anew", 0.5)
+    resident = [*levels.values(), other]
+    for turned_back, answers in ((levels[0.5], other), (other, levels[0.5])):
+        distrusted = {turned_back.manifest.variant_id}
+        assert chosen(Wish(sparsity=0.5), Live(1, levels[0.0]), resident, FREE, distrusted) is answers
+
+
 def test_headers_ask_in_place_of_the_body_and_not_beside_it() -> None:
     body = Wish(sparsity=0.5)
     assert wish_of({}, body) == body

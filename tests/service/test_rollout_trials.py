@@ -53,6 +53,13 @@ def test_what_does_not_pass_its_trial_is_turned_back_and_nothing_was_swapped(cau
     ended = state.history[-1]
     assert (ended.phase, ended.error_type, ended.error) == (Phase.ROLLED_BACK, cause, "seen")
     assert (state.phase, state.generation, state.committed) == (None, 1, choice_of(DENSE))
+    assert state.distrusted == ((id_of(HALF),) if cause is Cause.AGREEMENT else ())
+
+
+def test_what_disagreed_in_a_trial_is_trusted_again_once_an_operator_commits_it() -> None:
+    distrusted = after(in_phase(Phase.TRYING), judged(Cause.AGREEMENT))
+    again = after(distrusted, change(operation_id="op2"), built(operation_id="op2"), reported(of="op2"))
+    assert (again.committed.variant_id, again.distrusted) == (id_of(HALF), ())
 
 
 def test_a_trial_that_nobody_judges_ends_by_itself() -> None:
