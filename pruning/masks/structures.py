@@ -185,7 +185,8 @@ def is_coarse(shape: Shape) -> bool:
 def structure_mask(curves: Sequence[Curve], shape: Shape, sparsity: float, saved: Saved | None = None) -> StructureMask:
     """Return the mask that removes ``sparsity`` of the prunable weights where the ``curves`` say it costs least.
 
-    It costs least per weight, or per whatever is ``saved``; a step that saves nothing goes last.
+    It costs least per weight, or per whatever is ``saved``; a step that saves nothing goes last, unless it is free, as
+    one is that went in the round before.
 
     The achieved sparsity differs from the request by at most half a step of the sublayer where the budget ran out,
     and by at most ``TOLERANCE`` wherever blocks of neurons can fill what heads leave open. They cannot where one alone
@@ -281,9 +282,11 @@ def _weight(steps: Sequence[_Step]) -> int:
 
 
 def _slope(curve: Curve, start: int, stop: int, saved: Saved) -> float:
-    """Return the cost between two points of a curve over what is saved between them."""
-    gain = saved(curve, stop) - saved(curve, start)
-    return (curve.costs[stop] - curve.costs[start]) / gain if gain > 0 else math.inf
+    """Return the cost between two points of a curve over what is saved between them; what is gone already is free."""
+    gain, cost = saved(curve, stop) - saved(curve, start), curve.costs[stop] - curve.costs[start]
+    if gain > 0.0:
+        return cost / gain
+    return math.inf if cost > 0.0 else 0.0
 
 
 def _hull(curve: Curve, saved: Saved) -> list[int]:

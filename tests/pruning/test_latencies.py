@@ -63,6 +63,17 @@ def test_what_saves_no_time_goes_last() -> None:
     assert mask.heads_LN[-1].all() and mask.neurons_LF[-1].all()
 
 
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_what_went_before_goes_first_even_where_it_saves_no_time(gone: int) -> None:
+    curves = [
+        replace(curve, costs=(0.0,) * (gone + 1) + curve.costs[gone + 1 :]) for curve in curves_of(distinct_scores(0))
+    ]
+    before = sum(curve.weights_after(gone, SHAPE) for curve in curves)
+    flat = table(0.0, 0.0).saved
+    mask = structure_mask(curves, SHAPE, before / SHAPE.prunable_weights, flat)
+    assert mask.head_counts == [SHAPE.num_heads - gone] * SHAPE.num_layers
+
+
 @given(seed=st.integers(0, 2**32), sparser=st.floats(0, 0.9), denser=st.floats(0, 0.9))
 def test_a_sparser_mask_is_part_of_a_denser_one_and_takes_no_longer(seed: int, sparser: float, denser: float) -> None:
     denser, sparser = sorted((denser, sparser))
