@@ -3,7 +3,8 @@
 import sys
 
 from loadtests.cli import main
-from loadtests.priority import go_first
+from loadtests.priority import going_first
 
-go_first()
-sys.exit(main())
+with going_first():
+    code = main()
+sys.exit(code)
