@@ -2,8 +2,8 @@
 
 Weights are a fair measure of time until they are not: attention takes more of it for each weight than an FFN does, the
 longer the texts the more; and of the last layer below a head that reads one token, next to nothing is computed. So a
-table says what a layer's attention takes with 0, 1, 2, ... heads, and its FFN with so many neurons, in the layers and
-in the last one, as ZipLM (Kurtic et al., 2023) measures levels of every sublayer in place of counting their weights.
+table says what a layer's attention takes with so many eighths of its heads, and its FFN of its neurons, in the layers
+and in the last one, as ZipLM (Kurtic et al., 2023) measures levels of every sublayer in place of counting weights.
 
 Models are measured in which all layers but the last one, or the last one alone, have that size and nothing else: less
 what a model with nothing in its layers takes, the rest is theirs. Departure from ZipLM: sizes between those that were

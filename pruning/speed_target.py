@@ -15,20 +15,36 @@ STEPS = 1000
 """Sparsities are tried in thousandths."""
 
 
+def require_speedup(spec: PruneSpec, speedup: float) -> None:
+    """Return if a cut by ``spec`` can be asked for by its speed-up.
+
+    Raises:
+        SpecError: it has another scope than latency, or rounds, whose rankings are of one sparsity; or ``speedup`` is
+            not above 1.
+    """
+    if spec.scope is not Scope.LATENCY:
+        raise SpecError(f"a speed-up is asked of cuts by scope='latency'; got scope={spec.scope}")
+    if spec.rounds > 1:
+        raise SpecError(
+            f"a speed-up is looked for by one ranking, and rounds={spec.rounds} rank anew on the way to a sparsity: "
+            "leave the rounds out, or name a sparsity"
+        )
+    if not speedup > 1.0:
+        raise SpecError(f"speedup must be above 1, how many times as fast as the dense model; got {speedup}")
+
+
 def sparsity_for(bench: Workbench, spec: PruneSpec, speedup: float, breath: Breath = no_breath) -> float:
     """Return the least sparsity at which a cut by ``spec`` answers a batch so many times as fast as the dense model.
 
     The sparsity of ``spec`` counts for nothing. A sparser mask never keeps what a denser one removed, so that the first
-    that is fast enough is the one of least cost, to a thousandth of the weights.
+    that is fast enough is the one of least cost, to a thousandth of the weights; of an encoder that ``is_coarse`` it is
+    one that is fast enough, next to one that is not.
 
     Raises:
-        SpecError: ``spec`` has another scope than latency, or no cut is so fast; the fastest is named.
+        SpecError: as ``require_speedup``, or no cut is so fast; the fastest is named.
         CacheError: no latencies were measured, or the model was not calibrated.
     """
-    if spec.scope is not Scope.LATENCY:
-        raise SpecError(f"a speed-up is asked of cuts by scope='latency'; got scope={spec.scope}")
-    if not speedup > 1.0:
-        raise SpecError(f"speedup must be above 1, how many times as fast as the dense model; got {speedup}")
+    require_speedup(spec, speedup)
     latencies, curves = bench.latencies, ranking_of(bench, spec, breath=breath)
     dense_ms = latencies.of_model(dense_mask(bench.base.shape))
 

@@ -13,7 +13,7 @@ from pruning.material import Material
 from pruning.pipeline import build_variant
 from pruning.plot import plot_frontier
 from pruning.spec import Precision, PruneSpec, Scope
-from pruning.speed_target import sparsity_for
+from pruning.speed_target import require_speedup, sparsity_for
 from pruning.variants import VariantStore
 from pruning.workbench import Workbench
 from service.ladder import ladder_specs, prepare_ladder
@@ -99,8 +99,11 @@ def prune_model(place: Place, spec: PruneSpec, speedup: float | None) -> tuple[P
     Raises:
         PruningError: the model was not prepared, an unknown scorer, no cut is so fast, or files that cannot be used.
     """
+    if speedup is not None:
+        require_speedup(spec, speedup)  # refused before the model is read
     bench = place.open()
     if spec.scope is Scope.LATENCY:
+        bench.calibration  # noqa: B018, a cached property: a model without one is refused before minutes are measured
         with progress_bar(f"measuring what sublayers of {bench.base.name} take here") as progress:
             bench.measure_latencies(progress)
     if speedup is not None:

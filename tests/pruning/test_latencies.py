@@ -188,3 +188,5 @@ def test_a_speed_up_that_cannot_be_is_refused_naming_the_most(bench: Workbench) 
             sparsity_for(bench, HALF, speedup)
     with pytest.raises(SpecError, match="scope='latency'; got scope=None"):
         sparsity_for(bench, replace(HALF, scope=None), 2.0)
+    with pytest.raises(SpecError, match="rounds=3 rank anew on the way"):
+        sparsity_for(bench, replace(HALF, rounds=3), 2.0)

@@ -106,6 +106,21 @@ def test_a_speed_up_is_asked_of_cuts_by_latency(store: Path, tiny_model_dir: Pat
     assert refused(run("prune", *options, "--pattern", "unstructured"), 2, "scope='latency' does not go with")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"), [(["0.5"], "speedup must be above 1"), (["2", "--rounds", "2"], "leave the rounds out")]
+)
+def test_a_speed_up_that_cannot_be_asked_for_is_refused_before_the_model_is_read(words: list[str], said: str) -> None:
+    assert refused(run("prune", "--speedup", *words, "--model", "/no/such/model"), 2, said)
+
+
+def test_a_model_that_was_not_prepared_is_refused_before_anything_is_measured(
+    tmp_path: Path, tiny_model_dir: Path, given: list[object]
+) -> None:
+    place = ["--model", tiny_model_dir, *given, "--store", tmp_path / "store"]
+    result = run("prune", "--speedup", "2", *place)
+    assert "run 'sparsedial prepare' first" in result.stderr and "measuring" not in result.stderr
+
+
 @pytest.mark.parametrize("command", [["prepare", "--levels", "0.3"], ["frontier"]])
 def test_a_model_whose_store_is_found_by_itself_is_read_once(
     command: list[str], tiny_model_dir: Path, given: list[object], monkeypatch: pytest.MonkeyPatch
