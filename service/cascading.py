@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from pruning.cascade import AGREEMENTS, Cascade
-from service.engine import Engine
+from service.engine import Engine, Live
 from service.errors import Invalid
 from service.levels import CASCADE_HEADER, Wish
 from service.policy import CascadeChoice, Policy
@@ -23,6 +23,11 @@ class Rule:
     cascade: Cascade
     level: Engine
     dense: Engine
+
+
+def counted_under(rule: Rule | None, snapshot: Live) -> str:
+    """Return the cascade or the variant whose an answer is, or the want of one."""
+    return snapshot.engine.manifest.variant_id if rule is None else rule.cascade.cascade_id
 
 
 def cascade_for(

@@ -19,7 +19,7 @@ from pruning.tokenization import Encoded, TextTokenizer
 from service.answer_headers import TOTAL_TIME, milliseconds, variant_headers
 from service.answer_memory import AnswerMemory
 from service.batcher import TokenBatcher
-from service.cascading import Known
+from service.cascading import Known, counted_under
 from service.classification import rank
 from service.deadlines import Deadline
 from service.dial import Dial
@@ -149,7 +149,7 @@ class InferenceRuntime:
         """Return the answer to ``query``, until ``deadline``, by default the service's own limit from now on.
 
         The answer is remembered under ``request_id``, so that true labels may come back for it. An answer of a cascade
-        counts as that cascade's, compared with the dense model's too, and not as its level's.
+        counts as that cascade's, compared with the dense model's too, and not as its level's; so does one that it owes.
 
         A request whose time is up leaves the queue, and no batch that forms then computes it.
 
@@ -168,16 +168,16 @@ class InferenceRuntime:
                 encoded = time.perf_counter()
                 answered = await self._batcher.submit(sequences, deadline, engine)
         except InferenceFailed:
-            self._book.failed(self.dial.snapshot(engine).engine.manifest.variant_id)
+            self._book.failed(counted_under(rule, self.dial.snapshot(engine)))
             raise
         except TimeoutError:
-            self._book.timed_out(self.dial.snapshot(engine).engine.manifest.variant_id)
+            self._book.timed_out(counted_under(rule, self.dial.snapshot(engine)))
             raise DeadlineExceeded(f"No answer within {deadline}; the service is busy.") from None
-        counted_as = answered.snapshot.engine.manifest.variant_id
+        counted_as = counted_under(rule, answered.snapshot)
         escalation = cascade_id = None
         if rule is not None:
             escalation = await escalate(self._batcher.submit, answered, sequences, rule, deadline)
-            answered, counted_as = escalation.answered, (cascade_id := rule.cascade.cascade_id)
+            answered, cascade_id = escalation.answered, rule.cascade.cascade_id
             self._metrics.saw_cascade(self.dial.level_of(rule.level.manifest), escalation.counts())
         ran = time.perf_counter()
         ranked = rank(answered.rows, answered.snapshot.engine.labels, query.ranking)

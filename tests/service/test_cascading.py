@@ -18,7 +18,7 @@ from pruning.tokenization import TextTokenizer
 from service.cascading import Rule, cascade_for
 from service.deadlines import Deadline
 from service.engine import Engine, Live
-from service.errors import Invalid, Overloaded
+from service.errors import DeadlineExceeded, InferenceFailed, Invalid, Overloaded
 from service.escalation import RESERVE_S
 from service.ingress import build_inference_api
 from service.levels import Quality, Wish
@@ -201,6 +201,23 @@ async def test_shadow_answers_judge_the_cascade_and_not_its_level(base: BaseMode
     for outcome in ("agreed", "flipped"):
         assert value("sparsedial_cascade_shadow_texts_total", {"sparsity": "0.5", "outcome": outcome}) == 3
         assert value("sparsedial_shadow_texts_total", {"sparsity": "0.5", "outcome": outcome}) is None
+
+
+async def test_what_a_cascade_owes_counts_against_it_and_not_against_its_level(
+    base: BaseModel, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> Any:
+        raise InferenceFailed("It broke.")
+
+    async with serving(base, tiny_model_dir) as service:
+        past = Deadline(at=asyncio.get_running_loop().time() - 1, limit_s=0.001, wanted=True)
+        with pytest.raises(DeadlineExceeded):
+            await service.runtime.classify(query(*TEXTS, wish=CASCADED), past)
+        monkeypatch.setattr(service.runtime._batcher, "submit", broken)
+        with pytest.raises(InferenceFailed):
+            await service.runtime.classify(query(*TEXTS, wish=CASCADED))
+        owed = {tally.variant_id: (tally.failed, tally.timed_out) for tally in service.runtime.tallies}
+    assert {name: counts for name, counts in owed.items() if any(counts)} == {"c0.99": (1, 1)}
 
 
 async def test_a_request_that_is_sure_of_all_its_texts_says_so(base: BaseModel, tiny_model_dir: Path) -> None:
