@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from loadtests.admin import AdminClient, service_facts
+from loadtests.errors import AdminError
 from loadtests.laws import Goal, generation_never_goes_back, no_failed_request
 from loadtests.machine import own_cpu_s
 from loadtests.memory import resident_bytes
@@ -26,6 +27,7 @@ from loadtests.swaps import (
 )
 
 P99_RATIO_GOAL, MEMORY_GOAL = 1.5, 1.05
+LEGEND = "Of all replicas together, each time while nothing but the ladder is held."
 READINGS = 10
 """How often memory is read on the way; the first reading is the one that the last is held against."""
 
@@ -48,6 +50,8 @@ class SwapOptions:
     """Levels above it are left out."""
     new_share: float = 0.5
     """Share of the swaps that go to levels which have to be built first."""
+    settle_s: float = 3.0
+    """Time in which a service lets go of the levels that it no longer holds, before its memory is read."""
     max_seconds: float = 3600.0
 
 
@@ -76,13 +80,13 @@ async def run(options: LoadOptions, admin: AdminClient, swapping: SwapOptions) -
         steady = Window(start_s=pool.clock.now(), end_s=pool.clock.now() + swapping.steady_s)
         await asyncio.sleep(swapping.steady_s + swapping.pause_s)
         swaps = []
-        memory = {0: await resident_bytes(options.target)}
+        memory = {0: await _settled_memory(options, admin, levels, steps[0].sparsity, swapping.settle_s)}
         async for swap in perform(admin, pool.clock, steps, pause_s=swapping.pause_s, load=load):
             swaps.append(swap)
             say(_told(swap, len(swaps), len(steps)))
-            if len(swaps) % math.ceil(len(steps) / READINGS) == 0:
-                memory[len(swaps)] = await resident_bytes(options.target)
-        memory[len(swaps)] = await resident_bytes(options.target)
+            if len(swaps) % math.ceil(len(steps) / READINGS) == 0 or len(swaps) == len(steps):
+                following = steps[len(swaps)].sparsity if len(swaps) < len(steps) else swapping.start
+                memory[len(swaps)] = await _settled_memory(options, admin, levels, following, swapping.settle_s)
         stop.set()
         replies = await load
         seconds = pool.clock.now()
@@ -105,6 +109,23 @@ async def run(options: LoadOptions, admin: AdminClient, swapping: SwapOptions) -
             "generator CPU": f"{cpu_share:.0%} of one core",
         },
     )
+
+
+async def _settled_memory(
+    options: LoadOptions, admin: AdminClient, levels: list[float], following: float, settle_s: float
+) -> float:
+    """Return the service's memory while it holds nothing but its ladder: two levels of that are dialled before.
+
+    The second is not the ``following`` one, so that the swap to that is a real one. NaN where they are refused.
+    """
+    last = next(level for level in levels if level != following)
+    try:
+        for level in (next(level for level in levels if level != last), last):
+            await admin.dial(level)
+    except AdminError:
+        return math.nan
+    await asyncio.sleep(settle_s)
+    return await resident_bytes(options.target)
 
 
 def _judge(
@@ -172,7 +193,7 @@ def _judge(
 
 def _memory_table(memory: dict[int, float]) -> Table:
     rows = tuple((str(swaps), f"{size / 2**20:.1f} MiB") for swaps, size in memory.items())
-    return Table(title="Memory", header=("swaps done", "resident"), rows=rows, legend="Of all replicas together.")
+    return Table(title="Memory", header=("swaps done", "resident"), rows=rows, legend=LEGEND)
 
 
 def _told(swap: Swap, number: int, planned: int) -> str:

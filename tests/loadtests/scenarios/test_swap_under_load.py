@@ -10,7 +10,7 @@ from loadtests.scenarios import swap_under_load
 from loadtests.scenarios.swap_under_load import SwapOptions
 from tests.loadtests.fake_service import LEVELS, TOKEN, FakeService
 
-SHORT = SwapOptions(swaps=6, steady_s=0.3, warm_up_s=0.05, pause_s=0.05, margin_s=0.02, max_seconds=30.0)
+SHORT = SwapOptions(swaps=6, steady_s=0.3, warm_up_s=0.05, pause_s=0.05, margin_s=0.02, settle_s=0.0, max_seconds=30.0)
 
 
 async def run(service: FakeService, options: LoadOptions, swapping: SwapOptions = SHORT) -> Result:
@@ -23,11 +23,11 @@ async def test_a_faithful_service_holds_every_law(service: FakeService, options:
     result = await run(service, options)
     assert result.held
     assert [law.broken for law in result.laws] == [0, 0, 0]
-    # The start level, six swaps, and what was there before the run.
-    assert len(service.dials) == 8
+    # The start level, six swaps, two levels of the ladder before each of seven readings, and what was there before.
+    assert len(service.dials) == 1 + 6 + 14 + 1
     assert service.dials[0] == 0.0
     assert service.dials[-1] == service.sparsity == 0.5
-    assert len([level for level in service.dials[1:-1] if level in LEVELS]) == 3
+    assert [swap["kind"] for swap in result.details["swaps"]].count("ladder") == 3
     assert [phase.name for phase in result.phases] == [
         "steady",
         "swap windows",
@@ -36,7 +36,10 @@ async def test_a_faithful_service_holds_every_law(service: FakeService, options:
         "between swaps",
     ]
     assert all(swap["first_answer_s"] > 0 for swap in result.details["swaps"])
-    assert {swap["generation"] for swap in result.details["swaps"]} == set(range(3, 9))
+    at = range(3, 21, 3)
+    assert [service.dials[index] for index in at] == [swap["sparsity"] for swap in result.details["swaps"]]
+    assert all(service.dials[index] != service.dials[index - 1] for index in at)  # every swap is a real one
+    assert {*service.dials[1:3], *service.dials[19:21]} <= set(LEVELS)
 
 
 async def test_the_windows_are_held_against_the_steady_load_and_against_the_pauses_between_them(
@@ -54,7 +57,7 @@ async def test_memory_that_grows_from_swap_to_swap_misses_its_goal(service: Fake
     grown = await run(service, options)
     assert [result.goals[2].value for result in (flat, grown)] == [1.0, 3.5]
     assert [result.goals[2].met for result in (flat, grown)] == [True, False]
-    assert grown.details["resident_bytes"] == {str(swaps): (1 + swaps) * 1_000_000 for swaps in range(7)}
+    assert grown.details["resident_bytes"] == {str(swaps): 3 * (1 + swaps) * 1_000_000 for swaps in range(7)}
 
 
 async def test_the_share_of_swaps_to_new_levels_is_as_asked(service: FakeService, options: LoadOptions) -> None:
