@@ -1,7 +1,8 @@
 """What live traffic says of a variant: whether its trial is over, and whether it holds its agreement. Arithmetic alone.
 
-Agreement and errors are judged by a test that may be looked at after every text (``sequential_test``), so that the
-chance of turning back a variant that holds its floor stays below ``policy.false_alarm_rate`` however long it serves.
+Agreement, failures and time-outs are each judged by a test that may be looked at after every text
+(``sequential_test``), so that the chance of turning back a variant that holds its floor stays below
+``policy.false_alarm_rate`` however long it serves.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from service.tally import Tally
 AGREEMENT_MARGIN = 0.05
 """How far below the interval of the evaluation rows the usual floor lies: live traffic is of another kind."""
 SUCCESS_FLOOR = 0.99
-"""Share of requests that a variant must be able to answer."""
+"""Share of requests that a variant must be able to answer, and of those that it must answer in time."""
 ENOUGH_ANSWERS = 100
 """Answers without which a 99th percentile says nothing."""
 
@@ -66,12 +67,8 @@ def judge(
     """
     if words := disagreement(policy, evaluation, seen):
         return Judgement(Cause.AGREEMENT, words)
-    late = 0 if _misses_deadlines(beside) else seen.timed_out
-    asked = seen.answered + seen.failed + late
-    if is_below(asked, seen.answered, SUCCESS_FLOOR, policy.false_alarm_rate):
-        return Judgement(
-            Cause.ERRORS, f"of {asked} requests {seen.failed} failed on it and {late} had no answer in time"
-        )
+    if words := _failures(policy, seen, beside):
+        return Judgement(Cause.ERRORS, words)
     if seen.texts < policy.canary_texts and elapsed_s < canary.seconds:
         return None
     if words := _slowness(policy, seen, beside):
@@ -92,9 +89,26 @@ def p99_s(tally: Tally) -> float | None:
     return float("inf")
 
 
-def _misses_deadlines(tally: Tally) -> bool:
-    """Tell whether so many requests had no answer in time that it is the service's fault, whatever answers."""
-    return tally.timed_out > (1.0 - SUCCESS_FLOOR) * (tally.answered + tally.timed_out)
+def _failures(policy: Policy, seen: Tally, beside: Tally) -> str | None:
+    """Return words on a variant that cannot answer, or does not in time, as many requests as it should.
+
+    In time is as many as the committed one, if that owes more than it may: then it is the service that has no time.
+    """
+    if is_below(seen.answered + seen.failed, seen.answered, SUCCESS_FLOOR, policy.false_alarm_rate):
+        return f"{seen.failed} of {seen.answered + seen.failed} requests failed on it"
+    due = seen.answered + seen.timed_out
+    if is_below(due, seen.answered, _floor_in_time(beside), policy.false_alarm_rate):
+        return f"{seen.timed_out} of {due} requests had no answer from it in time"
+    return None
+
+
+def _floor_in_time(beside: Tally) -> float:
+    """Return the share of requests that a variant must answer in time, by what the committed one does meanwhile."""
+    due = beside.answered + beside.timed_out
+    if beside.timed_out <= (1.0 - SUCCESS_FLOOR) * due:
+        return SUCCESS_FLOOR
+    low, _ = wilson_interval(beside.answered, due)
+    return low
 
 
 def _slowness(policy: Policy, seen: Tally, beside: Tally) -> str | None:

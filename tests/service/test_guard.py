@@ -59,11 +59,23 @@ def test_failures_end_a_trial_but_one_bad_request_does_not() -> None:
     assert judgement is not None and judgement.cause is Cause.ERRORS
 
 
-def test_answers_that_never_come_end_a_trial_unless_the_committed_variant_owes_them_too() -> None:
-    silent, others = answered_in(timed_out=8), answered_in(*[0.01] * 500, timed_out=2)
-    judgement = judged(silent, beside=others)
-    assert judgement is not None and judgement.cause is Cause.ERRORS and "8 had no answer in time" in judgement.words
-    assert judged(silent, beside=answered_in(*[0.01] * 500, timed_out=20)) is None
+def test_answers_that_never_come_end_a_trial() -> None:
+    judgement = judged(answered_in(timed_out=8), beside=answered_in(*[0.01] * 500, timed_out=2))
+    assert judgement is not None and judgement.cause is Cause.ERRORS
+    assert judgement.words == "8 of 8 requests had no answer from it in time"
+
+
+@pytest.mark.parametrize("late", [5, 50, 400])
+def test_a_busy_service_is_not_held_against_a_variant_that_owes_as_much_as_the_committed_one(late: int) -> None:
+    beside = answered_in(*[0.01] * (500 - late), timed_out=late)
+    assert judged(beside, beside=beside) is None
+    assert judged(answered_in(*[0.01] * 50, timed_out=50 * late // (500 - late)), beside=beside) is None
+
+
+def test_a_busy_service_does_not_hide_a_variant_that_owes_far_more() -> None:
+    busy = answered_in(*[0.01] * 500, timed_out=20)
+    judgement = judged(answered_in(timed_out=8), beside=busy)
+    assert judgement is not None and judgement.cause is Cause.ERRORS
 
 
 def test_a_variant_that_misses_the_target_which_the_committed_one_holds_is_turned_back() -> None:
