@@ -62,7 +62,7 @@ class Latencies:
     @property
     def digest(self) -> str:
         """Identify all that a mask depends on."""
-        return digest_of(_as_plain(self))
+        return digest_of({name: value for name, value in _as_plain(self).items() if name != "machine"})
 
     def of_sublayer(self, layer: int, kind: Kind, left: int) -> float:
         """Return the milliseconds of a layer's attention or FFN with so many heads or neurons left."""

@@ -80,7 +80,7 @@ class VariantController:
         self._audit = Audit(metrics, self._log, lambda: desk.policy, self._clock.wall)
         self._watch = Watch(
             manifest=store.manifest,
-            policy=lambda: desk.policy,
+            desk=desk,
             ladder=ladder or (initial_variant,),
             metrics=metrics,
             prepare_timeout_s=limits.prepare_timeout_s,

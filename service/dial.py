@@ -62,7 +62,7 @@ class Dial:
     @property
     def levels(self) -> list[Manifest]:
         """The loaded levels that a request may ask for."""
-        return [engine.manifest for engine in self._shelf.resident]
+        return [engine.manifest for engine in self._shelf.resident if not self._is_distrusted(engine)]
 
     @property
     def dense(self) -> Engine | None:
@@ -71,7 +71,7 @@ class Dial:
 
     def level_of(self, manifest: Manifest) -> str:
         """Return the level of a variant as metrics name it: ``other`` for what is none of the ladder's."""
-        known = {level.variant_id for level in self.levels}
+        known = {engine.manifest.variant_id for engine in self._shelf.resident}
         return f"{manifest.spec.sparsity:g}" if manifest.variant_id in known else "other"
 
     def engine_for(self, wish: Wish) -> Engine | None:
@@ -94,7 +94,7 @@ class Dial:
         Raises:
             Invalid: it asks for a cascade that there is not, or that is not loaded.
         """
-        trusted = [one for one in self._shelf.resident if one.manifest.variant_id not in self._distrusted]
+        trusted = [engine for engine in self._shelf.resident if not self._is_distrusted(engine)]
         return cascade_for(wish, engine, trusted, self._policy, self._cascades, usual_off=self._usual_cascade_off())
 
     def snapshot(self, engine: Engine | None) -> Live:
@@ -145,8 +145,12 @@ class Dial:
     def _usual_cascade_off(self) -> bool:
         """Tell whether the policy's cascade may not answer: switched off itself, or its level turned back."""
         usual = self._policy.cascade
-        begins = {level.variant_id for level in self.levels if usual and level.spec.sparsity == usual.sparsity}
+        levels = (engine.manifest for engine in self._shelf.resident)
+        begins = {level.variant_id for level in levels if usual and level.spec.sparsity == usual.sparsity}
         return self._cascade_off or (bool(begins) and begins <= self._distrusted)
+
+    def _is_distrusted(self, engine: Engine) -> bool:
+        return engine.manifest.variant_id in self._distrusted
 
     def try_out(self, trial: Trial | None) -> None:
         """Let a loaded variant answer a share of the requests from now on; ``None`` ends that."""

@@ -81,5 +81,5 @@ class Evidence:
 
 def _fell(before: Tally, after: Tally) -> bool:
     """Tell whether counts that only grow are less than they were: whoever counts has begun anew."""
-    names = ("answered", "failed", "timed_out", "texts")
+    names = ("begun", "answered", "failed", "timed_out", "texts")
     return any(getattr(after, name) < getattr(before, name) for name in names)

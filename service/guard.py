@@ -71,6 +71,8 @@ def judge(
         return Judgement(Cause.ERRORS, words)
     if seen.texts < policy.canary_texts and elapsed_s < canary.seconds:
         return None
+    if seen.begun and not seen.answered:  # nobody would know what is committed; the rollout gives it up in the end
+        return None
     if words := _slowness(policy, seen, beside):
         return Judgement(Cause.LATENCY, words)
     return Judgement(None, f"{seen.answered} requests answered, {seen.agreed} of {seen.texts} texts as the dense model")

@@ -25,7 +25,7 @@ TASKS = Path("/proc/self/task")
 class Pace:
     """A ``Breath`` that stays away as long as the batch took, if others needed the processor meanwhile.
 
-    From then on it computes with a single thread. Use it as a context: afterwards torch has all its threads again.
+    As long as they do it computes with a single thread. Use it as a context: in the end torch has all its threads.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Pace:
         took_s = self._wall() - self._since[0]
         waited_s = (self._waited() - self._since[1]) / self._threads
         self._is_busy = waited_s > (STILL_WAITING if self._is_busy else KEPT_WAITING) * took_s
+        self._use(1 if self._is_busy else self._usual)
         if self._is_busy:
-            self._use(1)
             self._sleep(min(took_s, LONGEST_S))
         self._since = (self._wall(), self._waited())
 

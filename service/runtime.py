@@ -166,6 +166,7 @@ class InferenceRuntime:
             async with asyncio.timeout_at(deadline.at):
                 sequences = await tokenized(self._tokenizer, query, self._shelf.live.engine.max_length)
                 encoded = time.perf_counter()
+                self._book.begun(counted_under(rule, self.dial.snapshot(engine)))
                 answered = await self._batcher.submit(sequences, deadline, engine)
         except InferenceFailed:
             self._book.failed(counted_under(rule, self.dial.snapshot(engine)))

@@ -28,6 +28,8 @@ class Tally:
     """Counts of one variant. All but ``right`` only grow while the replica lives: a true label may be corrected."""
 
     variant_id: str
+    begun: int = 0
+    """Requests that were handed to it, whatever became of them."""
     answered: int = 0
     """Requests answered by it."""
     failed: int = 0
@@ -81,6 +83,7 @@ class Tally:
         pairs = zip_longest(self.durations, other.durations, fillvalue=0)
         return type(self)(
             variant_id=self.variant_id,
+            begun=self.begun + sign * other.begun,
             answered=self.answered + sign * other.answered,
             failed=self.failed + sign * other.failed,
             timed_out=self.timed_out + sign * other.timed_out,

@@ -14,6 +14,7 @@ KEPT = 64
 
 @dataclass(slots=True)
 class _Page:
+    begun: int = 0
     answered: int = 0
     failed: int = 0
     timed_out: int = 0
@@ -29,6 +30,10 @@ class TallyBook:
     def __init__(self) -> None:
         """Nothing is counted yet."""
         self._pages: OrderedDict[str, _Page] = OrderedDict()
+
+    def begun(self, variant_id: str) -> None:
+        """Count a request that is handed to the variant."""
+        self._page(variant_id).begun += 1
 
     def answered(self, variant_id: str, seconds: float) -> None:
         """Count a request that was answered in so many seconds."""
@@ -61,6 +66,7 @@ class TallyBook:
         return tuple(
             Tally(
                 variant_id=variant_id,
+                begun=page.begun,
                 answered=page.answered,
                 failed=page.failed,
                 timed_out=page.timed_out,

@@ -1,6 +1,7 @@
 """Looks at what live traffic says of the variant on trial and of the committed one, and tells the rollout."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 from pruning.variants import Manifest
@@ -10,7 +11,8 @@ from service.evidence import Evidence, Mark
 from service.fleet import Fleet
 from service.guard import disagreement, judge
 from service.operations import Asker, Choice, Operation, Phase, RolloutState, new_operation_id
-from service.policy import Policy
+from service.policy_desk import PolicyDesk
+from service.tally import Tally
 
 Finding = TrialJudged | GuardTripped
 
@@ -22,7 +24,7 @@ class Watch:
         self,
         *,
         manifest: Callable[[str], Manifest],
-        policy: Callable[[], Policy],
+        desk: PolicyDesk,
         ladder: tuple[str, ...],
         metrics: ControlMetrics,
         prepare_timeout_s: float,
@@ -31,13 +33,13 @@ class Watch:
 
         Args:
             manifest: gives the manifest of a stored variant.
-            policy: gives the policy that holds.
+            desk: keeps the policy that holds.
             ladder: its levels are shown; the first, dense, is gone to where no other may be gone back to.
             metrics: of the control page.
             prepare_timeout_s: for what follows from a finding.
         """
         self._manifest = lru_cache(maxsize=64)(manifest)
-        self._policy = policy
+        self._desk = desk
         self._ladder = ladder
         self._metrics = metrics
         self._prepare_timeout_s = prepare_timeout_s
@@ -88,11 +90,11 @@ class Watch:
         assert operation.variant_id is not None and operation.canary is not None
         mark = self._marks[operation.id]
         judgement = judge(
-            self._policy(),
+            self._desk.policy,
             operation.canary,
             self._manifest(operation.variant_id).evaluation,
             seen=self.evidence.since(mark, operation.variant_id),
-            beside=self.evidence.since(mark, state.committed.variant_id),
+            beside=self._beside(mark, state.committed.variant_id),
             elapsed_s=now - operation.entered[-1][1],
         )
         if judgement is None:
@@ -105,12 +107,18 @@ class Watch:
             deadline=now + self._prepare_timeout_s,
         )
 
+    def _beside(self, mark: Mark, committed: str) -> Tally:
+        """Return what was counted of the committed variant, and of the policy's cascade, which may answer for it."""
+        names = [one.cascade.cascade_id for one in self._desk.chosen_cascades]
+        counted = (replace(self.evidence.since(mark, name), variant_id=committed) for name in names)
+        return sum(counted, start=self.evidence.since(mark, committed))
+
     def _tripped(self, state: RolloutState, now: float) -> GuardTripped | None:
         committed = state.committed.variant_id
         seen = self.evidence.since(self._marks[committed], committed)
         if seen.texts == 0:
             return None
-        words = disagreement(self._policy(), self._manifest(committed).evaluation, seen)
+        words = disagreement(self._desk.policy, self._manifest(committed).evaluation, seen)
         if words is None:
             return None
         return GuardTripped(
@@ -118,7 +126,7 @@ class Watch:
             variant_id=committed,
             reason=f"{committed} was turned back: {words}",
             fallback=self._fallback(),
-            accuracy_floor=self._policy().accuracy_floor,
+            accuracy_floor=self._desk.policy.accuracy_floor,
             now=now,
             deadline=now + self._prepare_timeout_s,
         )

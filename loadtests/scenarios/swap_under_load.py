@@ -79,14 +79,22 @@ async def run(options: LoadOptions, admin: AdminClient, swapping: SwapOptions) -
         await asyncio.sleep(swapping.warm_up_s)
         steady = Window(start_s=pool.clock.now(), end_s=pool.clock.now() + swapping.steady_s)
         await asyncio.sleep(swapping.steady_s + swapping.pause_s)
-        swaps = []
-        memory = {0: await _settled_memory(options, admin, levels, steps[0].sparsity, swapping.settle_s)}
+        swaps, readings = [], []
+
+        async def read_memory(following: float) -> float:
+            await asyncio.sleep(swapping.pause_s)  # what came just before counts with the swap
+            began_s = pool.clock.now()
+            size = await _settled_memory(options, admin, levels, following, swapping.settle_s)
+            readings.append(Window(start_s=began_s, end_s=pool.clock.now()))
+            return size
+
+        memory = {0: await read_memory(steps[0].sparsity)}
         async for swap in perform(admin, pool.clock, steps, pause_s=swapping.pause_s, load=load):
             swaps.append(swap)
             say(_told(swap, len(swaps), len(steps)))
             if len(swaps) % math.ceil(len(steps) / READINGS) == 0 or len(swaps) == len(steps):
                 following = steps[len(swaps)].sparsity if len(swaps) < len(steps) else swapping.start
-                memory[len(swaps)] = await _settled_memory(options, admin, levels, following, swapping.settle_s)
+                memory[len(swaps)] = await read_memory(following)
         stop.set()
         replies = await load
         seconds = pool.clock.now()
@@ -96,6 +104,7 @@ async def run(options: LoadOptions, admin: AdminClient, swapping: SwapOptions) -
         replies,
         swaps,
         steady,
+        readings,
         rate=rate,
         planned=len(steps),
         memory=memory,
@@ -122,7 +131,8 @@ async def _settled_memory(
     try:
         for level in (next(level for level in levels if level != last), last):
             await admin.dial(level)
-    except AdminError:
+    except AdminError as refusal:
+        say(f"memory is not read: {refusal}")
         return math.nan
     await asyncio.sleep(settle_s)
     return await resident_bytes(options.target)
@@ -132,6 +142,7 @@ def _judge(
     replies: list[Reply],
     swaps: list[Swap],
     steady: Window,
+    readings: list[Window],
     *,
     rate: float,
     planned: int,
@@ -142,7 +153,8 @@ def _judge(
     """Return laws, goals and figures of a finished run."""
     first_s = first_answers_s(swaps, replies)
     windows = [swap.window(margin_s) for swap in swaps]
-    timed = [reply for reply in replies if reply.intended_s >= steady.start_s]
+    _, undisturbed = split_by_windows(replies, readings)
+    timed = [reply for reply in undisturbed if reply.intended_s >= steady.start_s]
     inside, outside = split_by_windows(timed, windows)
     calm = [reply for reply in outside if reply.intended_s < steady.end_s]
     between = [reply for reply in outside if reply.intended_s >= steady.end_s]
@@ -155,7 +167,9 @@ def _judge(
         phases.append(
             summarize(f"swap windows, {kind}", split_by_windows(timed, of_kind)[0], seconds=seconds_of(of_kind))
         )
-    between_s = max(0.0, (windows[-1].end_s - steady.end_s if windows else 0.0) - seconds_of(windows))
+    within_s = windows[-1].end_s - steady.end_s if windows else 0.0
+    aside = [reading for reading in readings if windows and reading.start_s < windows[-1].end_s]
+    between_s = max(0.0, within_s - seconds_of(windows) - seconds_of(aside))
     phases.append(summarize("between swaps", between, seconds=between_s, offered_rate=rate))
     calm_p99, inside_p99, between_p99 = (phases[index].latency.quantile(0.99) for index in (0, 1, -1))
     ratio = inside_p99 / calm_p99

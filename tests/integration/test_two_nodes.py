@@ -24,7 +24,7 @@ CONTROL = "ray::ServeReplica:control:Control"
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
     # A node that refuses connections is taken for lost within seconds.
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",

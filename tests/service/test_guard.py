@@ -47,6 +47,12 @@ def test_a_trial_goes_on_until_its_time_or_its_texts_are_over() -> None:
         assert over is not None and over.cause is None
 
 
+def test_no_trial_is_passed_while_nothing_that_was_asked_was_answered() -> None:
+    assert judged(Tally(variant_id="v", begun=1), elapsed_s=10.0) is None
+    over = judged(Tally(variant_id="v", begun=2, answered=1), elapsed_s=10.0)
+    assert over is not None and over.cause is None
+
+
 def test_disagreement_ends_a_trial_at_once_with_the_numbers() -> None:
     judgement = judged(compared(60, 36))
     assert judgement is not None and judgement.cause is Cause.AGREEMENT

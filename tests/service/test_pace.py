@@ -54,18 +54,17 @@ def test_on_a_busy_machine_it_stays_away_as_long_as_the_batch_took(threads: int,
     assert machine.slept == pytest.approx([0.1, 0.1, 0.1])
 
 
-def test_once_kept_waiting_it_computes_with_one_thread_until_its_end() -> None:
+def test_while_it_is_kept_waiting_it_computes_with_one_thread() -> None:
     machine = Machine()
     with machine.pace(2) as pace:
-        for waited_s in (0.0, 0.1, 0.1, 0.0):
+        for waited_s in (0.0, 0.1, 0.1, 0.0, 0.0):
             machine.batch(0.1, waited_s)
             pace()
-        assert machine.threads == [1]
-    assert machine.threads == [1, 2]
-    with machine.pace(2) as pace:
-        machine.batch(0.1, 0.0)
+        assert machine.threads == [1, 2]
+        machine.batch(0.1, 0.1)
         pace()
-    assert machine.threads == [1, 2]
+        assert machine.threads == [1, 2, 1]
+    assert machine.threads == [1, 2, 1, 2]
 
 
 def test_once_kept_waiting_it_stays_away_until_it_hardly_waits() -> None:

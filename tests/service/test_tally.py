@@ -13,6 +13,7 @@ def tallies(draw: st.DrawFn) -> Tally:
     return Tally(
         variant_id="v",
         answered=draw(counts),
+        begun=draw(counts),
         failed=draw(counts),
         timed_out=draw(counts),
         durations=(draw(counts), draw(counts)),

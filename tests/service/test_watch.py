@@ -13,7 +13,8 @@ from service.control_metrics import ControlMetrics
 from service.events import LevelChosen
 from service.ladder_cascades import LadderCascade
 from service.operations import Asker, Cause, Phase, RolloutState
-from service.policy import Policy
+from service.policy import CascadeChoice, Policy
+from service.policy_desk import PolicyDesk
 from service.protocol import ReplicaReport
 from service.rollout import advance
 from service.tally import Compared, Tally
@@ -28,13 +29,14 @@ from tests.service.control_parts import (
     first_state,
     full_disk,
     id_of,
+    ladder_cascade,
     make_control,
     manifest_of,
     put,
     report_of,
     until,
 )
-from tests.service.rollout_parts import reported
+from tests.service.rollout_parts import in_phase, reported
 
 
 class CountingReplica(ModelReplica):
@@ -158,14 +160,37 @@ async def test_a_full_disk_puts_off_what_the_guard_does_and_nothing_else(tmp_pat
         await until(lambda: control.controller.view.served()[1].variant_id == id_of(DENSE))
 
 
+@pytest.mark.parametrize("by_cascade", [True, False])
+def test_what_a_cascade_owes_counts_beside_a_trial_as_what_the_committed_variant_owes(
+    by_cascade: bool, tmp_path: Path
+) -> None:
+    """Everybody waits too long: whatever answers, it is not the fault of the variant on trial."""
+    one = ladder_cascade(HALF)
+    usual = CascadeChoice(sparsity=one.sparsity, agreement=0.99) if by_cascade else None
+    desk = PolicyDesk(tmp_path / "policy.json", Policy(accuracy_floor=FLOOR, cascade=usual), 0.9, (one,))
+    watch = Watch(
+        manifest=lambda variant_id: manifest_of(HALF if variant_id == id_of(HALF) else DENSE),
+        desk=desk,
+        ladder=(id_of(DENSE), id_of(HALF)),
+        metrics=ControlMetrics(),
+        prepare_timeout_s=30.0,
+    )
+    state = in_phase(Phase.TRYING)
+    assert watch.finding(state, 15.0) is None
+    beside = one.cascade.cascade_id if by_cascade else id_of(DENSE)
+    late = [Tally(variant_id=name, begun=100, answered=50, timed_out=50) for name in (beside, id_of(HALF))]
+    watch.evidence.hear(replace(report_of(), tallies=tuple(late)))
+    assert watch.finding(state, 16.0) is None
+
+
 @pytest.mark.parametrize(("asker", "is_found"), [(Asker.GOVERNOR, True), (Asker.OPERATOR, False)])
 def test_a_level_that_the_governor_goes_back_to_is_judged_by_all_that_was_seen_of_it(
-    asker: Asker, is_found: bool
+    asker: Asker, is_found: bool, tmp_path: Path
 ) -> None:
     """Each stay is too short to say anything; an operator who commits a variant again has it judged anew."""
     watch = Watch(
         manifest=lambda variant_id: manifest_of(HALF if variant_id == id_of(HALF) else DENSE),
-        policy=lambda: Policy(accuracy_floor=FLOOR, agreement_floor=0.9),
+        desk=PolicyDesk(tmp_path / "policy.json", Policy(accuracy_floor=FLOOR, agreement_floor=0.9), 0.9),
         ladder=(id_of(DENSE), id_of(HALF)),
         metrics=ControlMetrics(),
         prepare_timeout_s=30.0,
