@@ -16,6 +16,9 @@ from service.tally import Tally
 
 Finding = TrialJudged | GuardTripped
 
+RETRY_S = 10.0
+"""How long after the guard turned a variant back it tries again, where that came to nothing."""
+
 
 class Watch:
     """One controller's eye on live traffic. What it knows is gone with it; replicas tell their counts again."""
@@ -119,7 +122,7 @@ class Watch:
         if seen.texts == 0:
             return None
         words = disagreement(self._desk.policy, self._manifest(committed).evaluation, seen)
-        if words is None:
+        if words is None or _could_not_go_back(state, now):
             return None
         return GuardTripped(
             operation_id=new_operation_id(),
@@ -133,6 +136,14 @@ class Watch:
 
     def _fallback(self) -> Choice:
         return Choice.of(self._manifest(self._ladder[0]))
+
+
+def _could_not_go_back(state: RolloutState, now: float) -> bool:
+    """Tell whether what ended last, a moment ago, was the guard's own attempt, and came to nothing."""
+    last = state.history[-1] if state.history else None
+    if last is None or last.asked_by is not Asker.GUARD or last.phase is Phase.COMMITTED:
+        return False
+    return now < (last.finished_at or 0.0) + RETRY_S
 
 
 def _by_an_operator(state: RolloutState) -> bool:

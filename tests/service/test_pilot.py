@@ -188,10 +188,10 @@ async def test_a_move_that_was_decided_before_an_operator_took_over_comes_to_not
         with pytest.raises(Conflict, match="An operator has taken over"):
             await controller._request_level(choice_of(HALF), "decided a moment ago")
 
-    async def change_late(desk: PolicyDesk, members: Any) -> Policy:
+    async def change_late(desk: PolicyDesk, members: Any, expected: str | None = None) -> Policy:
         await governed.obey()
         await move()
-        return await change(desk, members)
+        return await change(desk, members, expected)
 
     with patch.object(PolicyDesk, "change", change_late):
         await controller.request_rollback()

@@ -10,7 +10,7 @@ import pytest
 
 from pruning.spec import PruneSpec
 from service.control_metrics import ControlMetrics
-from service.events import LevelChosen
+from service.events import GuardTripped, LevelChosen
 from service.ladder_cascades import LadderCascade
 from service.operations import Asker, Cause, Phase, RolloutState
 from service.policy import CascadeChoice, Policy
@@ -18,7 +18,7 @@ from service.policy_desk import PolicyDesk
 from service.protocol import ReplicaReport
 from service.rollout import advance
 from service.tally import Compared, Tally
-from service.watch import Watch
+from service.watch import RETRY_S, Watch
 from tests.service.control_parts import (
     DENSE,
     FLOOR,
@@ -235,3 +235,26 @@ async def test_what_traffic_says_of_a_level_is_shown_beside_what_rows_say(tmp_pa
         assert online["by_label"]["a"]["flip_rate"] == 1 - 39 / 40
         assert control.controller.view.status()["online"] == online
         assert control.controller.view.online(id_of(HALF)) is None
+
+
+def test_a_guard_that_could_not_go_back_tries_again_after_a_while(tmp_path: Path) -> None:
+    """Its attempts, one with every report, would push all other operations out of what is remembered."""
+    watch = Watch(
+        manifest=lambda variant_id: manifest_of(HALF if variant_id == id_of(HALF) else DENSE),
+        desk=PolicyDesk(tmp_path / "policy.json", Policy(accuracy_floor=FLOOR, agreement_floor=0.9), 0.9),
+        ladder=(id_of(DENSE), id_of(HALF)),
+        metrics=ControlMetrics(),
+        prepare_timeout_s=30.0,
+    )
+    state = committed(first_state(), HALF, Asker.OPERATOR)
+    assert watch.finding(state, 20.0) is None
+    watch.evidence.hear(saw(id_of(HALF), 200, 100))
+    found = watch.finding(state, 20.0)
+    assert isinstance(found, GuardTripped)
+    state, _ = advance(state, found)
+    assert state.operation is not None
+    unable = reported(failed={"b": "out of memory"}, of=state.operation.id, now=21.0)
+    state, _ = advance(state, unable)
+    assert state.history[-1].phase is Phase.ROLLED_BACK
+    assert watch.finding(state, 21.0 + RETRY_S - 0.1) is None
+    assert isinstance(watch.finding(state, 21.0 + RETRY_S), GuardTripped)
