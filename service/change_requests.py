@@ -66,12 +66,8 @@ def expected_generation(if_match: str | None) -> int | None:
     Raises:
         BadRequest: it is no such etag.
     """
-    if if_match is None or if_match.strip() == "*":
-        return None
-    found = re.fullmatch(r'"(\d{1,18})"', if_match.strip())
-    if found is None:
-        raise BadRequest(f'If-Match must be the etag of GET /admin/sparsity, such as "7"; got {shown(if_match)}.')
-    return int(found[1])
+    named = _named(if_match, r"\d{1,18}", 'GET /admin/sparsity, such as "7"')
+    return None if named is None else int(named)
 
 
 def expected_policy(if_match: str | None) -> str | None:
@@ -80,11 +76,16 @@ def expected_policy(if_match: str | None) -> str | None:
     Raises:
         BadRequest: it is no such etag.
     """
+    return _named(if_match, r"[0-9a-f]{16}", "GET /admin/policy")
+
+
+def _named(if_match: str | None, form: str, whence: str) -> str | None:
+    """Return what an ``If-Match`` header names, which must have this ``form``; None where it lets anything be."""
     if if_match is None or if_match.strip() == "*":
         return None
-    found = re.fullmatch(r'"([0-9a-f]{16})"', if_match.strip())
+    found = re.fullmatch(f'"({form})"', if_match.strip())
     if found is None:
-        raise BadRequest(f"If-Match must be the etag of GET /admin/policy; got {shown(if_match)}.")
+        raise BadRequest(f"If-Match must be the etag of {whence}; got {shown(if_match)}.")
     return found[1]
 
 

@@ -102,3 +102,10 @@ async def test_levels_above_the_limit_are_left_out(service: FakeService, options
 async def test_a_limit_that_leaves_one_level_is_refused(service: FakeService, options: LoadOptions) -> None:
     with pytest.raises(LoadTestError, match="two levels"):
         await run(service, options, replace(SHORT, max_sparsity=0.2))
+
+
+async def test_what_is_sent_while_memory_is_read_counts_for_no_phase(
+    service: FakeService, options: LoadOptions
+) -> None:
+    between = (await run(service, options, replace(SHORT, settle_s=0.2))).phases[-1]
+    assert between.requests < 1.5 * options.rate * between.seconds
