@@ -330,6 +330,7 @@ async def test_the_policy_s_cascade_rests_while_its_level_is_turned_back(base: B
             assert "x-escalated" not in (await service.runtime.classify(query(*TEXTS, wish=wish))).headers
         with pytest.raises(Invalid, match="was turned back"):
             await service.runtime.classify(query(*TEXTS, wish=Wish(sparsity=0.5, cascade=True)))
+        assert [level.variant_id for level in service.runtime.dial.levels] == ["dense"]
 
 
 def api_of(runtime: InferenceRuntime) -> FastAPI:

@@ -55,6 +55,13 @@ def test_counts_that_begin_anew_add_to_what_was_counted_before() -> None:
     assert evidence.total("a").answered == 7
 
 
+def test_a_replica_that_began_anew_and_answered_nothing_yet_adds_what_it_was_asked() -> None:
+    evidence = Evidence()
+    for begun in (5, 2):
+        evidence.hear(replace(report_of("r1"), tallies=(Tally(variant_id="a", begun=begun),)))
+    assert evidence.total("a").begun == 7
+
+
 def test_a_mark_hides_what_was_counted_before_it() -> None:
     evidence = Evidence()
     evidence.hear(report("r1", a=5))

@@ -72,7 +72,7 @@ async def test_a_request_whose_time_is_up_is_computed_by_no_batch(base: BaseMode
         await runtime.classify(query("good"))
         (tally,) = runtime.tallies
     assert computed == [1]
-    assert (tally.answered, tally.failed, tally.timed_out) == (1, 0, 1)
+    assert (tally.begun, tally.answered, tally.failed, tally.timed_out) == (2, 1, 0, 1)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
