@@ -89,6 +89,12 @@ def test_a_model_takes_what_its_sublayers_do_and_what_is_none_of_theirs() -> Non
     assert latencies.of_model(mask) == pytest.approx(2.0 + 3.0 * (2 + 0.1) + 0.5 * (16 + 8 + 0.1 * 32))
 
 
+def test_where_a_table_was_measured_is_no_part_of_what_a_mask_depends_on() -> None:
+    one = table(1.0, 0.01)
+    assert replace(one, machine={"threads": 7}).digest == one.digest
+    assert replace(one, fixed_ms=3.0).digest != one.digest
+
+
 def test_every_size_is_measured_and_more_never_takes_less(bench: Workbench) -> None:
     shape = bench.base.shape
     assert bench.measure_latencies() and not bench.measure_latencies()

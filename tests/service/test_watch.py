@@ -10,6 +10,7 @@ import pytest
 
 from pruning.spec import PruneSpec
 from service.control_metrics import ControlMetrics
+from service.documents import online_document, operation_document
 from service.events import GuardTripped, LevelChosen
 from service.ladder_cascades import LadderCascade
 from service.operations import Asker, Cause, Phase, RolloutState
@@ -120,6 +121,23 @@ async def test_an_operator_may_skip_the_canary_or_ask_for_one(tmp_path: Path) ->
         await until(lambda: phase_of(control, operation.id) is Phase.COMMITTED)
         operation = await control.controller.request_change(DENSE, None, 0.5)
         assert operation.canary is not None and operation.canary.fraction == 0.5
+
+
+async def test_an_operator_may_end_a_trial_by_asking_for_the_same_without_one(tmp_path: Path) -> None:
+    async with running(tmp_path, canary_fraction=0.2) as (control, _):
+        operation = await control.controller.request_change(HALF)
+        await until(lambda: phase_of(control, operation.id) is Phase.TRYING)
+        assert (await control.controller.request_change(HALF)).passed is False
+        joined = await control.controller.request_change(HALF, None, 0.0)
+        assert joined.id == operation.id
+        await until(lambda: phase_of(control, operation.id) is Phase.COMMITTED)
+        shown = operation_document(control.controller.operation(operation.id))
+        assert shown["trial"].startswith("ended by request after")
+
+
+def test_answers_that_never_came_are_shown() -> None:
+    shown = online_document(Tally(variant_id="v", begun=3, timed_out=3))
+    assert shown is not None and (shown["requests"], shown["timed_out"]) == (0, 3)
 
 
 async def test_a_committed_variant_that_disagrees_is_turned_back_by_itself_and_said_why(tmp_path: Path) -> None:
