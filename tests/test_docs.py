@@ -41,9 +41,8 @@ from tests.service.control_parts import ladder_cascade, make_control
 from tests.service.fake_admin import COMMITTED, status_of
 from tests.service.governor.sightings import seen
 from tests.service.governor.simulation import LEVELS
-from tests.service.inference_parts import CARD, desk_of, engine_of, runtime_of
+from tests.service.inference_parts import CARD, PROMISED, desk_of, engine_of, runtime_of
 from tests.service.rollout_parts import in_phase
-from tests.service.test_ingress import PROMISED
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")

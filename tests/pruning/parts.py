@@ -12,7 +12,7 @@ from pruning.calibration import Calibration, CalibrationKey
 from pruning.cost import HeadDims, Shape
 from pruning.data import LabelledSet
 from pruning.encoder import BaseModel
-from pruning.masks.structures import StructureMask
+from pruning.masks.structures import ROUND_TO, StructureMask
 from pruning.masks.units import UnitMask
 from pruning.scores import Streamed
 from pruning.slim.bert import Site, SlimBert, Tap
@@ -183,3 +183,8 @@ def random_calibration(base: BaseModel, *, micro_batches: int = 3, seed: int = 0
         tokens_L=torch.full((shape.num_layers,), 100),
         load_weight_gradients=lambda: gradients,
     )
+
+
+def half_a_block(base: BaseModel) -> float:
+    """Return how far from what was asked for a cut in whole blocks of neurons may be."""
+    return ROUND_TO * base.shape.neuron_weights / base.shape.prunable_weights / 2 + 1e-9

@@ -34,6 +34,15 @@ from service.shelf import EngineShelf
 from service.torch_engine import TorchEngine
 
 CPU = torch.device("cpu")
+ON_ALL = ["x-request-id", "x-generation", "x-variant", "x-sparsity", "x-total-time"]
+PROMISED = [
+    *ON_ALL,
+    "x-tokenization-time",
+    "x-queue-time",
+    "x-inference-time",
+    "x-truncated",
+    "x-compute-tokens",
+]
 CARD = ModelCard(model_id="tiny", digest="d" * 64, version="1.2.3", threads=2)
 
 

@@ -1,7 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +7,22 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from pruning.cascade import Cascade, margins
 from pruning.encoder import BaseModel, load_base_model
-from pruning.evaluation import Evaluation
-from pruning.metrics import Metric
 from pruning.tokenization import TextTokenizer
 from service.cascading import Rule, cascade_for
 from service.deadlines import Deadline
-from service.engine import Engine, Live
-from service.errors import DeadlineExceeded, InferenceFailed, Invalid, Overloaded
-from service.escalation import RESERVE_S
+from service.engine import Engine
+from service.errors import DeadlineExceeded, InferenceFailed, Invalid
 from service.ingress import build_inference_api
 from service.levels import Quality, Wish
-from service.metrics import ReplicaMetrics
 from service.policy import CascadeChoice, Policy
 from service.protocol import Trial
 from service.runtime import InferenceRuntime
 from service.settings import Settings
-from service.shelf import EngineShelf
-from tests.service.inference_parts import CARD, HeldModel, Opposite, breaking_on, desk_of, engine_of
+from tests.service.cascade_parts import CASCADED, FREE, TEXTS, cascade, serving
+from tests.service.inference_parts import CARD, Opposite, desk_of, engine_of
 from tests.service.test_runtime import query
 
-TEXTS = ["good", "the film was not very good", "bad food", "we hated it", "fine and warm", "it was the film"]
-FREE = Policy(accuracy_floor=0.0)
 USUAL = Policy(accuracy_floor=0.0, cascade=CascadeChoice(sparsity=0.5, agreement=0.98))
 
 
@@ -44,23 +34,6 @@ def base(tiny_model_dir: Path) -> BaseModel:
 @pytest.fixture(scope="module")
 def engines(base: BaseModel) -> dict[str, Engine]:
     return {name: engine_of(base, name, sparsity) for name, sparsity in (("dense", 0.0), ("half", 0.5), ("most", 0.75))}
-
-
-def cascade(target: float, threshold: float = 0.5) -> Cascade:
-    worth = Evaluation(metric=Metric(name="accuracy", value=0.9, low=0.8, high=0.95), agreement=target, rows=600)
-    return Cascade(
-        cascade_id=f"c{target:g}",
-        variant_id="half",
-        dense_id="dense",
-        target=target,
-        threshold=threshold,
-        calibration_agreement=target,
-        calibration_rows=1000,
-        calibration_digest="",
-        apart=True,
-        escalated=0.2,
-        evaluation=worth,
-    )
 
 
 KNOWN = {"half": (cascade(0.98), cascade(0.99))}
@@ -111,47 +84,6 @@ def test_a_cascade_that_there_is_not_is_refused_by_name(
 ) -> None:
     with pytest.raises(Invalid, match=words):
         rule_for(wish, engines, policy, level, loaded)
-
-
-@dataclass
-class Service:
-    """A runtime with a dense and a sparse level, and what each would answer."""
-
-    runtime: InferenceRuntime
-    metrics: ReplicaMetrics
-    threshold: float
-    alone: list[Any]
-    dense: list[Any]
-
-
-@asynccontextmanager
-async def serving(
-    base: BaseModel, model_dir: Path, dense: Engine | None = None, settings: Settings | None = None
-) -> AsyncIterator[Service]:
-    """Serve with a threshold between the margins of ``TEXTS``, so that the level is sure of half of them."""
-    levels: dict[str, Engine] = {"dense": dense or engine_of(base, "dense"), "half": engine_of(base, "half", 0.5)}
-    encoded = TextTokenizer.load(model_dir).encode(TEXTS, max_length=base.max_length)
-    middle = sorted(margins(levels["half"].predict(encoded).numpy()))[2:4]
-    threshold = float(sum(middle)) / 2
-    shelf = EngineShelf(lambda variant_id: levels[variant_id], Live(7, levels["half"]))
-    await shelf.keep_resident(("dense", "half"))
-    metrics = ReplicaMetrics(CARD.version)
-    runtime = InferenceRuntime(
-        shelf, TextTokenizer.load(model_dir), metrics, settings or Settings(), replica_id="r1",
-        cascades={"half": (cascade(0.99, threshold),)},
-    )  # fmt: skip
-    runtime.dial.heed(Policy(accuracy_floor=0.0, shadow_fraction=0.0))
-    runtime.start()
-    alone = await answers(runtime, Wish(sparsity=0.5))
-    yield Service(runtime, metrics, threshold, alone, [] if dense else await answers(runtime, Wish(sparsity=0.0)))
-    await runtime.stop()
-
-
-async def answers(runtime: InferenceRuntime, wish: Wish) -> list[Any]:
-    return list(orjson.loads((await runtime.classify(query(*TEXTS, wish=wish))).body))
-
-
-CASCADED = Wish(sparsity=0.5, cascade=True)
 
 
 async def test_the_dense_model_answers_what_the_level_is_not_sure_of(base: BaseModel, tiny_model_dir: Path) -> None:
@@ -228,66 +160,6 @@ async def test_a_request_that_is_sure_of_all_its_texts_says_so(base: BaseModel, 
     assert answer.headers["x-escalated"] == "0 of 1"
     assert "x-not-escalated" not in answer.headers
     assert "x-escalated" not in plain.headers
-
-
-def full(runtime: InferenceRuntime) -> Callable[..., Any]:
-    """The batcher's ``submit``, with room for the level alone."""
-    submit = runtime._batcher.submit
-
-    async def without_room(sequences: Any, deadline: Any = None, choice: Any = None) -> Any:
-        if choice.manifest.spec.sparsity == 0.0:
-            raise Overloaded("The queue is full.", retry_after_s=1)
-        return await submit(sequences, deadline, choice)
-
-    return without_room
-
-
-async def test_where_the_queue_is_full_the_level_s_answers_stand(
-    base: BaseModel, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with serving(base, tiny_model_dir) as service:
-        monkeypatch.setattr(service.runtime._batcher, "submit", full(service.runtime))
-        answer = await service.runtime.classify(query(*TEXTS, wish=CASCADED))
-    assert orjson.loads(answer.body) == service.alone
-    assert (answer.headers["x-escalated"], answer.headers["x-not-escalated"]) == ("0 of 6", "3 busy")
-    assert 'sparsedial_cascade_texts_total{outcome="busy",sparsity="0.5"} 3.0' in service.metrics.page()
-
-
-async def test_where_the_deadline_comes_first_the_level_s_answers_stand(base: BaseModel, tiny_model_dir: Path) -> None:
-    held = HeldModel(engine_of(base).model)
-    async with serving(base, tiny_model_dir, dense=engine_of(base, "dense", model=held)) as service:
-        asked = query(*TEXTS, wish=CASCADED)
-        running = asyncio.create_task(service.runtime.classify(asked, Deadline.in_seconds(2.0)))
-        answer = await running
-        held.let_go.set()
-    assert orjson.loads(answer.body) == service.alone
-    assert (answer.headers["x-escalated"], answer.headers["x-not-escalated"]) == ("0 of 6", "3 late")
-
-
-async def test_the_dense_model_is_given_up_while_there_is_time_to_answer(
-    base: BaseModel, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with serving(base, tiny_model_dir) as service:
-        submit, until = service.runtime._batcher.submit, []
-
-        async def noted(sequences: Any, deadline: Any = None, choice: Any = None) -> Any:
-            until.append(deadline.at)
-            return await submit(sequences, deadline, choice)
-
-        monkeypatch.setattr(service.runtime._batcher, "submit", noted)
-        deadline = Deadline.in_seconds(60.0)
-        await service.runtime.classify(query(*TEXTS, wish=CASCADED), deadline)
-    assert until == [deadline.at, deadline.at - RESERVE_S]
-
-
-async def test_where_the_dense_model_fails_the_level_s_answers_stand(base: BaseModel, tiny_model_dir: Path) -> None:
-    broken = breaking_on(base, "good", nan=True)
-    broken = engine_of(base, "dense", model=broken.model)
-    async with serving(base, tiny_model_dir, dense=broken) as service:
-        service.runtime.dial._cascades = {"half": (cascade(0.99, 1.1),)}
-        answer = await service.runtime.classify(query(*TEXTS, wish=CASCADED))
-    assert orjson.loads(answer.body) == service.alone
-    assert answer.headers["x-not-escalated"] == "6 failed"
 
 
 async def test_a_trial_keeps_its_share_of_those_whom_the_policy_s_cascade_answers(
