@@ -29,6 +29,7 @@ from pruning.encoder import BaseModel
 from pruning.errors import CacheError
 from pruning.files import digest_of, write_json
 from pruning.masks.structures import CostCurve, Curve, Kind, StructureMask
+from pruning.processor import processor
 from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.slim.packed import PackedBatch, TokenSequence
 from pruning.timing import median_batch
@@ -109,6 +110,17 @@ class LatencyFile:
             )
         return _from_plain(read_checked_json(self._path, "latencies", dict, CacheError, ELSEWHERE))
 
+    def measured_elsewhere(self) -> str | None:
+        """Return words on a table that came with its store from another processor, and None of one of this one.
+
+        Raises:
+            CacheError: as ``read``.
+        """
+        there, here = self.read().machine["processor"], processor()
+        if there == here:
+            return None
+        return f"latencies were measured on {there}, this is {here}: to measure here, delete {self._path} and run again"
+
     def write(self, latencies: Latencies) -> None:
         """Keep a table.
 
@@ -154,7 +166,12 @@ def measure_latencies(
         fixed_ms=fixed,
         inner={kind: points(kind, is_last=False) for kind in Kind},
         last={kind: points(kind, is_last=True) for kind in Kind},
-        machine={"threads": torch.get_num_threads(), "torch": torch.__version__, "tokens": batch.num_tokens},
+        machine={
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "tokens": batch.num_tokens,
+        },
     )
 
 

@@ -131,14 +131,18 @@ class Workbench:
         Raises:
             CacheError: it never was, or the file is damaged. It is never measured silently: others may compute now.
         """
-        return LatencyFile(self.root, self.base, self.evaluation.digest).read()
+        return self.latency_file.read()
+
+    @cached_property
+    def latency_file(self) -> LatencyFile:
+        """Where they are kept."""
+        return LatencyFile(self.root, self.base, self.evaluation.digest)
 
     def measure_latencies(self, progress: Progress = lambda done, total: None) -> bool:
         """Measure them unless they are kept already; return whether they were measured now."""
-        kept = LatencyFile(self.root, self.base, self.evaluation.digest)
-        if kept.exists:
+        if self.latency_file.exists:
             return False
-        kept.write(measure_latencies(self.base, self.evaluation.sequences, progress))
+        self.latency_file.write(measure_latencies(self.base, self.evaluation.sequences, progress))
         return True
 
     def curves(

@@ -20,7 +20,7 @@ from service.ladder import ladder_specs, prepare_ladder
 from service.pictures import drawing, require_png
 from service.precisions import Choice, choose_precision
 from service.sources import default_store, model_dir, rows_of
-from service.terminal import progress_bar, spinner
+from service.terminal import progress_bar, say, spinner
 
 Rows = list[dict[str, Any]]
 """Rows of the frontier, one per level."""
@@ -94,7 +94,8 @@ def prepare_model(
 def prune_model(place: Place, spec: PruneSpec, speedup: float | None) -> tuple[Path, Rows]:
     """Cut the model from its cached scores; return (the variant's folder, its row).
 
-    Cuts by latency measure this machine if nobody did. With a ``speedup`` the sparsity is the least that has it.
+    Cuts by latency measure this machine if no table is there, and say so if it is of another one. With a ``speedup``
+    the sparsity is the least that has it.
 
     Raises:
         PruningError: the model was not prepared, an unknown scorer, no cut is so fast, or files that cannot be used.
@@ -106,6 +107,8 @@ def prune_model(place: Place, spec: PruneSpec, speedup: float | None) -> tuple[P
         bench.calibration  # noqa: B018, a cached property: a model without one is refused before minutes are measured
         with progress_bar(f"measuring what sublayers of {bench.base.name} take here") as progress:
             bench.measure_latencies(progress)
+        if elsewhere := bench.latency_file.measured_elsewhere():
+            say(elsewhere, style="yellow")
     if speedup is not None:
         spec = replace(spec, sparsity=sparsity_for(bench, spec, speedup))
     with spinner(f"cutting {bench.base.name} to {spec.sparsity:g}") as tell:

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+import pruning.latencies
 from pruning.cache import CalibrationCache
 from pruning.encoder import BaseModel, load_base_model
+from pruning.processor import processor
 from pruning.variants import VariantStore
 from tests.service.cli_parts import refused, run
 
@@ -93,6 +95,21 @@ def test_prune_finds_the_sparsity_of_a_speed_up_by_what_this_machine_takes(
     assert "measuring what sublayers" in found.stderr
     again = run("prune", row["requested_sparsity"], "--scope", "latency", *options)
     assert json.loads(again.stdout)["variant"] == row["variant"]
+    assert "were measured on" not in found.stderr + again.stderr
+
+
+def test_prune_says_that_its_latencies_are_another_processor_s(
+    store: Path, tiny_model_dir: Path, given: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--model", tiny_model_dir, *given, "--store", store, "--scope", "latency", "--json"]
+    here = json.loads(run("prune", "0.5", *options).stdout)
+    (table,) = (store / "latencies").iterdir()
+    monkeypatch.setattr(pruning.latencies, "processor", lambda: "another one")
+    elsewhere = run("prune", "0.5", *options)
+    assert json.loads(elsewhere.stdout)["variant"] == here["variant"]
+    assert f"were measured on {processor()}, this is another one: to measure here, delete {table}" in elsewhere.stderr
+    table.unlink()
+    assert "were measured on" not in run("prune", "0.5", *options).stderr
 
 
 @pytest.mark.parametrize("words", [[], ["0.5", "--speedup", "2"]])
