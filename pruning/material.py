@@ -30,11 +30,18 @@ class Material:
             DataError: the rows cannot be used, or are for another head than the model's.
         """
         base = load_base_model(model)
-        tokenizer = tokenizer_of(base)
-        task = TASKS[base.shape.head]
-        longest = min(task.max_tokens, base.max_length)
-        rows, judged = (task.load(path, base.labels, tokenizer, longest) for path in (train, evaluation))
-        return cls(base, rows, judged)
+        return cls(base, labelled_rows(base, train), labelled_rows(base, evaluation))
+
+
+def labelled_rows(base: BaseModel, path: Path) -> LabelledSet:
+    """Return all rows of a file, encoded, in its order.
+
+    Raises:
+        ModelError: the tokenizer is missing, or is of a larger vocabulary.
+        DataError: the rows cannot be used, or are for another head than the model's.
+    """
+    task = TASKS[base.shape.head]
+    return task.load(path, base.labels, tokenizer_of(base), min(task.max_tokens, base.max_length))
 
 
 def tokenizer_of(base: BaseModel) -> TextTokenizer:

@@ -13,13 +13,12 @@ from dataclasses import replace
 
 from workbench_arguments import calibrated_workbench, workbench_parser
 
+from pruning.material import labelled_rows
 from pruning.pipeline import build_variant
 from pruning.recovery.criteria import STRUCTURE_CRITERIA, WEIGHT_CRITERIA
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe, criterion_named
 from pruning.spec import Pattern, PruneSpec
-from pruning.tasks import TASKS
-from pruning.tokenization import TextTokenizer
 
 
 def main() -> None:
@@ -32,8 +31,7 @@ def main() -> None:
     parser.add_argument("--criteria", help="names, comma-separated; default: all that go with the pattern")
     options = parser.parse_args()
     bench = calibrated_workbench(options)
-    task, tokenizer = TASKS[bench.base.shape.head], TextTokenizer.load(bench.base.path)
-    rows = task.load(options.train, bench.base.labels, tokenizer, min(task.max_tokens, bench.base.max_length))
+    rows = labelled_rows(bench.base, options.train)
     spec = PruneSpec(sparsity=options.sparsity, pattern=Pattern(options.pattern), scorer=options.scorer)
     known = STRUCTURE_CRITERIA if spec.pattern is Pattern.STRUCTURED else WEIGHT_CRITERIA
     names = [criterion_named(name) for name in options.criteria.split(",")] if options.criteria else list(known)

@@ -11,8 +11,9 @@ interrupted goes on.
 import argparse
 from dataclasses import fields
 
-from workbench_arguments import calibrated_workbench, training_rows, workbench_parser
+from workbench_arguments import calibrated_workbench, workbench_parser
 
+from pruning.material import labelled_rows
 from pruning.pipeline import build_variant
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
@@ -25,7 +26,7 @@ def main() -> None:
     """Print a Markdown table, one row per level."""
     options = parsed()
     bench = calibrated_workbench(options)
-    rows = training_rows(bench, options.train)
+    rows = labelled_rows(bench.base, options.train)
     recipe = Recipe(steps=options.steps, batch_rows=options.batch_rows, learning_rate=options.learning_rate)
     dense = build_variant(bench, PruneSpec(sparsity=0.0)).evaluation
     interval = f"{dense.metric.low:.2%} to {dense.metric.high:.2%}"

@@ -3,9 +3,6 @@
 import argparse
 from pathlib import Path
 
-from pruning.data import LabelledSet
-from pruning.tasks import TASKS
-from pruning.tokenization import TextTokenizer
 from pruning.workbench import Workbench
 
 
@@ -33,9 +30,3 @@ def calibrated_workbench(options: argparse.Namespace) -> Workbench:
     bench = Workbench.open(options.model, options.train, options.eval, options.store)
     bench.calibrate()
     return bench
-
-
-def training_rows(bench: Workbench, path: Path) -> LabelledSet:
-    """Return all labelled rows of a file, in its order: a workbench holds no more of them than score the model."""
-    task, tokenizer = TASKS[bench.base.shape.head], TextTokenizer.load(bench.base.path)
-    return task.load(path, bench.base.labels, tokenizer, min(task.max_tokens, bench.base.max_length))

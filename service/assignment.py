@@ -13,8 +13,8 @@ class Assignment:
     """What every worker is to do. Model, rows and store are paths: each worker reads them by itself."""
 
     sources: Sources
-    rows: Path | None
-    """Training rows; None: those that score the model."""
+    rows: Path
+    """Training rows."""
     spec: PruneSpec
     recipe: Recipe
     cut_name: str

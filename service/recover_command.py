@@ -41,7 +41,7 @@ def recover(
         ),
     ] = 0.8,
     rows: Annotated[
-        Path | None, typer.Option(help="Labelled rows to train on, the more the better. Default: the --train rows.")
+        Path | None, typer.Option(help="Labelled rows to train on, the more the better. Default: all rows of --train.")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help=f"Longest training. [default: {MINUTES:g}, if --steps is not given]")
@@ -113,7 +113,7 @@ def recover(
     \b
       sparsedial recover --sparsity 0.8 --minutes 10
       sparsedial recover ./my-bert --train train.jsonl --eval dev.jsonl \\
-          --sparsity 0.9 --rows train.jsonl --steps 4000 --resume
+          --sparsity 0.9 --steps 4000 --resume
       sparsedial recover --sparsity 0.8 --steps 400 --workers 2
       sparsedial dial 0.8 --recover distill
     """

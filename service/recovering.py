@@ -9,10 +9,8 @@ from pruning.errors import SpecError
 from pruning.recovered import RecoveredCut
 from pruning.recovery.distillation import recover
 from pruning.recovery.recipe import Recipe
-from pruning.recovery.training import Report
 from pruning.scores import choice_named
 from pruning.spec import IMPORTED, PruneSpec
-from pruning.workbench import Workbench
 from service.ladder import prepare_ladder
 from service.settings import Device
 from service.sources import Sources, rows_of
@@ -38,13 +36,20 @@ def recover_model(
     alone = hiring.workers == 1
     where = device_named(hiring.device) if alone else "cpu"
     bench = place.open()
-    labelled = training_rows(bench, rows, place.evaluation)
+    train, evaluation = rows_of(bench.base.path, place.train, place.evaluation)
+    rows = rows or train
+    labelled = training_rows(bench.base, rows, evaluation)
     scored = spec.scorer != IMPORTED
     if scored:
         with progress_bar("scoring the model") as update:
             bench.calibrate(update)
     with training_bar(f"training at {spec.sparsity:g}") as report:
-        trainer = None if alone else _crew(place, bench, rows, recipe, hiring, report)
+        trainer = None
+        if not alone:
+            sources = Sources(*(path.resolve() for path in (bench.base.path, train, evaluation, bench.root)))
+            trainer = CrewTrainer(
+                hiring=hiring, bench=bench, sources=sources, rows=rows.resolve(), recipe=recipe, report=report
+            )
         manifest, recovered = recover(
             bench, spec, labelled, recipe, resume=resume, device=where, report=report, trainer=trainer
         )
@@ -53,18 +58,6 @@ def recover_model(
     specs = [replace(before, sparsity=0.0, recover=None), before, *rounded, manifest.spec]
     manifests = prepare_ladder(bench, specs, score=scored)
     return bench.root, rows_of_variants(bench, [one.variant_id for one in manifests]), recovered
-
-
-def _crew(
-    place: Place, bench: Workbench, rows: Path | None, recipe: Recipe, hiring: Hiring, report: Report
-) -> CrewTrainer:
-    """Return the trainer whose workers read what this command was given."""
-    model = bench.base.path
-    train, evaluation = rows_of(model, place.train, place.evaluation)
-    sources = Sources(model.resolve(), train.resolve(), evaluation.resolve(), bench.root.resolve())
-    return CrewTrainer(
-        hiring=hiring, bench=bench, sources=sources, rows=rows and rows.resolve(), recipe=recipe, report=report
-    )
 
 
 def device_named(device: Device) -> str:

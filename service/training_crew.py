@@ -71,7 +71,7 @@ class CrewTrainer:
     hiring: Hiring
     bench: Workbench
     sources: Sources
-    rows: Path | None
+    rows: Path
     recipe: Recipe
     report: Report
 

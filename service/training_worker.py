@@ -25,7 +25,7 @@ def work(config: dict[str, Any]) -> None:
     assignment: Assignment = config["assignment"]
     sources, spec, recipe = assignment.sources, assignment.spec, assignment.recipe
     bench = Workbench.open(sources.model, sources.train, sources.evaluation, sources.store)
-    rows = training_rows(bench, assignment.rows, sources.evaluation)
+    rows = training_rows(bench.base, assignment.rows, sources.evaluation)
     if (cut_id(bench, spec), recipe.digest_with(rows.digest)) != (assignment.cut_name, assignment.recipe_id):
         raise RecoveryError(
             f"on node {ray.util.get_node_ip_address()} the model or the rows are others than the command's; every node "

@@ -2,7 +2,9 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -14,6 +16,7 @@ from pruning.errors import SpecError
 from pruning.recovery.training import Progress
 from pruning.spec import PruneSpec, Recover
 from pruning.variants import Manifest
+from pruning.workbench import Workbench
 from service.builder import VariantBuilder
 from service.cli import app
 from service.operations import Cause
@@ -72,6 +75,21 @@ def test_without_json_a_table_and_what_the_training_did(sources: Sources) -> Non
     assert result.exit_code == 0, result.output
     assert "distill" in result.stdout
     assert "trained 2 steps" in result.stderr
+
+
+def test_all_rows_train_and_not_those_alone_that_score(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Workbench, "drawn", partial(Workbench.drawn, size=20))
+    result = run(sources, "--sparsity", 0.4, "--steps", 1, "--json")
+    assert result.exit_code == 0, result.output
+    trained = json.loads(result.stdout)["training"]
+    others = {row["text"] for row in rows_in(sources.evaluation)}
+    assert trained["rows"] + trained["held_out_rows"] == sum(
+        row["text"] not in others for row in rows_in(sources.train)
+    )
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize(

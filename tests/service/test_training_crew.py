@@ -109,7 +109,7 @@ def test_a_node_with_other_files_is_told(tiny_model_dir: Path, tiny_rows: tuple[
     from service.training_worker import work
 
     assignment = Assignment(
-        sources=Sources(tiny_model_dir, *tiny_rows, tmp_path), rows=None, spec=PruneSpec(sparsity=0.5),
+        sources=Sources(tiny_model_dir, *tiny_rows, tmp_path), rows=tiny_rows[0], spec=PruneSpec(sparsity=0.5),
         recipe=Recipe(steps=1), cut_name="another", recipe_id="another",
     )  # fmt: skip
     with pytest.raises(RecoveryError, match="others than the command's; every node needs the same files"):
