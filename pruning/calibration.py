@@ -12,7 +12,7 @@ from torch import Tensor
 from pruning.files import digest_of
 from pruning.slim.bert import Site
 
-CAPTURE_VERSION = 2
+CAPTURE_VERSION = 3
 """Raised whenever this pass, or the one for streamed scorers (``pruning.weight_pass``), changes what it shows."""
 
 
@@ -56,7 +56,8 @@ class Calibration:
     neuron_gradients_MLF: Tensor
     """The same for each FFN neuron."""
     grams: Mapping[tuple[int, Site], Tensor]
-    """``X^T X`` [W, W] over all tokens that the layer computes, X the input of the output projection."""
+    """``X^T D X`` [W, W] over all tokens that the layer computes, X the input of the output projection, D the tokens'
+    weights: 1 on average, and in inverse proportion to the variance that the norm after the sublayer divides by."""
     sensitivity: Mapping[tuple[int, Site], Tensor]
     """Mean squared norm of the loss gradient at the sublayer's output, over the tokens that the layer computes."""
     tokens_L: Tensor

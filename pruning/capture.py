@@ -1,5 +1,10 @@
 """The one pass over the calibration rows: mask and weight gradients, Gram matrices and sensitivities, together.
 
+In a Gram matrix a token weighs the inverse of the variance that the norm after the sublayer divides it by, so that
+errors count as they leave that norm. First tokens may have outputs some ten times as large as all others (Sun et al.,
+"Massive Activations in Large Language Models", 2024): weighed alike, they alone would say what is kept and how the rest
+makes up for it, and an error in them is one that the norm takes away. See ``docs/criteria.md``.
+
 The model is frozen and in eval mode; sums are float32. Padding never enters, since there is none; below a head that
 reads the first token alone, of the last layer only that one does, since nothing else is computed there.
 """
@@ -29,7 +34,7 @@ Progress = Callable[[int, int], None]
 BATCH_ROWS = 32
 
 
-INPUT_OF = {Site.ATTENTION_OUTPUT: Site.ATTENTION, Site.FFN_OUTPUT: Site.FFN}
+INPUT_OF = {Site.ATTENTION_SUM: Site.ATTENTION, Site.FFN_SUM: Site.FFN}
 
 
 @dataclass(slots=True)
@@ -41,6 +46,8 @@ class Captured:
     neuron_gradients_LF: list[Tensor] = field(default_factory=list)
     """One [L, F] per micro-batch."""
     grams: dict[tuple[int, Site], Tensor] = field(default_factory=dict)
+    token_weights: dict[tuple[int, Site], float] = field(default_factory=dict)
+    """What all tokens weigh together in a Gram matrix; at the end their number."""
     output_gradient_squares: dict[tuple[int, Site], Tensor] = field(default_factory=dict)
     """Sum over tokens of the squared norm of the gradient at a sublayer's output."""
     tokens: dict[int, int] = field(default_factory=dict)
@@ -51,22 +58,32 @@ class Captured:
 class Capturing:
     """The tap of one batch: what passes by is added to the sums of ``captured``, and goes on through the gates."""
 
-    def __init__(self, captured: Captured, gates: Gates) -> None:
-        """Use both; Gram matrices and output gradients are added to ``captured`` in place."""
+    def __init__(self, captured: Captured, gates: Gates, norm_eps: float) -> None:
+        """Use all; Gram matrices and output gradients are added to ``captured`` in place."""
         self._captured = captured
         self._gates = gates
+        self._norm_eps = norm_eps
+        self._inputs: dict[Site, Tensor] = {}
+        """Of the sublayer that is being computed, until it is known what each token weighs."""
 
     def tap(self, layer: int, site: Site, values_RW: Tensor, sequence_R: Tensor) -> Tensor:
         """Add to the sums of this site, and pass inputs of output projections through the gates of their sequences."""
         if site not in GATED:
             values_RW.register_hook(partial(self._add_output_gradient, layer, INPUT_OF[site]))
+            self._add_gram(layer, INPUT_OF[site], values_RW.detach())
             return values_RW
-        seen = values_RW.detach()
-        gram = self._captured.grams.setdefault((layer, site), torch.zeros(seen.shape[1], seen.shape[1]))
-        gram.addmm_(seen.T, seen)
+        self._inputs[site] = values_RW.detach()
         if site is Site.FFN:
-            self._captured.tokens[layer] = self._captured.tokens.get(layer, 0) + seen.shape[0]
+            self._captured.tokens[layer] = self._captured.tokens.get(layer, 0) + values_RW.shape[0]
         return self._gates.through(layer, site, values_RW, sequence_R)
+
+    def _add_gram(self, layer: int, site: Site, sum_RD: Tensor) -> None:
+        """Add the products of the inputs of a sublayer's output projection, once the norm's input is known."""
+        inputs_RW, captured, place = self._inputs.pop(site), self._captured, (layer, site)
+        weight_R1 = 1.0 / (sum_RD.var(1, correction=0, keepdim=True) + self._norm_eps)
+        weighed_RW, width = weight_R1.sqrt() * inputs_RW, inputs_RW.shape[1]
+        captured.grams.setdefault(place, torch.zeros(width, width)).addmm_(weighed_RW.T, weighed_RW)
+        captured.token_weights[place] = captured.token_weights.get(place, 0.0) + float(weight_R1.double().sum())
 
     def _add_output_gradient(self, layer: int, site: Site, gradient_RD: Tensor) -> None:
         sums = self._captured.output_gradient_squares
@@ -97,7 +114,7 @@ def capture(
         stop = min(start + BATCH_ROWS, len(rows))
         gates = Gates(base.shape, stop - start)
         sequences = rows.sequences[start:stop]
-        outputs = model(PackedBatch.from_sequences(sequences), Capturing(captured, gates).tap)
+        outputs = model(PackedBatch.from_sequences(sequences), Capturing(captured, gates, base.norm_eps).tap)
         task.loss(outputs, rows.labels[start:stop], lengths[start:stop]).backward()
         heads_mLN, neurons_mLF = gates.take_gradients(micro_batch)
         finite_mL = torch.isfinite(heads_mLN).all(2) & torch.isfinite(neurons_mLF).all(2)
@@ -112,6 +129,9 @@ def capture(
         total /= len(rows)
     for total in captured.weight_squares.values():
         total /= num_batches
+    for (layer, site), gram in captured.grams.items():
+        gram *= captured.tokens[layer] / captured.token_weights[layer, site]
+        captured.token_weights[layer, site] = captured.tokens[layer]
     _check_sums(captured)
     return captured
 

@@ -4,11 +4,12 @@ With K the inputs that output o of a matrix W keeps, G = X^T X the Gram matrix o
 
     W[o, K] <- (W H)[o, K] (H[K, K])^-1,    all else zero,
 
-r = 0.01 times G's mean diagonal: the exact minimum of the output's squared error, with the ridge towards the cut
-weights. It is what Optimal Brain Surgeon leaves of a row after removing the complement of K, in any order (Hassibi and
-Stork, 1993). Departures from SparseGPT (Frantar and Alistarh, 2023), which is for matrices where a solution per row
-would take too long: it goes over the columns once and lets only those to the right make up for one that went, and it
-chooses the mask on its way. Here the mask is the scorer's, and all that is kept makes up for all that went.
+r = 0.01 times G's mean diagonal, tokens weighed in the Gram of an output projection (``pruning.capture``): the exact
+minimum of the output's squared error, with the ridge towards the cut weights. It is what Optimal Brain Surgeon leaves
+of a row after removing the complement of K, in any order (Hassibi and Stork, 1993). Departures from SparseGPT (Frantar
+and Alistarh, 2023), which is for matrices where a solution per row would take too long: it goes over the columns once
+and lets only those to the right make up for one that went, and it chooses the mask on its way. Here the mask is the
+scorer's, and all that is kept makes up for all that went.
 
 A row takes |K|^3 / 3 multiplications. Letters: I inputs and O outputs of a matrix, K kept inputs of one output.
 """

@@ -1,10 +1,11 @@
 """What removing structures costs: reconstruction error along a scorer's order, weighted by how much the loss minds.
 
-    cost(k) = (E ||dL/dy||^2)^0.5 * E ||(W - W_k) x||^2
+    cost(k) = (E ||dL/dy||^2)^0.5 * E d ||(W - W_k) x||^2
 
 for the ``k`` least important structures of a sublayer gone, W_k the reconstructed output weights over the rest, x the
 dense model's inputs and y the sublayer's output; both means are over the calibration tokens, the first with the loss
-gradient. The exponent 0.5 is ours: 1 is the first-order bound, and trusts gradients at the dense model too far.
+gradient, the second with what each token weighs (d, ``pruning.capture``). The exponent 0.5 is ours: 1 is the
+first-order bound, and trusts gradients at the dense model too far.
 
 Letters: L layers, W width of a site, K kept inputs.
 """

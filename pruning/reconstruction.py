@@ -5,12 +5,13 @@ sublayer's output on the calibration tokens are
 
     W_out[:, K] <- (W G[:, K] + r W[:, K]) (G[K, K] + r I)^-1
 
-with G = X^T X of the *dense* model's inputs and r = 0.01 times G's mean diagonal. It equals the weights that Optimal
-Brain Surgeon leaves after removing the complement of K (Hassibi and Stork, 1993), with a ridge towards W.
-Departures: dense-input Grams ignore the error that arrives from earlier layers. And a reconstruction is always kept,
-not only where the calibration loss does not rise: ridge least squares never raises a sublayer's squared output error
-on the calibration rows, and to compute the loss itself would cost a pass over them per cut, which is more than the
-whole cut. That the error falls does not prove that the loss falls; the evaluation of every variant tells.
+with G = X^T D X of the *dense* model's inputs, D what each token weighs, and r = 0.01 times G's mean diagonal. It
+equals the weights that Optimal Brain Surgeon leaves after removing the complement of K (Hassibi and Stork, 1993), with
+a ridge towards W. Departures: tokens weigh the inverse of the variance that the norm after the sublayer divides by
+(``pruning.capture``). Dense-input Grams ignore the error that arrives from earlier layers. And a reconstruction is
+always kept, not only where the calibration loss does not rise: ridge least squares never raises a sublayer's squared
+output error on the calibration rows, and to compute the loss itself would cost a pass over them per cut, which is more
+than the whole cut. That the error falls does not prove that the loss falls; the evaluation of every variant tells.
 
 Where dimensions inside heads went, keys are solved too. The product of a query with any key is linear in the query,
 with the key as its weights: the keys' matrix is an output projection of the queries, on the Gram of each head's. Its
@@ -40,8 +41,8 @@ SITES = (("attention_output", Site.ATTENTION), ("ffn_out", Site.FFN))
 def reconstruct(base: BaseModel, calibration: Calibration, mask: StructureMask) -> dict[tuple[int, str], Tensor]:
     """Return a new weight over the kept inputs for every output projection that lost some.
 
-    The squared output error on the calibration tokens never rises: the ridge pulls towards the cut weights, so that
-    these are among the candidates of the minimum (a test holds this).
+    The squared output error on the calibration tokens, weighed, never rises: the ridge pulls towards the cut weights,
+    so that these are among the candidates of the minimum (a test holds this).
     """
     outputs: dict[tuple[int, str], Tensor] = {}
     for layer in range(base.shape.num_layers):

@@ -1,7 +1,7 @@
 """The order in which structures of one sublayer go if the others make up for each: greedy Optimal Brain Surgeon.
 
-Let H = X^T X + r I be the damped Gram matrix of the inputs of an output projection W. To remove the inputs S of one
-structure and move all others as well as can be costs
+Let H = X^T D X + r I be the damped Gram matrix of the inputs of an output projection W, D what tokens weigh. To remove
+the inputs S of one structure and move all others as well as can be costs
 
     W_S ([H^-1]_SS)^-1 W_S^T,    summed over the outputs,
 

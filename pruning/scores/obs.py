@@ -24,9 +24,9 @@ class Obs:
 
     Structures of a sublayer are removed greedily, each time the one whose inputs the others replace best, and the
     others' output weights move to make up for it (``pruning.removal``). The score of a structure is the squared output
-    error per token, ridge included, right after its removal; it never falls along the order. No labels and no gradients
-    enter. Departures: one order from the dense model's inputs serves every sparsity, where the paper may compute
-    curvature anew; the ridge is that of the reconstruction, in place of one added only if needed.
+    error per token, weighed, ridge included, right after its removal; it never falls along the order. No labels and no
+    gradients enter. Departures: one order from the dense model's inputs serves every sparsity, where the paper may
+    compute curvature anew; the ridge is that of the reconstruction, in place of one added only if needed.
     """
 
     name: ClassVar[str] = "obs"

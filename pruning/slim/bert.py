@@ -27,16 +27,16 @@ from pruning.slim.quantized import QuantizedLinear
 
 
 class Site(StrEnum):
-    """The places of a layer where a tap may look: where structures end, and what a sublayer adds to the residual."""
+    """The places of a layer where a tap may look: where structures end, and what the norm after a sublayer reads."""
 
     ATTENTION = "attention"
     """Input of the attention output projection, [R, N*V]: head outputs side by side."""
     FFN = "ffn"
     """Input of the second FFN matrix, [R, F]: neuron activations."""
-    ATTENTION_OUTPUT = "attention_output"
-    """Output of the attention sublayer, [R, D]."""
-    FFN_OUTPUT = "ffn_output"
-    """Output of the FFN sublayer, [R, D]."""
+    ATTENTION_SUM = "attention_sum"
+    """Residual and output of the attention sublayer, [R, D]."""
+    FFN_SUM = "ffn_sum"
+    """Residual and output of the FFN sublayer, [R, D]."""
 
 
 Tap = Callable[[int, Site, Tensor, Tensor], Tensor]
@@ -109,7 +109,7 @@ class SlimLayer(nn.Module):
         context_RNV = self.attention_inputs(hidden_TD, first_R, rows_RD, layout)
         if visit is None:
             return cast(Tensor, self.attention_output(context_RNV, residual=rows_RD))
-        return rows_RD + visit(Site.ATTENTION_OUTPUT, self.attention_output(visit(Site.ATTENTION, context_RNV)))
+        return visit(Site.ATTENTION_SUM, rows_RD + self.attention_output(visit(Site.ATTENTION, context_RNV)))
 
     def attention_inputs(self, hidden_TD: Tensor, first_R: Tensor | None, rows_RD: Tensor, layout: Layout) -> Tensor:
         """Return the input [R, N*V] of the attention output projection: head outputs side by side."""
@@ -127,7 +127,7 @@ class SlimLayer(nn.Module):
         neurons_RF = self.ffn_inputs(middle_RD)
         if visit is None:
             return cast(Tensor, self.ffn_out(neurons_RF, residual=middle_RD))
-        return middle_RD + visit(Site.FFN_OUTPUT, self.ffn_out(visit(Site.FFN, neurons_RF)))
+        return visit(Site.FFN_SUM, middle_RD + self.ffn_out(visit(Site.FFN, neurons_RF)))
 
     def ffn_inputs(self, middle_RD: Tensor) -> Tensor:
         """Return the input [R, F] of the second FFN matrix: neuron activations."""

@@ -116,18 +116,20 @@ def test_the_squared_weight_gradients_are_of_whole_batches(base: BaseModel, trai
 
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("site", GATED)
-def test_a_gram_matrix_is_the_product_of_the_inputs_with_themselves(
+def test_a_gram_matrix_is_the_product_of_the_inputs_each_over_the_variance_that_its_norm_divides_by(
     base: BaseModel, few: LabelledSet, layer: int, site: Site
 ) -> None:
     model = reference_model(base)
     block = model.bert.encoder.layer[layer]
-    projection = block.attention.output.dense if site is Site.ATTENTION else block.output.dense
-    with captured_inputs([projection]) as (inputs,), torch.inference_mode():
+    output = block.attention.output if site is Site.ATTENTION else block.output
+    with captured_inputs([output.dense, output.LayerNorm]) as (inputs, sums), torch.inference_mode():
         for _ in library_losses(model, few):
             pass
     # Of the last layer the head reads the first token alone.
-    rows_RW = torch.cat([part[0, :1] if layer == 1 else part[0] for part in inputs])
-    expected = rows_RW.double().T @ rows_RW.double()
+    rows_RW, sums_RD = (torch.cat([part[0, :1] if layer == 1 else part[0] for part in seen]) for seen in (inputs, sums))
+    weights_R = 1.0 / (sums_RD.double().var(1, correction=0) + base.norm_eps)
+    weights_R /= weights_R.mean()
+    expected = (rows_RW.double() * weights_R[:, None]).T @ rows_RW.double()
     torch.testing.assert_close(
         captured_of(base, few).grams[layer, site].double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
     )
@@ -289,7 +291,7 @@ def test_sensitivity_is_the_mean_squared_gradient_at_a_sublayers_output(base: Ba
     outputs: dict[tuple[int, Site], Tensor] = {}
 
     def keep(layer: int, site: Site, values_RW: Tensor, sequence_R: Tensor) -> Tensor:
-        if site in (Site.ATTENTION_OUTPUT, Site.FFN_OUTPUT):
+        if site in (Site.ATTENTION_SUM, Site.FFN_SUM):
             values_RW.retain_grad()
             outputs[layer, site] = values_RW
         return values_RW
@@ -298,7 +300,7 @@ def test_sensitivity_is_the_mean_squared_gradient_at_a_sublayers_output(base: Ba
     torch.nn.functional.cross_entropy(logits, few.labels, reduction="sum").backward()
     captured = captured_of(base, few)
     for (layer, site), values_RW in outputs.items():
-        gate = Site.ATTENTION if site is Site.ATTENTION_OUTPUT else Site.FFN
+        gate = Site.ATTENTION if site is Site.ATTENTION_SUM else Site.FFN
         gradient_RD = values_RW.grad
         assert gradient_RD is not None
         assert captured.tokens[layer] == gradient_RD.shape[0]

@@ -107,13 +107,13 @@ def test_a_tap_sees_every_token_except_in_the_last_layer_only_the_first(base: Ba
     dense_model(base)(batch, look)
     assert seen == [
         (0, Site.ATTENTION, (8, 32), [0, 0, 0, 1, 1, 1, 1, 1]),
-        (0, Site.ATTENTION_OUTPUT, (8, 32), [0, 0, 0, 1, 1, 1, 1, 1]),
+        (0, Site.ATTENTION_SUM, (8, 32), [0, 0, 0, 1, 1, 1, 1, 1]),
         (0, Site.FFN, (8, 64), [0, 0, 0, 1, 1, 1, 1, 1]),
-        (0, Site.FFN_OUTPUT, (8, 32), [0, 0, 0, 1, 1, 1, 1, 1]),
+        (0, Site.FFN_SUM, (8, 32), [0, 0, 0, 1, 1, 1, 1, 1]),
         (1, Site.ATTENTION, (2, 32), [0, 1]),
-        (1, Site.ATTENTION_OUTPUT, (2, 32), [0, 1]),
+        (1, Site.ATTENTION_SUM, (2, 32), [0, 1]),
         (1, Site.FFN, (2, 64), [0, 1]),
-        (1, Site.FFN_OUTPUT, (2, 32), [0, 1]),
+        (1, Site.FFN_SUM, (2, 32), [0, 1]),
     ]
 
 
@@ -130,9 +130,9 @@ def test_a_sublayer_with_nothing_left_is_never_tapped(base: BaseModel) -> None:
     )
     assert seen == [
         (0, Site.FFN),
-        (0, Site.FFN_OUTPUT),
+        (0, Site.FFN_SUM),
         (1, Site.ATTENTION),
-        (1, Site.ATTENTION_OUTPUT),
+        (1, Site.ATTENTION_SUM),
     ]
 
 
