@@ -45,7 +45,7 @@ Levels = Annotated[
 SCORER_HELP = (
     "Importance scorer: fisher, fisher_block, fisher_label_free, obs, taylor, michel, grain, magnitude, sensitivity, "
     "wanda, cam_cut, cam_cut_shift, smooth_cut, smooth_cut_absolute, smooth_cam_cut, smooth_cam_cut_absolute, seven, "
-    "platon, random or imported. Of structured cuts fisher is as good as any to 50 %, and obs better from 70 % on."
+    "platon, random or imported. Of structured cuts fisher is as good as any to 70 %, obs better at 80 %."
 )
 PATTERN_HELP = "structured (smaller matrices, faster), unstructured or 2:4 (zeros, not faster)."
 Scorer = Annotated[str, typer.Option(help=SCORER_HELP, envvar="SPARSEDIAL_SCORER")]
