@@ -92,6 +92,7 @@ def work(rank: int, learned: Learned, folder: Path) -> None:
             if outcome is not None:
                 save_file(outcome.layers, folder / f"{job.__name__}-{rank}.safetensors")
                 write_json(folder / f"{job.__name__}-{rank}.json", asdict(outcome.standing))
+    distributed.destroy_process_group()  # its threads would be cut off at the end, which aborts the process
 
 
 def compute_float32(patch: pytest.MonkeyPatch) -> None:
