@@ -34,7 +34,7 @@ from pruning.slim.convert import build_slim, dense_mask, slim_layers
 from pruning.slim.packed import PackedBatch, TokenSequence
 from pruning.timing import median_batch
 
-LATENCIES_VERSION = 1
+LATENCIES_VERSION = 2
 POINTS = 8
 """Sizes of each kind that are measured, beside none."""
 SWEEPS, REPEATS = 5, 3
