@@ -1,7 +1,7 @@
 """The one pass over the calibration rows: mask and weight gradients, Gram matrices and sensitivities, together.
 
 In a Gram matrix a token weighs the inverse of the variance that the norm after the sublayer divides it by, so that
-errors count as they leave that norm. First tokens may have outputs some ten times as large as all others (Sun et al.,
+errors count as they leave that norm. First tokens may have outputs many times as large as all others (Sun et al.,
 "Massive Activations in Large Language Models", 2024): weighed alike, they alone would say what is kept and how the rest
 makes up for it, and an error in them is one that the norm takes away. See ``docs/criteria.md``.
 

@@ -5,13 +5,17 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import Result
 
+from pruning.encoder import BaseModel, load_base_model
+from service.runtime import InferenceRuntime
 from tests.service.cli_parts import run
 from tests.service.control_parts import Control, make_control
 from tests.service.fake_admin import FakeAdmin, serving
 from tests.service.follower_parts import Parts, make_parts, started
+from tests.service.inference_parts import client_of, engine_of, runtime_of
 
 
 @pytest.fixture
@@ -68,3 +72,22 @@ async def parts() -> AsyncIterator[Parts]:
     """A started follower."""
     async with started(make_parts()) as parts:
         yield parts
+
+
+@pytest.fixture(scope="session")
+def base(tiny_model_dir: Path) -> BaseModel:
+    """The tiny model, read once."""
+    return load_base_model(tiny_model_dir)
+
+
+@pytest.fixture
+def runtime(base: BaseModel, tiny_model_dir: Path) -> InferenceRuntime:
+    """One that serves the tiny model cut by half."""
+    return runtime_of(engine_of(base, "a" * 16, 0.5), tiny_model_dir)
+
+
+@pytest.fixture
+async def client(runtime: InferenceRuntime) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of that runtime's API."""
+    async with client_of(runtime) as made:
+        yield made

@@ -34,6 +34,7 @@ from service.shelf import EngineShelf
 from service.torch_engine import TorchEngine
 
 CPU = torch.device("cpu")
+JSON = {"content-type": "application/json"}
 ON_ALL = ["x-request-id", "x-generation", "x-variant", "x-sparsity", "x-total-time"]
 PROMISED = [
     *ON_ALL,

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from pruning.encoder import BaseModel, load_base_model
+from pruning.encoder import BaseModel
 from pruning.tokenization import TextTokenizer
 from service.cascading import Rule, cascade_for
 from service.deadlines import Deadline
@@ -24,11 +24,6 @@ from tests.service.inference_parts import CARD, Opposite, desk_of, engine_of
 from tests.service.test_runtime import query
 
 USUAL = Policy(accuracy_floor=0.0, cascade=CascadeChoice(sparsity=0.5, agreement=0.98))
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from pruning.encoder import BaseModel, load_base_model
+from pruning.encoder import BaseModel
 from service.deadlines import Deadline
 from service.errors import Overloaded
 from service.escalation import RESERVE_S
@@ -16,11 +16,6 @@ from service.runtime import InferenceRuntime
 from tests.service.cascade_parts import CASCADED, TEXTS, cascade, serving
 from tests.service.inference_parts import HeldModel, breaking_on, engine_of
 from tests.service.test_runtime import query
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
 
 
 def full(runtime: InferenceRuntime) -> Callable[..., Any]:

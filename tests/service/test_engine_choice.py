@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import service.engine_choice
-from pruning.encoder import BaseModel, load_base_model
+from pruning.encoder import BaseModel
 from pruning.errors import PrecisionError
 from pruning.slim.packed import TokenSequence
 from pruning.spec import Precision
@@ -24,11 +24,6 @@ from tests.service.inference_parts import CPU, engine_of, layers_of, manifest_of
 pytest.importorskip("openvino", reason="the extra openvino is not installed")
 
 SLOW, FAST = Reading(single_ms=2.0, batch_ms=20.0), Reading(single_ms=1.0, batch_ms=10.0)
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
 
 
 @pytest.fixture

@@ -1,33 +1,12 @@
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pruning.encoder import BaseModel, load_base_model
 from service.runtime import InferenceRuntime
-from tests.service.inference_parts import ON_ALL, PROMISED, client_of, engine_of, runtime_of
-
-JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
-
-
-@pytest.fixture
-def runtime(base: BaseModel, tiny_model_dir: Path) -> InferenceRuntime:
-    return runtime_of(engine_of(base, "a" * 16, 0.5), tiny_model_dir)
-
-
-@pytest.fixture
-async def client(runtime: InferenceRuntime) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(runtime) as made:
-        yield made
+from tests.service.inference_parts import JSON, ON_ALL, PROMISED, client_of
 
 
 def labels_of(entries: Any) -> set[str]:

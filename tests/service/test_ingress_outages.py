@@ -9,12 +9,13 @@ import pytest
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pruning.encoder import BaseModel, load_base_model
+from pruning.encoder import BaseModel
 from service.ingress import build_inference_api
 from service.runtime import InferenceRuntime
 from service.settings import Settings
 from tests.service.inference_parts import (
     CARD,
+    JSON,
     ON_ALL,
     HeldModel,
     breaking_on,
@@ -23,24 +24,6 @@ from tests.service.inference_parts import (
     engine_of,
     runtime_of,
 )
-
-JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
-
-
-@pytest.fixture
-def runtime(base: BaseModel, tiny_model_dir: Path) -> InferenceRuntime:
-    return runtime_of(engine_of(base, "a" * 16, 0.5), tiny_model_dir)
-
-
-@pytest.fixture
-async def client(runtime: InferenceRuntime) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(runtime) as made:
-        yield made
 
 
 async def test_an_engine_error_is_a_500_without_private_words(base: BaseModel, tiny_model_dir: Path) -> None:

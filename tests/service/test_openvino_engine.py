@@ -38,11 +38,6 @@ OpenVinoBert, OpenVinoEngine = openvino_engine.OpenVinoBert, openvino_engine.Ope
 LENGTHS = [4, 48, 9, 9, 1, 30, 17]
 
 
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
-
-
 def pair_of(
     base: BaseModel, layers: dict[str, Tensor], precision: Precision = Precision.FLOAT32, **changes: int
 ) -> tuple[TorchEngine, "openvino_engine.OpenVinoEngine"]:

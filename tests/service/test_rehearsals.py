@@ -1,17 +1,10 @@
-from pathlib import Path
-
 import pytest
 
-from pruning.encoder import BaseModel, load_base_model
+from pruning.encoder import BaseModel
 from service.engine import Engine
 from service.rehearsals import BATCHES, MEMORY_S, Kind, Rehearsals
 from service.schedule import Lane
 from tests.service.inference_parts import engine_of
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
 
 
 @pytest.fixture

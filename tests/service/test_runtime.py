@@ -9,7 +9,7 @@ import orjson
 import pytest
 import torch
 
-from pruning.encoder import BaseModel, load_base_model
+from pruning.encoder import BaseModel
 from pruning.errors import StoreError
 from pruning.tokenization import Direction, Text, TextTokenizer
 from service.classification import Ranking
@@ -26,11 +26,6 @@ from service.schemas import Query
 from service.settings import Settings
 from service.shelf import EngineShelf
 from tests.service.inference_parts import CARD, breaking_on, engine_of, runtime_of
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
 
 
 def query(*texts: Text, **changes: Any) -> Query:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import service.shelf
-from pruning.encoder import BaseModel, load_base_model
+from pruning.encoder import BaseModel
 from pruning.errors import StoreError
 from pruning.variants import VariantStore
 from service.engine import Engine, Live, NonFiniteLogits
@@ -18,11 +18,6 @@ from service.schedule import Lane
 from service.shelf import EngineShelf
 from service.torch_engine import SharedBase, TorchEngine
 from tests.service.inference_parts import CPU, engine_of, put_variant, sequences
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
 
 
 class Loader:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning.encoder import BaseModel, load_base_model
+from pruning.encoder import BaseModel
 from pruning.errors import ChecksumError, DeviceMemoryError, PrecisionError, StoreError
 from pruning.slim.packed import PackedBatch
 from pruning.spec import Precision
@@ -20,11 +20,6 @@ from service.engine import NonFiniteLogits
 from service.schedule import Lane
 from service.torch_engine import SharedBase, TorchEngine
 from tests.service.inference_parts import CPU, BrokenModel, engine_of, put_variant, sequence, sequences
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
 
 
 @given(lengths=st.lists(st.integers(1, 48), min_size=1, max_size=6), budget=st.integers(1, 100))

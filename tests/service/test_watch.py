@@ -201,18 +201,23 @@ def test_what_a_cascade_owes_counts_beside_a_trial_as_what_the_committed_variant
     assert watch.finding(state, 16.0) is None
 
 
+def guarded(folder: Path) -> Watch:
+    """Return one that turns a level back which agrees on fewer than nine of ten texts."""
+    return Watch(
+        manifest=lambda variant_id: manifest_of(HALF if variant_id == id_of(HALF) else DENSE),
+        desk=PolicyDesk(folder / "policy.json", Policy(accuracy_floor=FLOOR, agreement_floor=0.9), 0.9),
+        ladder=(id_of(DENSE), id_of(HALF)),
+        metrics=ControlMetrics(),
+        prepare_timeout_s=30.0,
+    )
+
+
 @pytest.mark.parametrize(("asker", "is_found"), [(Asker.GOVERNOR, True), (Asker.OPERATOR, False)])
 def test_a_level_that_the_governor_goes_back_to_is_judged_by_all_that_was_seen_of_it(
     asker: Asker, is_found: bool, tmp_path: Path
 ) -> None:
     """Each stay is too short to say anything; an operator who commits a variant again has it judged anew."""
-    watch = Watch(
-        manifest=lambda variant_id: manifest_of(HALF if variant_id == id_of(HALF) else DENSE),
-        desk=PolicyDesk(tmp_path / "policy.json", Policy(accuracy_floor=FLOOR, agreement_floor=0.9), 0.9),
-        ladder=(id_of(DENSE), id_of(HALF)),
-        metrics=ControlMetrics(),
-        prepare_timeout_s=30.0,
-    )
+    watch = guarded(tmp_path)
     texts, found, state = 0, [], first_state()
     for _ in range(3):
         for spec in (HALF, DENSE):
@@ -257,13 +262,7 @@ async def test_what_traffic_says_of_a_level_is_shown_beside_what_rows_say(tmp_pa
 
 def test_a_guard_that_could_not_go_back_tries_again_after_a_while(tmp_path: Path) -> None:
     """Its attempts, one with every report, would push all other operations out of what is remembered."""
-    watch = Watch(
-        manifest=lambda variant_id: manifest_of(HALF if variant_id == id_of(HALF) else DENSE),
-        desk=PolicyDesk(tmp_path / "policy.json", Policy(accuracy_floor=FLOOR, agreement_floor=0.9), 0.9),
-        ladder=(id_of(DENSE), id_of(HALF)),
-        metrics=ControlMetrics(),
-        prepare_timeout_s=30.0,
-    )
+    watch = guarded(tmp_path)
     state = committed(first_state(), HALF, Asker.OPERATOR)
     assert watch.finding(state, 20.0) is None
     watch.evidence.hear(saw(id_of(HALF), 200, 100))

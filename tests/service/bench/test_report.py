@@ -6,17 +6,12 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from pruning.encoder import BaseModel, load_base_model
+from pruning.encoder import BaseModel
 from pruning.spec import Precision
 from service.bench.plot import plot_report
 from service.bench.report import ENGINE, Report, document_of
 from service.bench.tables import circumstances, stage_table, throughput_table, verdicts
 from tests.service.bench.bench_parts import engine_reading, level_of, loop_reading, report_of, subject_of
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> BaseModel:
-    return load_base_model(tiny_model_dir)
 
 
 @pytest.fixture
